@@ -1,0 +1,37 @@
+"""Learn a rendered part from good images, then inspect a folder with good and defective ones.
+
+    python -m pip install ".[train]" && python Example.py
+
+Renders the sample set into Dataset/Washer, trains AD1 into Models/model (about a minute on two
+cores), and writes heatmaps to Output/heatmap and boxes to Output/hardcore.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from anomaly_ad import AD
+from anomaly_ad.sample import render_sample
+
+
+def main() -> None:
+    """Render, train, predict twice, and print what was found."""
+    dataset = render_sample("Dataset/Washer", progress=True)
+
+    ad = AD("AD1", train_path=dataset / "train")
+    ad.train(75)
+    ad.predict(dataset / "test", "Output/heatmap")
+    predictions = ad.predict(dataset / "test", "Output/hardcore", hardcore=True)
+
+    by_kind = defaultdict(list)
+    for prediction in predictions:
+        by_kind[Path(prediction.path).parent.name].append(prediction)
+    print(f"\n{'test images of':<15}{'images':>8}{'flagged':>9}{'lowest score':>14}{'highest':>9}")
+    for kind, found in by_kind.items():
+        scores = [prediction.score for prediction in found]
+        flagged = sum(prediction.is_anomalous for prediction in found)
+        print(f"{kind:<15}{len(found):>8}{flagged:>9}{min(scores):>14.2f}{max(scores):>9.2f}")
+    print("\nPictures: Output/heatmap and Output/hardcore, tables: predictions.csv beside them.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,388 @@
+"""AD: learn what good parts look like, then say of any image whether it deviates, and where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from . import show as screen
+from .calibration import check_rate
+from .detectors import registry
+from .errors import ModelError, NotTrainedError, OptionError
+from .images import Image, ImageSpec, PathLike, TrainingImages, find_training_images, read_image
+from .inspection import Inspector, Output, PredictInput, Result, find_sources, summary
+from .model_store import StoredModel, is_model, load
+from .prediction import Prediction
+from .regions import check_patch_size
+from .runtime.engine import check_precision
+from .training import Plan, train
+
+_SAVE_PATH = "Models/"
+_SHOWN = 20  # pictures of one call of predict
+_FIXED = {"gray_scale", "img_size", "patch_size", "seed", "fit", "precision"}
+
+
+class AD:
+    """Anomaly detection that learns from images of good parts only.
+
+    Parameters
+    ----------
+    model_name : str
+        The name of a method ("AD0": patch autoencoder in colour; "AD1": the same in gray), or the
+        path of a model directory that `train` has saved. A method's name wins over a path.
+    train_path : path or list of paths
+        Images of good parts, for `train`. Nothing is read before that. Rules for folders:
+        `load_data`.
+    gray_scale : bool, optional
+        Whether images are taken as gray; None for the method's own.
+    save_path : path
+        Where `train` saves: the model directory is ``<save_path>/model``. A model that was loaded
+        from a path is saved back there unless another `save_path` is given.
+    img_size : (int, int), optional
+        (height, width) of the model's input in pixels; None for the method's own.
+    patch_size : int, optional
+        Side of a patch in pixels of the model's input, larger than the largest defect; None for
+        the method's own.
+    seed : int
+        The same images, seed and machine give the same model.
+    fit : {"stretch", "pad"}
+        How photographs of another aspect ratio are brought to `img_size`.
+    false_alarm_rate : float, optional
+        Share of good parts that may be rejected at the default threshold; None for 0.01, or what
+        the loaded model was made with. Takes effect in `train`.
+    precision : {"f32", "bf16", "f16"}
+        Arithmetic of the OpenVINO model. Limits are taken in it.
+    **parameters
+        Options of the method itself; an unknown one is an error that lists the valid ones.
+
+    Raises
+    ------
+    OptionError
+        An argument cannot be used, or is fixed by the model that is loaded.
+    ModelError
+        The path holds no model, or a damaged one.
+
+    Notes
+    -----
+    Higher scores are more anomalous, everywhere. Training needs the extra "train" (TensorFlow);
+    everything else runs without it.
+    """
+
+    def __init__(
+        self,
+        model_name: PathLike = "AD1",
+        train_path: PathLike | Iterable[PathLike] = "Dataset/",
+        gray_scale: bool | None = None,
+        save_path: PathLike = _SAVE_PATH,
+        img_size: tuple[int, int] | None = None,
+        patch_size: int | None = None,
+        *,
+        seed: int | None = None,
+        fit: Literal["stretch", "pad"] | None = None,
+        false_alarm_rate: float | None = None,
+        precision: str | None = None,
+        **parameters: Any,
+    ) -> None:
+        self.train_path = train_path
+        self._good: TrainingImages | None = None
+        self._model: StoredModel | None = None
+        self._directory = Path(save_path, "model")
+        if false_alarm_rate is not None:
+            check_rate(false_alarm_rate)
+        fixed = {
+            "gray_scale": gray_scale,
+            "img_size": img_size,
+            "patch_size": patch_size,
+            "seed": seed,
+            "fit": fit,
+            "precision": precision,
+            **parameters,
+        }
+        if isinstance(model_name, str) and model_name in registry.PRESETS:
+            self._plan = _new_plan(
+                model_name, fixed, 0.01 if false_alarm_rate is None else false_alarm_rate
+            )
+            return
+        self._model = _load(model_name, fixed)
+        self._plan = _plan_of(self._model, false_alarm_rate)
+        if save_path == _SAVE_PATH:
+            self._directory = self._model.directory
+
+    def __repr__(self) -> str:
+        plan = self._plan
+        state = "not trained" if self._model is None else f"model {self._model.digest[:12]}"
+        return (
+            f"AD({plan.method!r}, img_size={plan.spec.size}, gray_scale={self.gray_scale}, "
+            f"patch_size={plan.patch_size}; {state})"
+        )
+
+    @property
+    def gray_scale(self) -> bool:
+        """Whether images are taken as gray."""
+        return self._plan.spec.channels == 1
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input in pixels."""
+        return self._plan.spec.size
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels of the model's input."""
+        return self._plan.patch_size
+
+    @property
+    def model(self) -> StoredModel:
+        """The trained or loaded model; NotTrainedError if there is none."""
+        if self._model is None:
+            raise NotTrainedError(
+                'There is no model yet. Call train() first, or load one: AD("Models/model").'
+            )
+        return self._model
+
+    def load_data(self, path: PathLike | Iterable[PathLike]) -> AD:
+        """Choose the images of good parts that `train` learns from, and print which they are.
+
+        Parameters
+        ----------
+        path : path or list of paths
+            A list is taken as it is. In a folder: if it has a folder ``train`` (any case), only
+            that is used, and in it only ``good`` if present. Otherwise folders in it such as
+            test, ground_truth, bad or defect... are an error: defects must never be learned.
+            Otherwise its ``good`` folder, the images in it, or those of the folders in it.
+            Files count by suffix: .jpg .jpeg .png .bmp, in any case.
+
+        Returns
+        -------
+        AD
+            This object.
+        """
+        self._good = find_training_images(path)
+        print(f"Training images: {self._good}")
+        return self
+
+    def train(self, epochs: int | None = None) -> AD:
+        """Learn from the good images, prove and calibrate the model, and save it.
+
+        On a loaded model, a method that learns by gradient goes on from its weights.
+
+        Parameters
+        ----------
+        epochs : int, optional
+            Passes over the images; None for the method's own (75). Training ends earlier when the
+            validation loss no longer falls.
+
+        Returns
+        -------
+        AD
+            This object, with the new model.
+
+        Raises
+        ------
+        DataError
+            Too few images, broken ones (all are listed), or such that may show defects.
+        MissingExtraError
+            TensorFlow is not installed; the message names the command.
+        """
+        preset = registry.preset(self._plan.method)
+        if epochs is not None and (
+            isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1
+        ):
+            raise OptionError(f"epochs is a whole number from 1. Received: {epochs!r}.")
+        registry.detector_class(self._plan.method)  # a missing extra is said before anything else
+        if self._good is None:
+            self.load_data(self.train_path)
+        assert self._good is not None
+        self._model = train(
+            self._plan,
+            self._good,
+            self._directory,
+            epochs=epochs or preset.epochs or 1,
+            before=self._model,
+        )
+        self._tell_model()
+        return self
+
+    def _tell_model(self) -> None:
+        limit = self.model.manifest.calibration.image
+        print(f"Saved the model in {self.model.directory}")
+        print(
+            f"The limit of good comes from {limit.n_images} good images that training has not "
+            f"seen: at most {limit.stated_rate:.1%} of good parts exceed it."
+        )
+        if limit.stated_rate > limit.asked_rate:
+            needed = -int(-1 // limit.asked_rate) - 1
+            print(f"For a rate of {limit.asked_rate:.1%} at least {needed} such images are needed.")
+
+    def test_img(self, path_to_img: PathLike) -> Image:
+        """Look at one image: original on the left, reconstruction on the right.
+
+        It is shown where there is a display or a notebook.
+
+        Parameters
+        ----------
+        path_to_img : path
+            An image file.
+
+        Returns
+        -------
+        ndarray of uint8, shape (H, W, 3)
+            The picture, RGB. For methods without a reconstruction the right side is the heatmap.
+        """
+        inspector = Inspector(self.model)
+        picture = inspector.compare(read_image(path_to_img))
+        screen.show(picture, str(path_to_img))
+        return picture
+
+    def predict(
+        self,
+        path: PredictInput,
+        save_path: PathLike = "Output/",
+        show: bool = False,
+        save: bool = True,
+        patch_size: int = 0,
+        thresh: float = 0.8,
+        hardcore: bool = False,
+        *,
+        maps: bool = False,
+    ) -> Prediction | list[Prediction]:
+        """Inspect an image or many.
+
+        Parameters
+        ----------
+        path : path, list or ndarray
+            An image file, a folder (with the folders in it), a list of files or arrays, or an
+            RGB array of uint8, shape (H, W, 3).
+        save_path : path
+            Where pictures and records go, never into the input: each picture keeps the relative
+            path, the name and the format of its input (arrays: array_00000.png).
+            ``predictions.jsonl`` is the record of all runs, ``predictions.csv`` the table of the
+            last one.
+        show : bool
+            Show the pictures, at most 20, where there is a display or a notebook.
+        save : bool
+            Whether anything is written.
+        patch_size : int
+            Side of the boxes in pixels of the model's input; 0 for the model's own.
+        thresh : float
+            Score in [0, 1] above which an image is anomalous. 0.8 is the limit of good parts; a
+            lower value inspects more strictly.
+        hardcore : bool
+            False: colour what deviates (heatmap). True: draw boxes around the patches that
+            deviate.
+        maps : bool
+            Whether the predictions of a list keep their anomaly maps. A single one always does.
+
+        Returns
+        -------
+        Prediction or list of Prediction
+            One for one image; a list, in order, for a folder or a list. A file in a folder or a
+            list that cannot be read has a prediction with an `error`, and the run goes on.
+        """
+        model = self.model
+        sources = find_sources(path)
+        inspector = Inspector(
+            model,
+            threshold=thresh,
+            patch_size=patch_size,
+            hardcore=hardcore,
+            draw=save or show,
+            keep_maps=maps or sources.single,
+        )
+        with ExitStack() as stack:
+            output = None
+            if save:
+                output = stack.enter_context(Output(save_path, sources, model.digest))
+            results = inspector.run(sources, output)
+            predictions = [result.prediction for result in _shown(results, show)]
+        if sources.single:
+            return predictions[0]
+        print(summary(predictions, output))
+        return predictions
+
+    def stream(
+        self, paths: PredictInput, *, patch_size: int = 0, thresh: float = 0.8
+    ) -> Iterator[Prediction]:
+        """Inspect many images and yield each prediction, with its map, as soon as it is made.
+
+        Nothing is written. Parameters as in `predict`.
+        """
+        inspector = Inspector(self.model, threshold=thresh, patch_size=patch_size)
+        for result in inspector.stream(find_sources(paths).items):
+            yield result.prediction
+
+
+def _new_plan(method: str, given: dict[str, Any], rate: float) -> Plan:
+    """The preset of a method, with what the user gave in its place."""
+    preset = registry.preset(method)
+    options = {name: value for name, value in given.items() if value is not None}
+    unknown = options.keys() - _FIXED - preset.parameters.keys()
+    if unknown:
+        valid = sorted(_FIXED | {"false_alarm_rate", "save_path", "train_path"})
+        raise OptionError(
+            f"AD has no option {', '.join(map(repr, sorted(unknown)))}. Valid options: "
+            f"{', '.join(valid)}; and for {method}: {', '.join(preset.parameters) or 'none'}."
+        )
+    gray = options.get("gray_scale", preset.gray_scale)
+    if not isinstance(gray, bool):
+        raise OptionError(f"gray_scale is True or False. Received: {gray!r}.")
+    seed = options.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise OptionError(f"seed is a whole number from 0 to 2**31 - 1. Received: {seed!r}.")
+    size = options.get("img_size", preset.img_size)
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
+    spec = ImageSpec(size[0], size[1], 1 if gray else 3, options.get("fit", "stretch"))
+    patch_size = options.get("patch_size", min(preset.patch_size, *spec.size))
+    check_patch_size(patch_size, spec.size)
+    precision = options.get("precision", "f32")
+    check_precision(precision)
+    own = {name: options.get(name, default) for name, default in preset.parameters.items()}
+    return Plan(method, own, spec, patch_size, seed, precision, rate)
+
+
+def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
+    names = ", ".join(registry.PRESETS)
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(
+            f"model_name is the name of a method ({names}) or the path of a saved model. "
+            f"Received: {path!r}."
+        )
+    if not is_model(path):
+        raise ModelError(
+            f"{str(path)!r} is neither the name of a method ({names}) nor a directory that holds "
+            "a saved model. Check the spelling or the path."
+        )
+    refused = sorted(name for name, value in given.items() if value is not None)
+    if refused:
+        raise OptionError(
+            f"The model in {path} has its own {', '.join(refused)}. Leave the option out, or "
+            f"train a new model under one of the names {names}."
+        )
+    return load(path)
+
+
+def _plan_of(model: StoredModel, rate: float | None) -> Plan:
+    manifest = model.manifest
+    return Plan(
+        manifest.method,
+        manifest.parameters,
+        manifest.spec,
+        manifest.patch_size,
+        manifest.seed,
+        manifest.precision,
+        manifest.calibration.image.asked_rate if rate is None else rate,
+    )
+
+
+def _shown(results: Iterator[Result], show: bool) -> Iterator[Result]:
+    """Pass results on; show the first pictures on the way."""
+    left = _SHOWN if show else 0
+    for result in results:
+        if left and result.picture is not None:
+            shown = screen.show(result.picture, f"{result.source.name}: {result.verdict}")
+            left = left - 1 if shown else 0  # what cannot be shown once is not tried again
+        yield result

@@ -1,0 +1,168 @@
+"""Stage 4, calibration: the detector's raw score -> a score in [0, 1] with a stated error rate.
+
+From good images that the fit has not seen, a median and a limit are taken. The score says where an
+image stands between and beyond them: 0 is a typical good image, 0.8 the limit of good, 1 is never
+reached. Nothing is ever normalised by the image or the test set at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import DataError, OptionError
+
+LIMIT_SCORE = 0.8  # the score of an image exactly at the limit; the default threshold
+SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
+
+_BELOW_ONE = math.nextafter(1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where good ends, in the detector's own unit.
+
+    Parameters
+    ----------
+    median, limit : float
+        Median and limit of the raw values of unseen good images; ``limit > median``.
+    n_images : int
+        How many images they come from.
+    asked_rate : float
+        The false alarm rate that was asked for, in (0, 1).
+    stated_rate : float
+        The rate that `n_images` support: a further good image exceeds the limit with at most this
+        probability, if it is exchangeable with them.
+    """
+
+    median: float
+    limit: float
+    n_images: int
+    asked_rate: float
+    stated_rate: float
+
+    def __post_init__(self) -> None:
+        values = (self.median, self.limit, self.asked_rate, self.stated_rate)
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+            raise DataError(f"Limits are finite numbers. Received: {self}.")
+        if not self.median < self.limit:
+            raise DataError(f"The limit must lie above the median. Received: {self}.")
+
+    @classmethod
+    def from_good(cls, raw: ArrayLike, rate: float) -> Self:
+        """Take the limit from raw values of good images that the fit has not seen.
+
+        Split conformal prediction: with the values in ascending order, the limit is number
+        ``ceil((n + 1) (1 - rate))``. A further value of the same distribution exceeds it with a
+        probability of at most `rate`. Where n is too small for that (n < 1 / rate - 1) the largest
+        value is taken, and the rate that it supports, 1 / (n + 1), is stated. The distance from
+        the median is at least `SPAN_FLOOR` times the median, so that images which are all alike
+        do not make every speck of noise an alarm; a larger limit only lowers the rate.
+
+        Parameters
+        ----------
+        raw : array_like of float, shape (n,)
+            Finite values, n >= 2.
+        rate : float
+            The false alarm rate asked for, in (0, 1).
+
+        References
+        ----------
+        Vovk, Gammerman, Shafer 2005, Algorithmic Learning in a Random World, section 2.2;
+        Lei et al. 2018, JASA 113(523), algorithm 2.
+        """
+        values = np.sort(np.asarray(raw, np.float64))
+        if values.size < 2 or not np.isfinite(values).all():
+            raise DataError(
+                "A limit needs the finite raw scores of at least 2 good images that the fit has "
+                f"not seen. Received {values.size}, of which {int(np.isfinite(values).sum())} "
+                "are finite. Add good images."
+            )
+        check_rate(rate)
+        count = values.size
+        rank = min(math.ceil((count + 1) * (1 - rate)), count)
+        median = float(np.median(values))
+        span = max(float(values[rank - 1]) - median, SPAN_FLOOR * abs(median), 1e-9)
+        return cls(median, median + span, count, rate, 1 - rank / (count + 1))
+
+    def score(self, raw: ArrayLike) -> NDArray[np.float64]:
+        """Raw values -> scores in [0, 1); monotone, continuous, 0.8 at the limit.
+
+        With t = (raw - median) / (limit - median): 0 for t <= 0, 0.8 t for t <= 1, and
+        1 - 0.2 / (1 + 4 (t - 1)) above, whose slope at the limit is the same from both sides.
+        """
+        t = (np.asarray(raw, np.float64) - self.median) / (self.limit - self.median)
+        above = 1 - (1 - LIMIT_SCORE) / (1 + 4 * (np.maximum(t, 1) - 1))
+        below = LIMIT_SCORE * np.maximum(t, 0)
+        return np.minimum(np.where(t <= 1, below, above), _BELOW_ONE)
+
+    def raw(self, threshold: float) -> float:
+        """A threshold in [0, 1] -> raw units; the inverse of `score`.
+
+        Raw values are compared with it by ``>``. It is exactly `limit` for 0.8 and infinite for 1.
+        """
+        check_threshold(threshold)
+        if threshold == LIMIT_SCORE:
+            return self.limit
+        if threshold < LIMIT_SCORE:
+            t = threshold / LIMIT_SCORE
+        elif threshold < 1:
+            t = 1 + ((1 - LIMIT_SCORE) / (1 - threshold) - 1) / 4
+        else:
+            return math.inf
+        return self.median + t * (self.limit - self.median)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Both limits of a model, from the same images.
+
+    Parameters
+    ----------
+    image : Limit
+        For the verdict: of the image scores.
+    map : Limit or None
+        For boxes and colours: of the maps' largest values. None for a method without maps.
+    """
+
+    image: Limit
+    map: Limit | None
+
+    @classmethod
+    def from_good(cls, scores: ArrayLike, map_maxima: ArrayLike | None, rate: float) -> Self:
+        """Both limits from the raw scores and the maps' maxima of the same unseen good images."""
+        maxima = None if map_maxima is None else Limit.from_good(map_maxima, rate)
+        return cls(Limit.from_good(scores, rate), maxima)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain numbers, for the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises TypeError, KeyError or DataError for anything else."""
+        maxima = values["map"]
+        return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima))
+
+
+def check_rate(rate: float) -> None:
+    """Raise OptionError unless `rate` is a number in (0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1:
+        raise OptionError(
+            "false_alarm_rate is the share of good parts that may be rejected, a number between "
+            f"0 and 1 such as 0.01. Received: {rate!r}."
+        )
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise OptionError unless `threshold` is a number in [0, 1]."""
+    is_number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:
+        raise OptionError(
+            "thresh is a score from 0 to 1; 0.8 is the limit of good parts, lower inspects more "
+            f"strictly. Received: {threshold!r}."
+        )

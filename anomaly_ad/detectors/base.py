@@ -1,0 +1,104 @@
+"""What every method is: something that is fitted to good images and becomes one Keras graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..images import ImageSet, ImageSpec
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass
+class TrainingRecord:
+    """What a fit says of itself, for the manifest: plain numbers, and lists of them per epoch."""
+
+    epochs: int | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Detector:
+    """A method. Subclasses say how they fit and what graph they become.
+
+    Parameters
+    ----------
+    spec : ImageSpec
+        What the graph takes.
+    patch_size : int
+        Side of a patch in pixels of the graph's input.
+    seed : int
+        The same data, seed and machine give the same detector.
+    **parameters
+        The method's own options, as the registry lists them.
+    """
+
+    def __init__(self, spec: ImageSpec, patch_size: int, seed: int, **parameters: Any) -> None:
+        raise NotImplementedError
+
+    def fit(
+        self,
+        images: ImageSet,
+        *,
+        validation: ImageSet,
+        epochs: int,
+        progress: Callable[[str], None],
+    ) -> Self:
+        """Learn from good images; on a detector that is fitted already, go on.
+
+        Parameters
+        ----------
+        images, validation : ImageSet
+            Disjoint; re-iterable streams of uint8 batches (B, height, width, channels).
+        epochs : int
+            Passes over the images, for methods that learn by gradient.
+        progress : callable
+            Called after each epoch with a short note.
+        """
+        raise NotImplementedError
+
+    def graph(self) -> keras.Model:
+        """The fitted detector as one graph.
+
+        uint8 images (B, height, width, channels) -> a dictionary with "score", float32 (B,), and
+        where the method has one "anomaly_map", float32 (B, height, width); both in the method's
+        own unit, higher = more anomalous. An autoencoder adds "reconstruction", float32
+        (B, height, width, channels) in 0..255.
+        """
+        raise NotImplementedError
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What training needs to go on, and no more."""
+        raise NotImplementedError
+
+    def restore(self, state: Arrays) -> Self:
+        """The inverse of `state`, on a detector made with the same parameters.
+
+        Raises
+        ------
+        ModelError
+            The arrays are not those of such a detector.
+        """
+        raise NotImplementedError
+
+    record: TrainingRecord
+
+
+def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ModelError unless `state` holds exactly these names with these shapes, all finite."""
+    received = {name: tuple(array.shape) for name, array in state.items()}
+    if received != dict(expected):
+        odd = sorted(set(received.items()) ^ set(expected.items()))[:4]
+        raise ModelError(
+            f"The training state does not fit the model that the manifest describes: {odd}. "
+            "Restore the model directory from a copy, or train it anew."
+        )
+    for name, array in state.items():
+        if not np.isfinite(array).all():
+            raise ModelError(f"The training state holds values that are not finite in {name!r}.")

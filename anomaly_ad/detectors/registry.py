@@ -1,0 +1,91 @@
+"""The methods by name, without TensorFlow: where each lives, and the values it begins with."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OptionError, missing_extra
+
+if TYPE_CHECKING:
+    from .base import Detector
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One name that users give, such as "AD1".
+
+    Parameters
+    ----------
+    summary : str
+        One line for people who choose.
+    module, cls : str
+        The file in this folder and the class in it.
+    gray_scale : bool
+        Whether images are taken as gray.
+    img_size : (int, int)
+        (height, width) of the model's input in pixels.
+    patch_size : int
+        Side of a patch in pixels of the model's input.
+    epochs : int or None
+        Passes over the images; None for a method that needs no repeated passes.
+    parameters : mapping
+        The further options of the method and their defaults.
+    min_images : int
+        Fewer images of good parts are refused.
+    """
+
+    summary: str
+    module: str
+    cls: str
+    gray_scale: bool
+    img_size: tuple[int, int]
+    patch_size: int
+    epochs: int | None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    min_images: int = 10
+
+
+_AUTOENCODER: dict[str, Any] = {
+    "module": "autoencoder",
+    "cls": "Autoencoder",
+    "img_size": (200, 200),
+    "patch_size": 40,
+    "epochs": 75,
+    "parameters": {"code_channels": 4, "hidden_share": 0.15},
+}
+
+PRESETS: dict[str, Preset] = {
+    "AD0": Preset("Patch autoencoder, colour, 200x200", gray_scale=False, **_AUTOENCODER),
+    "AD1": Preset("Patch autoencoder, gray, 200x200", gray_scale=True, **_AUTOENCODER),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; OptionError lists the valid names."""
+    try:
+        return PRESETS[name]
+    except (KeyError, TypeError):
+        raise OptionError(
+            f"There is no detector named {name!r}. Valid names: {', '.join(PRESETS)}."
+        ) from None
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The class behind a name. Imports Keras; MissingExtraError says how to install it."""
+    chosen = preset(name)
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on start-up are not for users
+    try:
+        importlib.import_module("tensorflow")
+        module = importlib.import_module(f"{__package__}.{chosen.module}")
+    except ImportError as error:
+        missing = (error.name or "tensorflow").partition(".")[0]
+        if missing == "anomaly_ad":
+            raise
+        raise missing_extra("Training", "train", missing) from error
+    cls: type[Detector] = getattr(module, chosen.cls)
+    return cls

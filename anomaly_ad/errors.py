@@ -1,0 +1,64 @@
+"""What can go wrong, as one family of exceptions.
+
+Everything this package raises on purpose is an `AnomalyADError`, and also the builtin that a Python
+programmer would expect in its place. Each message says what was expected, what was received and
+what to do about it.
+"""
+
+
+class AnomalyADError(Exception):
+    """Base class of every error that anomaly_ad raises on purpose."""
+
+
+class OptionError(AnomalyADError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class PathError(AnomalyADError, FileNotFoundError):
+    """A file or a folder that was named does not exist or cannot be opened."""
+
+
+class ImageError(AnomalyADError, ValueError):
+    """A file or an array is not an image that can be inspected."""
+
+
+class DataError(AnomalyADError, ValueError):
+    """A set of images cannot be learned from: too few, broken, or not clearly good parts only."""
+
+
+class NotTrainedError(AnomalyADError, RuntimeError):
+    """A model is needed, and there is none yet."""
+
+
+class ModelError(AnomalyADError, ValueError):
+    """A model directory is missing, damaged, or of a format that this version does not know."""
+
+
+class ParityError(AnomalyADError, RuntimeError):
+    """The converted model does not give the results of the trained one."""
+
+
+class OutputError(AnomalyADError, OSError):
+    """Results cannot be written where they should go."""
+
+
+class MissingExtraError(AnomalyADError, ImportError):
+    """A part of the package is used whose optional dependencies are not installed."""
+
+
+def missing_extra(what: str, extra: str, missing: str) -> MissingExtraError:
+    """Build the error for a missing optional dependency, naming the command that installs it.
+
+    Parameters
+    ----------
+    what : str
+        What the user was trying to do, as the start of a sentence: "Training".
+    extra : str
+        The extra of this package that brings the dependency: "train".
+    missing : str
+        The module that could not be imported.
+    """
+    return MissingExtraError(
+        f"{what} needs the package {missing!r}, which is not installed. "
+        f'Install it with: python -m pip install "anomaly-ad[{extra}]"'
+    )

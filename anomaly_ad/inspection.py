@@ -1,0 +1,411 @@
+"""The way of an image through a finished model: source -> prediction, picture and record.
+
+Nothing here knows the method, and nothing here needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import drawing
+from .calibration import check_threshold
+from .errors import ImageError, OptionError, PathError
+from .images import SUFFIXES, Image, PathLike, check_array, find_images, read_image
+from .model_store import StoredModel
+from .prediction import Prediction
+from .progress import bar
+from .records import RunRecord, cannot_write
+from .regions import check_patch_size, deviating_cells, peak_cell
+from .runtime.engine import Outputs
+from .threads import ordered_map
+
+PredictInput = PathLike | NDArray[np.uint8] | Iterable[PathLike | NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to inspect: a file or an array, and the relative path of its picture."""
+
+    name: str
+    path: Path | None
+    array: NDArray[np.uint8] | None
+    relative: Path
+
+    def read(self) -> Image:
+        """The image, RGB uint8 (H, W, 3)."""
+        if self.array is not None:
+            return check_array(self.array)
+        assert self.path is not None
+        return read_image(self.path)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a call of predict is about.
+
+    Parameters
+    ----------
+    items : list of Source
+        In order.
+    single : bool
+        Whether one image was named, so that one prediction comes back.
+    root : Path or None
+        The folder that was named, if it was one.
+    """
+
+    items: list[Source]
+    single: bool
+    root: Path | None
+
+
+def find_sources(path: PredictInput) -> Sources:
+    """An image file, a folder, a list of either files or arrays, or an array -> the images.
+
+    Raises
+    ------
+    PathError, OptionError, ImageError
+        There is nothing there, or it is something else.
+    """
+    if isinstance(path, np.ndarray):
+        if path.ndim == 4:
+            return Sources([_array_source(i, image) for i, image in enumerate(path)], False, None)
+        return Sources([_array_source(0, path)], True, None)
+    if isinstance(path, (str, os.PathLike)):
+        return _path_sources(Path(path))
+    try:
+        listed = list(path)
+    except TypeError as error:
+        raise OptionError(
+            "predict takes an image file, a folder, a list of files or arrays, or an RGB array. "
+            f"Received: {path!r}."
+        ) from error
+    return Sources(_list_sources(listed), False, None)
+
+
+def _path_sources(path: Path) -> Sources:
+    if path.is_dir():
+        files = find_images(path)
+        if not files:
+            raise PathError(
+                f"{path} holds no images. Expected files ending in {' '.join(SUFFIXES)}, any case."
+            )
+        items = [Source(str(file), file, None, file.relative_to(path)) for file in files]
+        return Sources(items, False, path)
+    if not os.path.lexists(path):
+        raise PathError(f"{path}: there is no such file or folder. Check the path.")
+    return Sources([Source(str(path), path, None, Path(path.name))], True, None)
+
+
+def _array_source(index: int, array: NDArray[np.uint8]) -> Source:
+    name = f"array_{index:05d}.png"
+    return Source(name, None, array, Path(name))
+
+
+def _list_sources(listed: list[PathLike | NDArray[np.uint8]]) -> list[Source]:
+    if not listed:
+        raise OptionError("The list of images to predict is empty.")
+    for item in listed:
+        if not isinstance(item, (str, os.PathLike, np.ndarray)):
+            raise OptionError(f"A list to predict holds paths or arrays. Received: {item!r}.")
+    paths = [Path(os.path.abspath(item)) for item in listed if not isinstance(item, np.ndarray)]
+    # Pictures keep what tells the paths apart: a/1.png and b/1.png must not become one.
+    common = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    sources = []
+    for index, item in enumerate(listed):
+        if isinstance(item, np.ndarray):
+            sources.append(_array_source(index, item))
+        else:
+            relative = Path(os.path.relpath(item, common))
+            sources.append(Source(str(item), Path(item), None, relative))
+    return sources
+
+
+@dataclass(frozen=True)
+class Result:
+    """A prediction with what it was made of, as long as someone works on it."""
+
+    source: Source
+    prediction: Prediction
+    picture: Image | None
+
+    @property
+    def verdict(self) -> str:
+        """In words, for people."""
+        prediction = self.prediction
+        if prediction.error is not None:
+            return "not inspected"
+        return f"{'ANOMALOUS' if prediction.is_anomalous else 'good'}, score {prediction.score:.2f}"
+
+
+class Output:
+    """Where results go: pictures and the record of a run, never into the input.
+
+    Use it as a context manager. A picture lies at `folder` plus its source's relative path.
+
+    Parameters
+    ----------
+    folder : path
+        The output folder; made if it is not there.
+    sources : Sources
+        What is inspected.
+    digest : str
+        Digest of the model, for the record.
+
+    Raises
+    ------
+    OptionError
+        The output folder is the input folder or lies in it, or a picture would replace an input.
+    """
+
+    def __init__(self, folder: PathLike, sources: Sources, digest: str) -> None:
+        self.folder = Path(folder)
+        self._record = RunRecord(self.folder, digest)
+        inside = Path(os.path.realpath(folder))
+        root = None if sources.root is None else Path(os.path.realpath(sources.root))
+        if root is not None and inside.is_relative_to(root):
+            raise OptionError(
+                f"The output folder {folder} is or lies in the input folder {sources.root}. "
+                "Choose a save_path outside it; predict never writes into its input."
+            )
+        inputs = set()
+        if root is None:
+            inputs = {os.path.realpath(s.path) for s in sources.items if s.path is not None}
+        for source in sources.items:
+            target = inside / source.relative
+            if str(target) in inputs or (root is not None and target.is_relative_to(root)):
+                raise OptionError(
+                    f"The picture of {source.name} would be written into the input. Choose "
+                    f"another save_path than {folder}."
+                )
+
+    def __enter__(self) -> Self:
+        self._record.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._record.__exit__(*exception)
+
+    def record(self, result: Result) -> None:
+        """Append a result to the record."""
+        self._record.append(result.source.name, result.prediction)
+
+    def write_picture(self, result: Result) -> None:
+        """Write a result's picture, in the format of its source's name; whole or not at all."""
+        if result.picture is None:
+            return
+        target = self.folder / result.source.relative
+        suffix = target.suffix.lower() if target.suffix.lower() in SUFFIXES else ".png"
+        options = {
+            ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # 4 times as fast as the default
+            ".bmp": [],
+        }.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        _, data = cv2.imencode(suffix, cv2.cvtColor(result.picture, cv2.COLOR_RGB2BGR), options)
+        unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(data.tobytes())
+            os.replace(unfinished, target)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise cannot_write(target.parent, error) from error
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    source: Source
+    image: Image | None
+    prepared: Image | None
+    error: str | None
+
+
+class Inspector:
+    """Runs a stored model over images.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    threshold : float
+        Score in [0, 1] above which an image is anomalous.
+    patch_size : int
+        Side of the cells of boxes in pixels of the model's input; 0 for the model's own.
+    hardcore : bool
+        Draw boxes instead of the heatmap.
+    draw : bool
+        Whether pictures are made at all.
+    keep_maps : bool
+        Whether predictions hold their anomaly map.
+    """
+
+    def __init__(
+        self,
+        stored: StoredModel,
+        *,
+        threshold: float = 0.8,
+        patch_size: int = 0,
+        hardcore: bool = False,
+        draw: bool = False,
+        keep_maps: bool = True,
+    ) -> None:
+        check_threshold(threshold)
+        manifest = stored.manifest
+        if patch_size != 0 or isinstance(patch_size, bool):
+            check_patch_size(patch_size, manifest.spec.size)
+        self.engine = stored.engine
+        self.spec = manifest.spec
+        self.calibration = manifest.calibration
+        self.threshold = float(threshold)
+        self.patch_size = patch_size or manifest.patch_size
+        self.hardcore = hardcore
+        self.draw = draw
+        self.keep_maps = keep_maps
+        self._raw_threshold = self.calibration.image.raw(threshold)
+        maxima = self.calibration.map
+        self._raw_map_threshold = None if maxima is None else maxima.raw(threshold)
+
+    def run(self, sources: Sources, output: Output | None = None) -> Iterator[Result]:
+        """Inspect what a call of predict is about, save as we go, and show progress."""
+        items = sources.items
+        with bar(len(items), "Inspecting") as step:
+            for result in (
+                self._single(items[0], output)
+                if sources.single
+                else self.stream(items, None if output is None else output.write_picture)
+            ):
+                if output is not None:
+                    output.record(result)
+                if result.prediction.error is not None:
+                    print(result.prediction.error, file=sys.stderr)
+                step("")
+                yield result
+
+    def _single(self, source: Source, output: Output | None) -> Iterator[Result]:
+        image = source.read()  # what is wrong with the only image is raised
+        outputs = self.engine.run(self.spec.prepare(image)[None])
+        result = self._finish(_Loaded(source, image, None, None), outputs)
+        if output is not None:
+            output.write_picture(result)
+        yield result
+
+    def stream(
+        self, sources: Iterable[Source], then: Callable[[Result], None] | None = None
+    ) -> Iterator[Result]:
+        """Inspect many, decoding and finishing in threads around the model; results in order.
+
+        An image that cannot be read gives a prediction with an error. At most a few images are
+        in memory at a time.
+
+        Parameters
+        ----------
+        sources : iterable of Source
+            What to inspect.
+        then : callable, optional
+            Called with each result in a thread, for example to write its picture.
+        """
+
+        def finish(pair: tuple[_Loaded, Outputs | None]) -> Result:
+            result = self._finish(*pair)
+            if then is not None:
+                then(result)
+            return result
+
+        loaded = ordered_map(self._load, sources)
+        return ordered_map(finish, self.engine.stream((one, one.prepared) for one in loaded))
+
+    def _load(self, source: Source) -> _Loaded:
+        try:
+            image = source.read()
+        except (ImageError, PathError) as error:
+            return _Loaded(source, None, None, str(error))
+        return _Loaded(source, image, self.spec.prepare(image), None)
+
+    def _finish(self, loaded: _Loaded, outputs: Outputs | None) -> Result:
+        source = loaded.source
+        path = None if source.path is None else str(source.path)
+        if loaded.image is None or outputs is None:
+            error = loaded.error or "not inspected"
+            return Result(source, Prediction.failed(path, self.threshold, error), None)
+        anomaly_map = self._calibrated_map(outputs)
+        prediction = self._judge(path, loaded.image.shape[:2], outputs, anomaly_map)
+        picture = None
+        if self.draw and prediction.error is None:
+            picture = self._picture(loaded.image, prediction, anomaly_map)
+        return Result(source, prediction, picture)
+
+    def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
+        if self.calibration.map is None or not (self.draw or self.keep_maps):
+            return None
+        return self.calibration.map.score(outputs["anomaly_map"][0]).astype(np.float32)
+
+    def _judge(
+        self,
+        path: str | None,
+        image_size: tuple[int, int],
+        outputs: Outputs,
+        anomaly_map: NDArray[np.float32] | None,
+    ) -> Prediction:
+        raw = float(outputs["score"][0])
+        if not np.isfinite(raw):
+            return Prediction.failed(path, self.threshold, f"the model's score is {raw}")
+        is_anomalous = raw > self._raw_threshold
+        boxes = np.empty((0, 4), np.int32)
+        if is_anomalous and self._raw_map_threshold is not None:
+            cells = outputs["anomaly_map"][0]
+            found = deviating_cells(cells, self.patch_size, self._raw_map_threshold)
+            if not len(found):
+                found = peak_cell(cells, self.patch_size)
+            boxes = self.spec.boxes_to_original(found, image_size)
+        score = float(self.calibration.image.score(raw))
+        kept = anomaly_map if self.keep_maps else None
+        return Prediction(path, image_size, score, raw, self.threshold, is_anomalous, kept, boxes)
+
+    def _picture(
+        self, image: Image, prediction: Prediction, anomaly_map: NDArray[np.float32] | None
+    ) -> Image:
+        if self.hardcore:
+            return drawing.draw_boxes(image, prediction.boxes)
+        if anomaly_map is None:
+            return image.copy()
+        return drawing.heatmap(image, anomaly_map, self.spec)
+
+    def compare(self, image: Image) -> Image:
+        """The original beside its reconstruction or, where there is none, beside its heatmap.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB.
+
+        Returns
+        -------
+        ndarray of uint8, shape (H, 2 W + gap, 3)
+        """
+        outputs = self.engine.run(self.spec.prepare(image)[None])
+        if "reconstruction" in outputs:
+            rebuilt = drawing.to_rgb(outputs["reconstruction"][0])
+            right = self.spec.map_to_original(rebuilt, image.shape[:2])
+        else:
+            anomaly_map = self._calibrated_map(outputs)
+            right = image if anomaly_map is None else drawing.heatmap(image, anomaly_map, self.spec)
+        return drawing.side_by_side(image, right)
+
+
+def summary(predictions: list[Prediction], output: Output | None) -> str:
+    """A run in one line: how many images, verdicts and errors, and where the results are."""
+    errors = sum(prediction.error is not None for prediction in predictions)
+    anomalous = sum(prediction.is_anomalous is True for prediction in predictions)
+    good = len(predictions) - anomalous - errors
+    line = f"Inspected {len(predictions)} images: {anomalous} anomalous, {good} good"
+    if errors:
+        line += f", {errors} could not be inspected"
+    return line if output is None else f"{line}. Results: {output.folder}"

@@ -1,0 +1,1 @@
+"""Keras layers that score, built from finished arrays. Importing them imports Keras."""

@@ -1,0 +1,59 @@
+"""Linear operations on maps: a blur or an enlargement is one small matrix per axis."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+
+def gaussian_matrix(size: int, sigma: float) -> NDArray[np.float32]:
+    """The matrix that blurs a line of `size` values with a Gaussian.
+
+    Row i holds the weights of output i. Each row sums to one, so near a border the weights are
+    those of the values that exist; nothing is assumed about what lies outside.
+
+    Parameters
+    ----------
+    size : int
+        Length of the line in pixels.
+    sigma : float
+        Standard deviation in pixels, > 0.
+
+    Returns
+    -------
+    ndarray of float32, shape (size, size)
+    """
+    position = np.arange(size)
+    weights = np.exp(-0.5 * (np.subtract.outer(position, position) / sigma) ** 2)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable("anomaly_ad")
+class LinearMap(keras.layers.Layer):
+    """Apply one matrix to the rows and one to the columns of a map: ``V A Uᵀ``.
+
+    A separable filter of any width costs two small matrix products, where a convolution with a
+    wide kernel over the full image would take many times as long.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, shape (H_out, H)
+    columns : ndarray of float32, shape (W_out, W)
+
+    Call with a tensor of shape (B, H, W); returns (B, H_out, W_out).
+    """
+
+    def __init__(self, rows: NDArray, columns: NDArray, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.rows = np.asarray(rows, np.float32)
+        self.columns = np.asarray(columns, np.float32)
+
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
+        """Shape (B, H, W) -> (B, H_out, W_out)."""
+        return ops.matmul(ops.matmul(self.rows, maps), self.columns.T)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Shape of the result."""
+        return (input_shape[0], len(self.rows), len(self.columns))

@@ -1,0 +1,347 @@
+"""Save and load a model directory; no pickle, and nothing is imported by a name read from a file.
+
+    manifest.json        what the model is, and name, sha256 and size of every other file
+    detector-<hash>.xml  the OpenVINO model; it runs alone, together with
+    detector-<hash>.bin  its weights
+    state-<hash>.npz     what training needs to go on
+
+Files carry a hash of their content in their name, and the one commit is the replacement of
+manifest.json. So a crash leaves the old model or the new one, and whoever has the old files open
+goes on with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibration import Calibration
+from .detectors import registry
+from .errors import AnomalyADError, ModelError, OutputError
+from .images import ImageSpec
+from .regions import check_patch_size
+from .runtime.engine import Engine, check_precision
+
+FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
+# reading the old one: its frozen directory under tests/data must load for ever
+MANIFEST = "manifest.json"
+
+_MAX_MANIFEST = 16 * 2**20  # bytes
+_PAYLOAD = re.compile(r"(detector|state)-[0-9a-f]{16}\.(xml|bin|npz)")
+_ROLES = {".xml": "detector", ".bin": "detector", ".npz": "state"}
+_STALE = 24 * 3600  # seconds after which an unfinished save is taken for a crashed one
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is, apart from its arrays.
+
+    Parameters
+    ----------
+    method : str
+        Name in the registry.
+    parameters : dict
+        The method's own options.
+    spec : ImageSpec
+        What the model takes.
+    patch_size : int
+        Side of a patch in pixels of the model's input.
+    seed : int
+        Seed of the training.
+    precision : str
+        Arithmetic in which the model was calibrated and is run.
+    outputs : list of str
+        Names of the model's outputs.
+    calibration : Calibration
+        Both limits.
+    training, parity, versions : dict
+        Records for people: what it was trained on, how well the conversion fits, with what.
+    created : str
+        UTC, ISO 8601.
+    """
+
+    method: str
+    parameters: dict[str, Any]
+    spec: ImageSpec
+    patch_size: int
+    seed: int
+    precision: str
+    outputs: list[str]
+    calibration: Calibration
+    training: dict[str, Any]
+    parity: dict[str, Any]
+    versions: dict[str, str]
+    created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    def __post_init__(self) -> None:
+        preset = registry.preset(self.method)
+        if self.parameters.keys() != preset.parameters.keys():
+            raise ModelError(
+                f"{self.method} has the parameters {sorted(preset.parameters)}. "
+                f"Received: {sorted(self.parameters)}."
+            )
+        for name, kind in {"seed": int, "outputs": list, "created": str}.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ModelError(f"{name} is no {kind.__name__}: {getattr(self, name)!r}.")
+        for name in ("parameters", "training", "parity", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise ModelError(f"{name} is no table: {getattr(self, name)!r}.")
+        check_patch_size(self.patch_size, self.spec.size)
+        check_precision(self.precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; keys that a later version added are passed over."""
+        known = {entry.name: values[entry.name] for entry in fields(cls)}
+        known["spec"] = ImageSpec(**known["spec"])
+        known["calibration"] = Calibration.from_dict(known["calibration"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model directory that was checked and opened.
+
+    Parameters
+    ----------
+    directory : Path
+        Where it is.
+    manifest : Manifest
+        What it is.
+    files : dict
+        Name of each payload file -> {"sha256", "size"}.
+    digest : str
+        Of the manifest, and through its hashes of everything; names the model in records.
+    engine : Engine
+        The model, ready to run.
+    """
+
+    directory: Path
+    manifest: Manifest
+    files: dict[str, dict[str, Any]]
+    digest: str
+    engine: Engine
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Read what training needs to go on; checked like everything else."""
+        name = next(name for name in self.files if name.endswith(".npz"))
+        path = self.directory / name
+        _check_file(path, self.files[name])
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise _damaged(self.directory, f"{name} cannot be read ({error})") from error
+
+    def verify(self) -> None:
+        """Check the hash of every file; ModelError names the first that is not as it was saved."""
+        for name, entry in self.files.items():
+            _check_file(self.directory / name, entry)
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a directory with a manifest."""
+    return Path(path, MANIFEST).is_file()
+
+
+# -------------------------------------------------------------------------------- loading
+
+
+def load(directory: str | os.PathLike[str]) -> StoredModel:
+    """Open a model directory.
+
+    The format, the manifest's digest, and location, size and hash of every file that is going to
+    be opened are checked before anything is built from them.
+
+    Raises
+    ------
+    ModelError
+        There is no model there, it is damaged, or a later version wrote it.
+    """
+    directory = Path(directory)
+    for attempt in range(3):
+        data = _read_manifest(directory)
+        try:
+            return _open(directory, data)
+        except ModelError:
+            # Another process may have replaced the model between two of our reads.
+            if attempt == 2 or _read_manifest(directory) == data:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _open(directory: Path, data: dict[str, Any]) -> StoredModel:
+    try:
+        manifest = Manifest.from_dict(data)
+        files = _check_names(data["files"])
+    except (AnomalyADError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise _damaged(directory, f"its manifest cannot be used ({reason})") from error
+    for name in files:
+        if not name.endswith(".npz"):
+            _check_file(directory / name, files[name])
+    xml = next(name for name in files if name.endswith(".xml"))
+    engine = Engine(directory / xml, manifest.precision)
+    if sorted(engine.output_names) != sorted(manifest.outputs):
+        raise _damaged(directory, f"its outputs are not {manifest.outputs}")
+    return StoredModel(directory, manifest, files, data["digest"], engine)
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        if path.stat().st_size > _MAX_MANIFEST:
+            raise _damaged(directory, "its manifest is too large")
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{directory} holds no model: there is no {MANIFEST} in it. Name the directory that "
+            "train() made, for example Models/model."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(directory, f"its manifest cannot be read ({error})") from error
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise _damaged(directory, "its manifest states no format")
+    if data["format"] > FORMAT:
+        raise ModelError(
+            f"{directory} has format {data['format']}; this version of anomaly_ad reads formats "
+            f"up to {FORMAT}. Update it with: python -m pip install --upgrade anomaly-ad"
+        )
+    if data["format"] != FORMAT or data.get("digest") != _digest(data):
+        raise _damaged(directory, "its manifest was changed after it was saved")
+    return data
+
+
+def _check_names(files: Any) -> dict[str, dict[str, Any]]:
+    if sorted(Path(name).suffix for name in files) != [".bin", ".npz", ".xml"]:
+        raise ModelError(f"a model has one .xml, one .bin and one .npz file, not {sorted(files)}")
+    for name, entry in files.items():
+        # The pattern has no separator, so no name can lead out of the directory.
+        if not _PAYLOAD.fullmatch(name):
+            raise ModelError(f"{name!r} is no name of a file of a model")
+        if not isinstance(entry["sha256"], str) or not isinstance(entry["size"], int):
+            raise ModelError(f"the entry of {name} is incomplete")
+    return dict(files)
+
+
+def _check_file(path: Path, entry: Mapping[str, Any]) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise _damaged(path.parent, f"{path.name} is missing")
+    if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+        raise _damaged(path.parent, f"{path.name} is not as it was saved")
+
+
+def _damaged(directory: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"The model in {directory} is damaged: {reason}. Restore the directory from a copy, or "
+        "train the model anew."
+    )
+
+
+# --------------------------------------------------------------------------------- saving
+
+
+class ModelWriter:
+    """Writes a model directory: files go into `folder` first, `commit` puts them in place.
+
+    Leaving the context without a commit removes what was written and leaves the directory as it
+    was.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+
+    def __enter__(self) -> Self:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for old in self.directory.glob(".unfinished-*"):
+                if time.time() - old.stat().st_mtime > _STALE:
+                    shutil.rmtree(old, ignore_errors=True)
+            self.folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.directory))
+        except OSError as error:
+            raise _cannot_save(self.directory, error) from error
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, AnomalyADError):
+            raise _cannot_save(self.directory, error) from error
+
+    @property
+    def xml(self) -> Path:
+        """Where the OpenVINO model goes; its weights lie beside it."""
+        return self.folder / "detector.xml"
+
+    def write_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Write what training needs to go on."""
+        np.savez(self.folder / "state.npz", allow_pickle=False, **state)
+
+    def commit(self, manifest: Manifest) -> None:
+        """Put the files in place, then the manifest in one step; then remove the old files."""
+        sources = [self.folder / f"{_ROLES[s]}{s}" for s in (".xml", ".bin", ".npz")]
+        # One hash for .xml and .bin, since OpenVINO finds the one by the name of the other.
+        hashes = {path.suffix: _sha256(path) for path in sources}
+        graph = hashlib.sha256((hashes[".xml"] + hashes[".bin"]).encode()).hexdigest()
+        files = {}
+        for path in sources:
+            stem = hashes[".npz"] if path.suffix == ".npz" else graph
+            target = self.directory / f"{_ROLES[path.suffix]}-{stem[:16]}{path.suffix}"
+            files[target.name] = {"sha256": hashes[path.suffix], "size": path.stat().st_size}
+            _sync(path)
+            os.replace(path, target)
+        data = {"format": FORMAT, **manifest.to_dict(), "files": files}
+        data["digest"] = _digest(data)
+        fresh = self.folder / MANIFEST
+        fresh.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _sync(fresh)
+        _sync(self.directory)
+        os.replace(fresh, self.directory / MANIFEST)
+        _sync(self.directory)
+        for path in self.directory.iterdir():
+            if _PAYLOAD.fullmatch(path.name) and path.name not in files:
+                path.unlink(missing_ok=True)
+
+
+def _cannot_save(directory: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"The model cannot be saved in {directory} ({error.strerror or error}). Make room or "
+        "choose another save_path; a model that was there before is unchanged."
+    )
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in data.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file or a folder's list of names to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders, and need not
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

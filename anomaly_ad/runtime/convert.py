@@ -1,0 +1,109 @@
+"""Keras graph -> OpenVINO model, and the proof that both say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import openvino as ov
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from ..errors import ParityError
+from .engine import Engine
+
+TOLERANCE = 1e-4  # of the output's range over the compared images, weights and arithmetic in f32
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the converted graph is from the trained one, over real images.
+
+    Parameters
+    ----------
+    n_images : int
+        Number of images compared.
+    tolerance : float
+        Largest deviation that is accepted.
+    deviation : dict of str to float
+        For each output the largest absolute difference, divided by the output's range (largest
+        minus smallest value of the Keras graph over these images).
+    """
+
+    n_images: int
+    tolerance: float
+    deviation: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for the manifest."""
+        return asdict(self)
+
+
+def to_openvino(graph: keras.Model) -> ov.Model:
+    """Convert a detector's graph; names of input and outputs and the open batch size are kept."""
+    shape = graph.inputs[0].shape
+    signature = [tf.TensorSpec(shape, tf.uint8, name="images")]
+    function = tf.function(lambda images: graph(images, training=False), signature)
+    return ov.convert_model(function)
+
+
+def prove_parity(
+    graph: keras.Model, engine: Engine, images: NDArray[np.uint8], tolerance: float = TOLERANCE
+) -> Parity:
+    """Run both on the same images and compare every output.
+
+    Parameters
+    ----------
+    graph : keras.Model
+        The trained graph.
+    engine : Engine
+        The converted one, at f32.
+    images : ndarray of uint8, shape (N, height, width, channels)
+        Real images; N >= 1.
+    tolerance : float
+        Largest accepted deviation, relative to each output's range.
+
+    Raises
+    ------
+    ParityError
+        An output deviates by more than the tolerance, or is not finite.
+    """
+    trained: dict[str, list[Any]] = {}
+    converted: dict[str, list[Any]] = {}
+    for start in range(0, len(images), 4):
+        batch = images[start : start + 4]
+        _extend(trained, {k: np.asarray(v) for k, v in graph(batch, training=False).items()})
+        _extend(converted, engine.run(batch))
+    if trained.keys() != converted.keys():
+        raise ParityError(
+            f"The converted model has the outputs {sorted(converted)}, the trained one "
+            f"{sorted(trained)}. Report this as a bug."
+        )
+    deviation = {
+        name: _deviation(np.concatenate(trained[name]), np.concatenate(converted[name]))
+        for name in sorted(trained)
+    }
+    odd = {name: value for name, value in deviation.items() if not value <= tolerance}
+    if odd:
+        raise ParityError(
+            f"The converted model deviates from the trained one by {odd} of the range of its "
+            f"outputs; at most {tolerance} is accepted. Nothing was saved. Report this as a bug, "
+            "with the versions of keras, tensorflow and openvino."
+        )
+    return Parity(len(images), tolerance, deviation)
+
+
+def _extend(parts: dict[str, list[Any]], outputs: Mapping[str, NDArray]) -> None:
+    for name, values in outputs.items():
+        parts.setdefault(name, []).append(values)
+
+
+def _deviation(expected: NDArray, received: NDArray) -> float:
+    if expected.shape != received.shape or not np.isfinite(received).all():
+        return float("inf")
+    # Where all values are the same there is no range, and their own size takes its place.
+    extent = float(np.ptp(expected)) or float(np.abs(expected).max()) or 1.0
+    return float(np.abs(expected.astype(np.float64) - received).max()) / extent

@@ -1,0 +1,162 @@
+"""An OpenVINO model, compiled for this machine and run: one batch, or a stream of images."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from ..errors import ModelError, OptionError
+
+T = TypeVar("T")
+Outputs = dict[str, NDArray[np.float32]]
+
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+def check_precision(precision: str) -> None:
+    """Raise OptionError unless `precision` is one of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise OptionError(
+            f"precision is the arithmetic of the model, one of {', '.join(PRECISIONS)}. "
+            f"Received: {precision!r}."
+        )
+
+
+class Engine:
+    """A model ready to run.
+
+    Parameters
+    ----------
+    model : openvino.Model or path of its .xml file
+        uint8 (B, height, width, channels) -> named float32 outputs.
+    precision : {"f32", "bf16", "f16"}
+        Arithmetic of the model, always given explicitly: OpenVINO's own default differs between
+        processors, and scores with it.
+
+    Raises
+    ------
+    ModelError
+        OpenVINO cannot read or compile the model.
+    """
+
+    def __init__(self, model: ov.Model | Path, precision: str = "f32") -> None:
+        check_precision(precision)
+        self.precision = precision
+        self._core = ov.Core()
+        try:
+            self._model = self._core.read_model(model) if isinstance(model, Path) else model
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot read the model {model}: {error}") from error
+
+    def _compile(self, hint: str) -> ov.CompiledModel:
+        properties = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": hint}
+        try:
+            return self._core.compile_model(self._model, "CPU", properties)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot compile the model: {error}") from error
+
+    # Compiled on first use: one image at a time wants all cores on that image, a stream wants
+    # each core on an image of its own.
+    @cached_property
+    def _single(self) -> ov.InferRequest:
+        return self._compile("LATENCY").create_infer_request()
+
+    @cached_property
+    def _streaming(self) -> ov.CompiledModel:
+        return self._compile("THROUGHPUT")
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs."""
+        return [output.get_any_name() for output in self._model.outputs]
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run one batch.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (B, height, width, channels)
+
+        Returns
+        -------
+        dict of str to ndarray of float32
+            The outputs by name, as arrays of their own.
+        """
+        self._single.infer([images], share_inputs=True)
+        return _copy_outputs(self._single)
+
+    def stream(
+        self, items: Iterable[tuple[T, NDArray[np.uint8] | None]]
+    ) -> Iterator[tuple[T, Outputs | None]]:
+        """Run single images through an asynchronous queue; results come in the order of the items.
+
+        Parameters
+        ----------
+        items : iterable of (anything, ndarray of uint8 or None)
+            What comes back beside the result, and an image of shape (height, width, channels).
+            Where the image is None so is its result; it keeps its place in the order.
+
+        Yields
+        ------
+        (anything, dict or None)
+            The outputs of a batch of one, as `run` returns them.
+        """
+        # No Python callbacks: one that still runs while its queue is destroyed can deadlock with
+        # the thread that destroys it. Results are fetched when they are asked for instead, or
+        # when their request is needed again.
+        queue = ov.AsyncInferQueue(self._streaming)
+        requests = list(queue)
+        unread: dict[int, _Slot] = {}
+        waiting: deque[_Slot] = deque()
+
+        def fetch(slot: _Slot) -> None:
+            if unread.get(slot.handle) is slot:
+                requests[slot.handle].wait()
+                slot.outputs = _copy_outputs(requests[slot.handle])
+                del unread[slot.handle]
+
+        try:
+            for item, image in items:
+                slot = _Slot(item)
+                if image is not None:
+                    slot.handle = queue.get_idle_request_id()
+                    if slot.handle in unread:
+                        fetch(unread[slot.handle])
+                    unread[slot.handle] = slot
+                    queue.start_async([image[None]])
+                waiting.append(slot)
+                if len(waiting) > len(requests):
+                    fetch(waiting[0])
+                    done = waiting.popleft()
+                    yield done.item, done.outputs
+            while waiting:
+                fetch(waiting[0])
+                done = waiting.popleft()
+                yield done.item, done.outputs
+        finally:
+            queue.wait_all()
+
+
+@dataclass
+class _Slot:
+    """An item that is under way, and the request that works on it."""
+
+    item: Any
+    handle: int = -1
+    outputs: Outputs | None = None
+
+
+def _copy_outputs(request: ov.InferRequest) -> Outputs:
+    # The request writes its next results into the same memory, so they are copied out.
+    return {
+        output.get_any_name(): np.array(request.get_tensor(output).data)
+        for output in request.model_outputs
+    }

@@ -1,0 +1,53 @@
+"""Threads around the model: decode before it, draw and write after it, in order and bounded."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cpu_count() -> int:
+    """Number of processors that this process may use (a container's share, not the machine's)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int | None = None
+) -> Iterator[R]:
+    """Apply `function` to each item in threads; yield the results in the order of the items.
+
+    At most ``2 * workers`` items are under way or waiting to be taken, so memory stays bounded
+    however many items there are and however slowly the results are taken. An exception of
+    `function` or of `items` is raised here, at its place in the order; items not yet begun are
+    dropped then, as they are when the caller closes the generator.
+
+    Parameters
+    ----------
+    function : callable
+        Called as ``function(item)`` in a worker thread. OpenCV, OpenVINO and file access release
+        the interpreter lock, so threads do run beside each other there.
+    items : iterable
+        Drawn from in the calling thread.
+    workers : int, optional
+        Number of threads; by default the number of processors.
+    """
+    workers = workers or cpu_count()
+    under_way: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="anomaly_ad")
+    try:
+        for item in items:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) >= 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,72 @@
+"""Shared test material: a small drawn part, a model trained on it, and the real images."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from anomaly_ad import AD
+
+SIDE = 64  # pixels
+
+
+def draw_part(seed: int, *, defect: bool = False, size: int = SIDE) -> np.ndarray:
+    """A gray disc on a dark table, RGB uint8 (size, size, 3); the defect is a bright bar."""
+    random = np.random.default_rng(seed)
+    image = np.full((size, size, 3), 40, np.uint8)
+    shift = random.integers(-1, 2, 2) * size // SIDE
+    centre = (int(size // 2 + shift[0]), int(size // 2 + shift[1]))
+    cv2.circle(image, centre, size // 3, (150, 140, 130), -1, cv2.LINE_AA)
+    cv2.circle(image, centre, size // 8, (60, 60, 70), -1, cv2.LINE_AA)
+    if defect:
+        corner = (centre[0] + size // 8, centre[1] + size // 10)
+        cv2.rectangle(
+            image, corner, (corner[0] + size // 8, corner[1] + size // 10), (250,) * 3, -1
+        )
+    noise = random.normal(0, 3, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def write_image(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    path.write_bytes(data)
+    return path
+
+
+def write_parts(folder: Path, count: int, *, defect: bool = False, first: int = 0) -> Path:
+    for seed in range(first, first + count):
+        write_image(folder / f"{seed:03d}.png", draw_part(seed, defect=defect))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """train/good (24), test/good (4), test/bar (4)."""
+    root = tmp_path_factory.mktemp("dataset")
+    write_parts(root / "train" / "good", 24)
+    write_parts(root / "test" / "good", 4, first=100)
+    write_parts(root / "test" / "bar", 4, first=200, defect=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(dataset, tmp_path_factory) -> Path:
+    """The directory of a model trained on the small part. Tests must not change it."""
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    save_path = tmp_path_factory.mktemp("models")
+    ad = AD("AD0", dataset, save_path=save_path, img_size=(SIDE, SIDE), patch_size=16)
+    ad.train(12)
+    return save_path / "model"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images. Where the variable is set, a missing folder is a failure."""
+    folder = os.environ.get("ANOMALY_AD_DATA")
+    if not folder:
+        pytest.skip("ANOMALY_AD_DATA is not set: no real images to test with")
+    assert Path(folder).is_dir(), f"ANOMALY_AD_DATA names no folder: {folder}"
+    return Path(folder)

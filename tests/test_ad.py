@@ -1,0 +1,396 @@
+import csv
+import shutil
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SIDE, draw_part, write_image, write_parts
+
+from anomaly_ad import (
+    AD,
+    DataError,
+    ImageError,
+    NotTrainedError,
+    OptionError,
+    OutputError,
+    PathError,
+    Prediction,
+)
+from anomaly_ad.records import CSV, JSONL, read_records
+
+
+@pytest.fixture
+def ad(trained):
+    return AD(trained)
+
+
+def read(path):
+    return cv2.imread(str(path))[..., ::-1]
+
+
+# -------------------------------------------------------------------------- constructing
+
+
+def test_documented_defaults():
+    ad = AD("AD1")
+    assert ad.gray_scale and ad.img_size == (200, 200) and ad.patch_size == 40
+    assert not AD("AD0").gray_scale
+    assert AD().train_path == "Dataset/"
+
+
+def test_constructing_reads_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    AD("AD1", "nowhere/", save_path="nowhere else/")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_name": "AD9"}, "AD0, AD1"),
+        ({"model_name": 7}, "AD0, AD1"),
+        ({"img_sise": (64, 64)}, "img_size"),
+        ({"backbone": "x"}, "code_channels"),
+        ({"img_size": 64}, r"\(height, width\)"),
+        ({"img_size": (64, "64")}, r"\(height, width\)"),
+        ({"img_size": (64, float("nan"))}, r"\(height, width\)"),
+        ({"patch_size": 2}, "patch_size"),
+        ({"patch_size": 999}, "patch_size"),
+        ({"patch_size": float("nan")}, "patch_size"),
+        ({"gray_scale": "yes"}, "gray_scale"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"fit": "crop"}, "fit"),
+        ({"precision": "int8"}, "f32, bf16, f16"),
+        ({"false_alarm_rate": 1}, "false_alarm_rate"),
+    ],
+)
+def test_options_that_cannot_be_used(options, message):
+    with pytest.raises(Exception, match=message) as error:
+        AD(**options)
+    assert isinstance(error.value, ValueError)
+    assert type(error.value).__module__ == "anomaly_ad.errors"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"gray_scale": True}, {"img_size": (9, 9)}, {"patch_size": 9}, {"seed": 1}, {"fit": "pad"}],
+)
+def test_options_that_a_loaded_model_fixes(trained, option):
+    with pytest.raises(OptionError, match=next(iter(option))):
+        AD(trained, **option)
+
+
+def test_a_method_name_wins_over_a_path(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "AD1")
+    monkeypatch.chdir(tmp_path)
+    assert AD("AD1").img_size == (200, 200)
+    assert AD("./AD1").img_size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("call", [lambda a: a.predict("x.png"), lambda a: a.test_img("x.png")])
+def test_without_a_model(call):
+    with pytest.raises(NotTrainedError, match=r"train\(\)"):
+        call(AD("AD1"))
+
+
+# ------------------------------------------------------------------------------ training
+
+
+def test_load_data_says_what_it_found(dataset, capsys):
+    ad = AD("AD1").load_data(dataset)
+    assert f"24 images of good parts from {dataset / 'train' / 'good'}" in capsys.readouterr().out
+    assert isinstance(ad, AD)
+
+
+def test_train_refuses_before_it_begins(tmp_path):
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    write_parts(tmp_path / "few", 9)
+    with pytest.raises(DataError, match="at least 10"):
+        AD("AD1", tmp_path / "few", save_path=tmp_path / "out").train(1)
+    with pytest.raises(PathError):
+        AD("AD1", tmp_path / "missing", save_path=tmp_path / "out").train(1)
+    for epochs in (0, -1, 1.5, "3", float("nan"), True):
+        with pytest.raises(OptionError, match="epochs"):
+            AD("AD1", tmp_path / "few").train(epochs)
+    write_parts(tmp_path / "few", 12)
+    (tmp_path / "few" / "x.jpg").write_text("no image")
+    with pytest.raises(DataError, match=r"1 of 13 .*\n.*x\.jpg"):
+        AD("AD1", tmp_path / "few", save_path=tmp_path / "out").train(1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_goes_on_from_a_loaded_model(trained, dataset, tmp_path, capsys):
+    ad = AD(shutil.copytree(trained, tmp_path / "model"), dataset)
+    before = ad.model
+    ad.train(2)
+    training = ad.model.manifest.training
+    assert ad.model.directory == tmp_path / "model"
+    assert training["continued_from"] == before.digest and training["epochs"] == 2
+    first_loss = before.manifest.training["history"]["loss"][0]
+    assert training["history"]["loss"][0] < first_loss
+    assert "at most 16.7% of good parts" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------- predict
+
+
+def test_one_image_from_a_file(ad, dataset, tmp_path):
+    file = dataset / "test" / "bar" / "200.png"
+    prediction = ad.predict(file, tmp_path)
+    assert isinstance(prediction, Prediction) and prediction.path == str(file)
+    assert prediction.is_anomalous and prediction.score > 0.8 == prediction.threshold
+    assert prediction.image_size == (SIDE, SIDE)
+    assert prediction.anomaly_map.shape == (SIDE, SIDE)
+    assert prediction.anomaly_map.dtype == np.float32
+    # the boxes lie on the bar, which is right of and below the middle
+    assert len(prediction.boxes)
+    assert (prediction.boxes[:, 2:] > 32).all() and prediction.boxes.dtype == np.int32
+    assert (read(tmp_path / "200.png") != read(file)).any()
+
+
+def test_a_folder(ad, dataset, tmp_path, capsys):
+    predictions = ad.predict(dataset / "test", tmp_path / "out")
+    assert [p.path for p in predictions] == sorted(p.path for p in predictions)
+    verdicts = {p.path: p.is_anomalous for p in predictions}
+    assert len(verdicts) == 8
+    assert all(verdict == ("bar" in path) for path, verdict in verdicts.items())
+    assert all(p.anomaly_map is None for p in predictions)
+    for p in predictions:
+        assert (tmp_path / "out" / p.path.removeprefix(f"{dataset}/test/")).is_file()
+    with (tmp_path / "out" / CSV).open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == list(verdicts)
+    lines = list(read_records(tmp_path / "out" / JSONL))
+    assert {line["model"] for line in lines} == {ad.model.digest}
+    assert "8 images: 4 anomalous, 4 good" in capsys.readouterr().out
+    with_maps = ad.predict(dataset / "test", save=False, maps=True)
+    assert all(p.anomaly_map is not None for p in with_maps)
+
+
+def test_all_ways_in_give_the_same(ad, dataset, tmp_path):
+    file = dataset / "test" / "bar" / "200.png"
+    image = read(file)
+    before = image.copy()
+    ways = [
+        ad.predict(file, save=False),
+        ad.predict(str(file), save=False),
+        ad.predict(image, save=False),
+        ad.predict([file], save=False)[0],
+        ad.predict([image, file], save=False)[1],
+        ad.predict(np.stack([image, image]), save=False)[1],
+        ad.predict(file.parent, save=False)[0],
+        next(iter(ad.stream([file]))),
+    ]
+    np.testing.assert_array_equal(image, before)
+    for way in ways[1:]:
+        assert way.raw_score == pytest.approx(ways[0].raw_score, rel=1e-5)
+        np.testing.assert_array_equal(way.boxes, ways[0].boxes)
+    assert ad.predict(image, save=False).path is None
+
+
+def test_pictures_of_arrays_and_of_lists(ad, dataset, tmp_path):
+    bar, good = dataset / "test" / "bar" / "200.png", dataset / "test" / "good" / "100.png"
+    ad.predict([read(bar), read(good)], tmp_path / "arrays")
+    assert (tmp_path / "arrays" / "array_00000.png").is_file()
+    assert (tmp_path / "arrays" / "array_00001.png").is_file()
+    ad.predict([bar, good], tmp_path / "list")
+    assert (tmp_path / "list" / "bar" / "200.png").is_file()
+    assert (tmp_path / "list" / "good" / "100.png").is_file()
+
+
+def test_hardcore_draws_boxes_and_patch_size_sets_their_side(ad, tmp_path):
+    image = cv2.resize(draw_part(300, defect=True), (320, 192))
+    file = write_image(tmp_path / "in" / "a.png", image)
+    for patch_size, width, height in ((0, 80, 48), (8, 40, 24)):
+        prediction = ad.predict(file, tmp_path / "out", patch_size=patch_size, hardcore=True)
+        sides = prediction.boxes[:, 2:] - prediction.boxes[:, :2]
+        assert (sides == (width, height)).all()
+        picture = read(tmp_path / "out" / "a.png")
+        assert picture.shape == image.shape
+        x, y = prediction.boxes[0, :2]
+        assert picture[y, x + 5].tolist() == [255, 0, 0]
+
+
+def test_the_format_of_the_input_is_kept(ad, tmp_path):
+    for name in ("a.jpg", "b.JPEG", "c.bmp", "d.png"):
+        write_image(tmp_path / "in" / name, draw_part(1))
+    ad.predict(tmp_path / "in", tmp_path / "out")
+    kinds = {
+        p.name: p.read_bytes()[:2] for p in (tmp_path / "out").iterdir() if p.stem != "predictions"
+    }
+    assert kinds["a.jpg"] == kinds["b.JPEG"] == b"\xff\xd8"
+    assert kinds["c.bmp"] == b"BM" and kinds["d.png"] == b"\x89P"
+
+
+def test_a_lower_threshold_inspects_more_strictly(ad, dataset):
+    folder = dataset / "test"
+    flagged = [
+        sum(p.is_anomalous for p in ad.predict(folder, save=False, thresh=thresh))
+        for thresh in (0.0, 0.8, 1.0)
+    ]
+    assert flagged[0] > flagged[1] == 4 and flagged[2] == 0
+
+
+def test_images_of_other_sizes_and_channels_are_no_errors(ad, tmp_path):
+    part = draw_part(100)
+    small = cv2.resize(part, (40, 30))
+    for n, image in enumerate([small, cv2.resize(part, (999, 777)), part[..., 0], part[..., :1]]):
+        prediction = ad.predict(image, save=False)
+        assert prediction.image_size == image.shape[:2], n
+        assert np.isfinite(prediction.raw_score)
+
+
+def test_one_broken_file_does_not_end_a_run(ad, tmp_path, capsys):
+    write_parts(tmp_path / "in", 3)
+    (tmp_path / "in" / "001x.jpg").write_text("no image")
+    (tmp_path / "in" / "folder.jpg").mkdir()
+    predictions = ad.predict(tmp_path / "in", tmp_path / "out")
+    assert [p.error is None for p in predictions] == [True, True, False, True]
+    assert "not a JPEG, PNG or BMP" in predictions[2].error
+    printed = capsys.readouterr()
+    assert "1 could not be inspected" in printed.out and "001x.jpg" in printed.err
+    assert len(list(read_records(tmp_path / "out" / JSONL))) == 4
+    assert not (tmp_path / "out" / "001x.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("missing.png", PathError),
+        ("missing/", PathError),
+        ([], OptionError),
+        ([7], OptionError),
+        (7, OptionError),
+        (np.zeros((64, 64, 3)), ImageError),
+    ],
+)
+def test_inputs_that_are_none(ad, tmp_path, monkeypatch, path, error):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error):
+        ad.predict(path)
+
+
+def test_an_empty_folder_and_a_broken_single_file(ad, tmp_path):
+    with pytest.raises(PathError, match="holds no images"):
+        ad.predict(tmp_path)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ImageError, match="is empty"):
+        ad.predict(tmp_path / "a.png", tmp_path / "out")
+
+
+def test_predict_never_writes_into_its_input(ad, tmp_path):
+    folder = write_parts(tmp_path / "in", 2)
+    write_parts(tmp_path / "in" / "deep", 1)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    (tmp_path / "link").symlink_to(folder)
+    for save_path in (folder, folder / "out", tmp_path / "link", folder / "deep" / ".."):
+        with pytest.raises(OptionError, match="save_path"):
+            ad.predict(folder, save_path)
+    for path, save_path in [
+        (folder / "000.png", folder),
+        ([folder / "000.png", folder / "001.png"], folder),
+        ([folder / "000.png", folder / "deep" / "000.png"], folder),
+        (folder / "deep" / "000.png", folder / "deep"),
+    ]:
+        with pytest.raises(OptionError, match="into the input"):
+            ad.predict(path, save_path)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("option", [{"thresh": 1.5}, {"thresh": "x"}, {"patch_size": 3.5}])
+def test_predict_options_that_cannot_be_used(ad, option):
+    with pytest.raises(OptionError):
+        ad.predict(draw_part(0), save=False, **option)
+
+
+def test_output_that_cannot_be_written(ad, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        ad.predict(draw_part(0), tmp_path / "file" / "out")
+
+
+def test_unicode_and_long_names(ad, tmp_path):
+    name = "ü 部品 " + "n" * 200 + ".png"
+    write_image(tmp_path / "in" / name, draw_part(0))
+    (prediction,) = ad.predict(tmp_path / "in", tmp_path / "out")
+    assert prediction.error is None and (tmp_path / "out" / name).is_file()
+
+
+def test_show_without_a_display_warns_and_goes_on(ad, dataset, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.warns(UserWarning, match="no display"):
+        predictions = ad.predict(dataset / "test", show=True, save=False)
+    assert len(predictions) == 8
+
+
+def test_show_shows_at_most_twenty(ad, tmp_path, monkeypatch):
+    plt = pytest.importorskip("matplotlib.pyplot", reason="showing needs matplotlib")
+    shown = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gca().get_title()))
+    ad.predict(write_parts(tmp_path / "in", 23), show=True, save=False)
+    assert len(shown) == 20 and "000.png" in shown[0]
+
+
+def test_test_img_shows_original_and_reconstruction(ad, dataset, monkeypatch):
+    monkeypatch.setattr("anomaly_ad.show.show", lambda *_: True)
+    file = dataset / "test" / "good" / "100.png"
+    picture = ad.test_img(file)
+    original = read(file)
+    assert picture.shape[0] == SIDE and picture.shape[1] > 2 * SIDE and picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:, :SIDE], original)
+    error = np.abs(picture[:, -SIDE:].astype(int) - original).mean()
+    assert error < 30  # it looks like the part; the table alone would differ by more
+
+
+# ------------------------------------------------------------- runs that end unexpectedly
+
+
+def test_an_interrupted_run_leaves_whole_lines(ad, dataset, tmp_path):
+    stream = ad.stream(dataset / "test")
+    next(stream)
+    stream.close()  # threads end
+    count = 0
+
+    def interrupt(*_):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anomaly_ad.show.show", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ad.predict(dataset / "test", tmp_path, show=True)
+    with (tmp_path / CSV).open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+KILLED = """
+import sys
+from anomaly_ad import AD
+AD(sys.argv[1]).predict([sys.argv[2]] * 100000, sys.argv[3])
+"""
+
+
+def test_a_killed_run_leaves_whole_lines(trained, dataset, tmp_path):
+    image = dataset / "test" / "bar" / "200.png"
+    command = [sys.executable, "-c", KILLED, str(trained), str(image), str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (tmp_path / JSONL).exists() and (tmp_path / JSONL).stat().st_size > 20_000:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    lines = (tmp_path / JSONL).read_text()
+    assert lines.endswith("\n")
+    assert len(list(read_records(tmp_path / JSONL))) == lines.count("\n") > 20

@@ -1,0 +1,151 @@
+"""What every detector must do, on more configurations than its default."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import draw_part, write_parts
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+from anomaly_ad import AD
+from anomaly_ad.detectors import registry
+from anomaly_ad.images import ImageSet, ImageSpec
+from anomaly_ad.runtime.convert import prove_parity, to_openvino
+from anomaly_ad.runtime.engine import Engine
+from anomaly_ad.training import Plan, build
+
+CONFIGURATIONS = {
+    "gray": ImageSpec(64, 64, 1),
+    "colour": ImageSpec(64, 64, 3),
+    "not square, no multiple of the stride": ImageSpec(70, 57, 3),
+    "padded": ImageSpec(48, 80, 1, "pad"),
+}
+CASES = [
+    pytest.param(name, spec, id=f"{name}-{label}")
+    for name in registry.PRESETS
+    for label, spec in CONFIGURATIONS.items()
+]
+
+
+def fitted(name, spec, seed=0, epochs=4):
+    parameters = dict(registry.preset(name).parameters)
+    detector = build(Plan(name, parameters, spec, 16, seed, "f32", 0.01))
+    images = ImageSet(np.stack([spec.prepare(draw_part(n, size=96)) for n in range(20)]))
+    fit, validation = images.subset(np.arange(16)), images.subset(np.arange(16, 20))
+    before = images[slice(0, 20)]
+    detector.fit(fit, validation=validation, epochs=epochs, progress=lambda _: None)
+    np.testing.assert_array_equal(images[slice(0, 20)], before)
+    return detector
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    name, spec = request.param
+    detector = fitted(name, spec, epochs=12)
+    return name, spec, detector, detector.graph()
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        values = [tuple(parameter.values) for parameter in CASES]
+        ids = [parameter.id for parameter in CASES]
+        metafunc.parametrize("case", values, ids=ids, indirect=True, scope="module")
+
+
+def run(graph, images):
+    return {name: np.asarray(value) for name, value in graph(images, training=False).items()}
+
+
+def images_of(spec, *, defect=False, count=3):
+    drawn = (draw_part(500 + n, defect=defect, size=96) for n in range(count))
+    return np.stack([spec.prepare(image) for image in drawn])
+
+
+def test_shapes_and_types(case):
+    _, spec, _, graph = case
+    out = run(graph, images_of(spec))
+    assert out["score"].shape == (3,) and out["score"].dtype == np.float32
+    if "anomaly_map" in out:
+        assert out["anomaly_map"].shape == (3, *spec.size)
+        assert out["anomaly_map"].dtype == np.float32
+    if "reconstruction" in out:
+        assert out["reconstruction"].shape == (3, *spec.shape)
+        assert out["reconstruction"].min() >= 0 and out["reconstruction"].max() <= 255
+
+
+def test_finite_on_constant_and_noise_images(case):
+    _, spec, _, graph = case
+    noise = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
+    constant = [np.full(spec.shape, value, np.uint8) for value in (0, 128, 255)]
+    for values in run(graph, np.stack([noise, *constant])).values():
+        assert np.isfinite(values).all()
+
+
+def test_a_planted_defect_scores_higher_and_the_map_peaks_on_it(case):
+    _, spec, _, graph = case
+    good, bad = images_of(spec), images_of(spec, defect=True)
+    good_out, bad_out = run(graph, good), run(graph, bad)
+    assert bad_out["score"].min() > good_out["score"].max()
+    for n, anomaly_map in enumerate(bad_out.get("anomaly_map", [])):
+        different = np.abs(bad[n].astype(int) - good[n]).max(axis=-1) > 60
+        ys, xs = np.nonzero(different)
+        y, x = np.unravel_index(np.argmax(anomaly_map), anomaly_map.shape)
+        assert ys.min() - 6 <= y <= ys.max() + 6 and xs.min() - 6 <= x <= xs.max() + 6
+
+
+def test_a_batch_equals_single_images(case):
+    _, spec, _, graph = case
+    images = images_of(spec, defect=True)
+    together = run(graph, images)
+    for n in range(len(images)):
+        alone = run(graph, images[n : n + 1])
+        for name in together:
+            np.testing.assert_allclose(together[name][n], alone[name][0], rtol=1e-4, atol=1e-3)
+
+
+def test_the_converted_graph_is_the_trained_one(case):
+    _, spec, _, graph = case
+    model = to_openvino(graph)
+    images = np.concatenate([images_of(spec), images_of(spec, defect=True)])
+    parity = prove_parity(graph, Engine(model), images)
+    assert set(parity.deviation) == {output.get_any_name() for output in model.outputs}
+    assert model.inputs[0].get_any_name() == "images"
+    assert model.inputs[0].partial_shape[0].is_dynamic
+
+
+def test_state_restores_the_detector(case):
+    name, spec, detector, graph = case
+    parameters = dict(registry.preset(name).parameters)
+    restored = build(Plan(name, parameters, spec, 16, 99, "f32", 0.01)).restore(detector.state())
+    images = images_of(spec)
+    for key, values in run(restored.graph(), images).items():
+        np.testing.assert_allclose(values, run(graph, images)[key], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", registry.PRESETS)
+def test_the_same_seed_gives_the_same_detector_and_another_another(name):
+    states = [fitted(name, ImageSpec(48, 48, 1), seed, epochs=2).state() for seed in (0, 0, 1)]
+    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+    assert any(not np.array_equal(states[0][key], states[2][key]) for key in states[0])
+
+
+PREDICT = """
+import sys
+from anomaly_ad import AD
+predictions = AD(sys.argv[1]).predict(sys.argv[2], save=False)
+print(*(repr(p.raw_score) for p in predictions))
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("name", registry.PRESETS)
+def test_another_process_without_tensorflow_gives_the_same_scores(name, tmp_path):
+    folder = write_parts(tmp_path / "parts", 12)
+    ad = AD(name, folder, save_path=tmp_path, img_size=(48, 48), patch_size=16).train(1)
+    scores = [prediction.raw_score for prediction in ad.predict(folder, save=False)]
+    command = [sys.executable, "-c", PREDICT, str(tmp_path / "model"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    other = [float(word) for word in done.stdout.splitlines()[-1].split()]
+    np.testing.assert_allclose(other, scores, rtol=1e-5)

@@ -1,0 +1,67 @@
+import numpy as np
+import openvino as ov
+import openvino.opset13 as op
+import pytest
+
+from anomaly_ad.errors import ModelError, OptionError
+from anomaly_ad.runtime.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """Outputs the image as "anomaly_map" and its maximum as "score"."""
+    images = op.parameter([-1, 8, 8, 1], np.uint8, name="images")
+    images.output(0).set_names({"images"})
+    values = op.convert(images, "f32")
+    anomaly_map = op.squeeze(values, op.constant([3]))
+    score = op.reduce_max(anomaly_map, op.constant([1, 2]))
+    anomaly_map.output(0).set_names({"anomaly_map"})
+    score.output(0).set_names({"score"})
+    return Engine(ov.Model([anomaly_map, score], [images], "toy"))
+
+
+def image(n):
+    return np.full((8, 8, 1), n, np.uint8)
+
+
+def test_a_batch(engine):
+    out = engine.run(np.stack([image(3), image(200)]))
+    assert out["score"].tolist() == [3, 200] and out["anomaly_map"].shape == (2, 8, 8)
+    again = engine.run(image(9)[None])
+    assert out["score"].tolist() == [3, 200] and again["score"].tolist() == [9]
+
+
+def test_a_stream_keeps_the_order_and_the_gaps(engine):
+    items = [(n, None if n % 7 == 3 else image(n)) for n in range(200)]
+    results = list(engine.stream(items))
+    assert [item for item, _ in results] == list(range(200))
+    for n, outputs in results:
+        if n % 7 == 3:
+            assert outputs is None
+        else:
+            assert outputs["score"].tolist() == [n] and (outputs["anomaly_map"] == n).all()
+
+
+def test_a_stream_draws_few_images_ahead(engine):
+    drawn = []
+    results = engine.stream((drawn.append(n) or n, image(0)) for n in range(1000))
+    next(results)
+    assert len(drawn) < 100
+    results.close()
+
+
+def test_an_error_of_the_items_reaches_the_taker(engine):
+    def items():
+        yield 0, image(0)
+        raise OSError("unplugged")
+
+    with pytest.raises(OSError, match="unplugged"):
+        list(engine.stream(items()))
+
+
+def test_what_cannot_be_compiled(tmp_path):
+    (tmp_path / "a.xml").write_text("<net")
+    with pytest.raises(ModelError, match="cannot read"):
+        Engine(tmp_path / "a.xml")
+    with pytest.raises(OptionError, match="f32, bf16, f16"):
+        Engine(tmp_path / "a.xml", "int8")

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="layers need the extra 'train'")
+
+from scipy.ndimage import gaussian_filter1d
+
+from anomaly_ad.layers.maps import LinearMap, gaussian_matrix
+from anomaly_ad.layers.similarity import structural_dissimilarity
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2, 10])
+def test_the_gaussian_matrix_blurs_like_scipy_away_from_the_border(sigma):
+    line = np.random.default_rng(0).random(200)
+    expected = gaussian_filter1d(line, sigma, truncate=8)
+    middle = slice(60, 140)
+    np.testing.assert_allclose((gaussian_matrix(200, sigma) @ line)[middle], expected[middle], 1e-4)
+
+
+def test_the_gaussian_matrix_leaves_a_constant_alone():
+    np.testing.assert_allclose(gaussian_matrix(50, 7) @ np.full(50, 3.0), 3, rtol=1e-6)
+
+
+def test_linear_map_applies_a_matrix_per_axis():
+    random = np.random.default_rng(0)
+    maps = random.random((2, 5, 7)).astype(np.float32)
+    rows, columns = random.random((6, 5)), random.random((9, 7))
+    out = np.asarray(LinearMap(rows, columns)(maps))
+    np.testing.assert_allclose(out, np.stack([rows @ m @ columns.T for m in maps]), rtol=1e-5)
+
+
+def naive_dissimilarity(a, b, window):
+    half = window // 2
+    a = np.pad(a, half, mode="reflect").astype(np.float64)
+    b = np.pad(b, half, mode="reflect").astype(np.float64)
+    out = np.zeros((a.shape[0] - 2 * half, a.shape[1] - 2 * half))
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            p, q = a[y : y + window, x : x + window], b[y : y + window, x : x + window]
+            covariance = ((p - p.mean()) * (q - q.mean())).mean()
+            luminance = (2 * p.mean() * q.mean() + 1e-4) / (p.mean() ** 2 + q.mean() ** 2 + 1e-4)
+            structure = (2 * covariance + 9e-4) / (p.var() + q.var() + 9e-4)
+            out[y, x] = (1 - luminance * structure) / 2
+    return out
+
+
+def test_structural_dissimilarity_equals_its_definition():
+    random = np.random.default_rng(0)
+    a = random.random((1, 20, 24, 2)).astype(np.float32)
+    b = np.clip(a + random.normal(0, 0.2, a.shape), 0, 1).astype(np.float32)
+    out = np.asarray(structural_dissimilarity(a, b, window=7))
+    for channel in range(2):
+        expected = naive_dissimilarity(a[0, ..., channel], b[0, ..., channel], 7)
+        np.testing.assert_allclose(out[0, ..., channel], expected, atol=1e-5)
+    assert np.abs(structural_dissimilarity(a, a)).max() < 1e-5

@@ -1,0 +1,73 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from anomaly_ad.errors import OutputError
+from anomaly_ad.prediction import Prediction
+from anomaly_ad.records import COLUMNS, CSV, JSONL, RunRecord, read_records
+
+
+def prediction(score=0.5):
+    return Prediction(
+        "ä, b.png", (10, 20), score, 3.0, 0.8, score > 0.8, None, np.array([[1, 2, 3, 4]], np.int32)
+    )
+
+
+def read_csv(folder):
+    with (folder / CSV).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_lines_are_there_at_once_and_the_table_at_the_end(tmp_path):
+    with RunRecord(tmp_path / "out", "abc") as record:
+        record.append("ä, b.png", prediction())
+        record.append("c.png", Prediction.failed("c.png", 0.8, "cut\noff"))
+        lines = list(read_records(tmp_path / "out" / JSONL))
+        assert [line["path"] for line in lines] == ["ä, b.png", "c.png"]
+        assert lines[0]["model"] == "abc" and lines[0]["run"] == record.run_id
+        assert lines[0]["boxes"] == [[1, 2, 3, 4]] and lines[0]["time"].endswith("Z")
+        assert not (tmp_path / "out" / CSV).exists()
+    rows = read_csv(tmp_path / "out")
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[0]["path"] == "ä, b.png" and rows[0]["n_boxes"] == "1"
+    assert rows[1]["error"] == "cut\noff" and rows[1]["score"] == ""
+
+
+def test_the_record_keeps_all_runs_and_the_table_shows_the_last(tmp_path):
+    for score in (0.1, 0.9):
+        with RunRecord(tmp_path, "abc") as record:
+            record.append("a.png", prediction(score))
+    assert len(list(read_records(tmp_path / JSONL))) == 2
+    assert [row["score"] for row in read_csv(tmp_path)] == ["0.9"]
+
+
+def test_an_interrupted_run_leaves_its_lines_and_its_table(tmp_path):
+    with pytest.raises(KeyboardInterrupt), RunRecord(tmp_path, "abc") as record:
+        record.append("a.png", prediction())
+        raise KeyboardInterrupt
+    assert len(read_csv(tmp_path)) == 1
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
+    (tmp_path / JSONL).write_text('{"run": "old", "path": "x.png"}\n{"run": "old", "pa')
+    with RunRecord(tmp_path, "abc") as record:
+        record.append("a.png", prediction())
+    assert [line["path"] for line in read_records(tmp_path / JSONL)] == ["x.png", "a.png"]
+    assert json.loads((tmp_path / JSONL).read_text().splitlines()[-1])["path"] == "a.png"
+
+
+def test_two_records_in_one_folder_do_not_mix_their_lines(tmp_path):
+    with RunRecord(tmp_path, "one") as first, RunRecord(tmp_path, "two") as second:
+        for n in range(20):
+            first.append(f"{n}.png", prediction())
+            second.append(f"{n}.png", prediction())
+    lines = list(read_records(tmp_path / JSONL))
+    assert len(lines) == 40 and sum(line["model"] == "one" for line in lines) == 20
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        RunRecord(tmp_path / "file" / "out", "abc").__enter__()
