@@ -11,7 +11,7 @@ from .images import Image, ImageSpec
 
 BOX_COLOUR = (255, 0, 0)  # RGB
 _CALM = 0.6  # calibrated map value up to which nothing is coloured
-_STRONGEST = 0.65  # opacity of the heatmap where the map is at its height
+_STRONGEST = 0.5  # opacity of the heatmap where the map is at its height
 
 
 def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> Image:

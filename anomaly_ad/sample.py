@@ -25,7 +25,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .errors import OptionError
+from .errors import OptionError, OutputError
 
 # float32 and uint8; the type stubs of OpenCV say less, so do these names.
 Floats = npt.NDArray[Any]
@@ -53,13 +53,14 @@ _VERSION = 1
 _MIN_SIDE, _MAX_SIDE = 64, 4096
 # Below this side the image is rendered larger and averaged down: chamfers and letters would be
 # thinner than a pixel and flicker between images.
-_WORKING_SIDE = 384
+_WORKING_SIDE = 256
 _OUTER_RADIUS = 0.385  # of the shorter side; leaves room for the shifts of pose="any"
 
 _FACE_RADIUS = 0.71  # middle of the ring: holes and mark sit here
 _MARK_HEIGHT = 0.135
 _MARK_STENCIL_PX = 640  # stencil pixels per outer radius
 _THICKNESS = 0.13
+_CHAMFER_SLOPE = np.float32(0.65)
 _VISIBLE_STEP = 5.0  # grey levels; about three times the sensor noise of mid grey
 
 # Stroke letters, drawn rather than typeset: the fonts of OpenCV differ between its versions.
@@ -82,6 +83,14 @@ _GLYPHS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "7": (((0, 1), (0.6, 1), (0.2, 0)),),
     "-": (((0.08, 0.46), (0.5, 0.46)),),
 }
+
+
+class _Vectors(NamedTuple):
+    """A unit vector per pixel: components of shape (H, W), float32; z points to the camera."""
+
+    x: Floats
+    y: Floats
+    z: Floats
 
 
 def _holes(*degrees: float) -> tuple[float, ...]:
@@ -137,11 +146,13 @@ class _Stage:
     jitter: Floats  # direction errors of the brushing, about unit variance
     mat: Floats  # (H, W, 3) reflectance of the background
     lights: tuple[_Light, ...]
+    rays: tuple[_Vectors, ...]  # from every pixel to each light
+    view: _Vectors  # and to the camera
     ambient: float
     metal: tuple[float, float, float]  # reflectance, RGB
     grain: float  # contrast of the brushing
     chamfer: float  # width of the outer chamfer
-    hole_errors: tuple[float, ...]  # drilling tolerance, angles
+    drift: tuple[float, float]  # offset of the hole pattern in the part's axes, a tolerance
 
 
 @dataclass
@@ -197,13 +208,16 @@ def _brushing(
     The strokes are noise in polar coordinates, smeared along the angle: long strokes, short ones
     and rings that run all the way round, as a lathe and an abrasive pad leave them.
     """
-    rows, columns = math.ceil(1.12 * unit_px), 1024
-    pad = 192
+    rows, columns, pad = math.ceil(1.12 * unit_px), 1024, 64
     layers = []
-    for length, weight in ((6.0, 0.45), (50.0, 0.75)):
-        layer: Floats = rng.standard_normal((rows, columns), dtype=np.float32)
-        layer = cv2.copyMakeBorder(layer, 0, 0, pad, pad, cv2.BORDER_WRAP)
-        layer = cv2.GaussianBlur(layer, (0, 0), sigmaX=length, sigmaY=0.45)
+    # Long strokes need few samples along the angle; stretching those is cheaper than a long blur.
+    for stretch, weight in ((4, 0.45), (32, 0.75)):
+        layer: Floats = rng.standard_normal((rows, columns // stretch), dtype=np.float32)
+        spare = pad // stretch + 8
+        layer = cv2.copyMakeBorder(layer, 0, 0, spare, spare, cv2.BORDER_WRAP)
+        layer = cv2.GaussianBlur(layer, (0, 0), sigmaX=1.5, sigmaY=0.45)
+        layer = cv2.resize(layer, (layer.shape[1] * stretch, rows), interpolation=cv2.INTER_CUBIC)
+        layer = layer[:, 8 * stretch : -8 * stretch]
         layers.append(layer * (weight / (layer.std() + 1e-6)))
     rings: Floats = rng.standard_normal((rows, 1), dtype=np.float32)
     rings = 0.4 * rings + 0.35 * _noise(rng, (rows, 1), 0.03 * unit_px)
@@ -234,7 +248,7 @@ def _mat(rng: np.random.Generator, shape: tuple[int, int], unit_px: float) -> Fl
     level += 0.07 * _noise(rng, shape, 0.35 * unit_px)
     dust = _noise(rng, shape, 0.014 * unit_px)
     level += 0.9 * _smoothstep(3.6, 4.6, dust)
-    colour = np.array([0.030, 0.037, 0.046], np.float32) * rng.uniform(0.94, 1.06, 3)
+    colour = np.array([0.017, 0.021, 0.026], np.float32) * rng.uniform(0.98, 1.02, 3)
     return np.maximum(level, 0.1)[..., None] * colour.astype(np.float32)
 
 
@@ -250,9 +264,16 @@ def _lights(rng: np.random.Generator) -> tuple[_Light, ...]:
     key = rng.uniform(0.9, 1.1)
     fill = rng.uniform(0.88, 1.12)
     return (
-        _Light(place(-128.0, 52.0, 5.0), 0.95 * key, 0.13, 0.52, (1.0, 0.975, 0.93)),
-        _Light(place(-20.0, 42.0, 5.5), 0.50 * fill, 0.17, 0.60, (0.93, 0.97, 1.0)),
+        _Light(place(-128.0, 52.0, 5.0), 1.45 * key, 0.115, 0.50, (1.0, 0.975, 0.93)),
+        _Light(place(-20.0, 42.0, 5.5), 0.68 * fill, 0.15, 0.55, (0.93, 0.97, 1.0)),
     )
+
+
+def _towards(x: Floats, y: Floats, position: tuple[float, float, float]) -> _Vectors:
+    """Unit vectors from every point (x, y) of the table to a point above it."""
+    dx, dy = np.float32(position[0]) - x, np.float32(position[1]) - y
+    inverse = 1.0 / np.sqrt(dx * dx + dy * dy + np.float32(position[2] ** 2))
+    return _Vectors(dx * inverse, dy * inverse, inverse * np.float32(position[2]))
 
 
 def _stage(seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose: str) -> _Stage:
@@ -277,6 +298,7 @@ def _stage(seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose: st
     u, v = c * x + s * y, c * y - s * x
     strokes, jitter = _brushing(np.random.default_rng(seeds[2]), radius, cv2.phase(u, v), unit_px)
     tone = rng.uniform(0.97, 1.03)
+    lights = _lights(np.random.default_rng(seeds[1]))
     return _Stage(
         unit_px=unit_px,
         x=x,
@@ -289,12 +311,14 @@ def _stage(seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose: st
         strokes=strokes,
         jitter=jitter,
         mat=_mat(np.random.default_rng(seeds[3]), shape, unit_px),
-        lights=_lights(np.random.default_rng(seeds[1])),
-        ambient=0.24 * rng.uniform(0.92, 1.08),
+        lights=lights,
+        rays=tuple(_towards(image_x, image_y, light.position) for light in lights),
+        view=_towards(image_x, image_y, (0.0, 0.0, 8.0)),
+        ambient=0.125 * rng.uniform(0.92, 1.08),
         metal=(0.96 * tone, 0.90 * tone, 0.82 * tone * rng.uniform(0.985, 1.015)),
         grain=rng.uniform(0.85, 1.15),
         chamfer=0.040 * rng.uniform(0.94, 1.06),
-        hole_errors=tuple(rng.uniform(-0.006, 0.006, 8)),
+        drift=(rng.uniform(-0.005, 0.005), rng.uniform(-0.005, 0.005)),
     )
 
 
@@ -334,10 +358,10 @@ def _stamp(stage: _Stage, text: str) -> Floats:
 
 
 def _bevel(inside: Floats, width: float) -> Floats:
-    """Height lost to a 45 degree chamfer of a given width along an edge, with a rounded crest."""
+    """Height lost to a chamfer of a given width along an edge, with a rounded crest."""
     t = np.clip(width - inside, -0.012, 3.0 * width) + np.float32(0.012)
     soft = np.float32(0.024)
-    return np.where(t < soft, t * t / (2.0 * soft), t - 0.5 * soft)
+    return _CHAMFER_SLOPE * np.where(t < soft, t * t / (2.0 * soft), t - 0.5 * soft)
 
 
 def _surface(stage: _Stage, part: _Part) -> _Surface:
@@ -346,58 +370,48 @@ def _surface(stage: _Stage, part: _Part) -> _Surface:
     bore = stage.radius - np.float32(part.bore)
     height = -_bevel(outer, stage.chamfer) - _bevel(bore, 1.15 * stage.chamfer)
     inside = np.minimum(outer, bore)
-    for angle, error in zip(part.hole_angles, stage.hole_errors, strict=False):
-        du = stage.u - np.float32(_FACE_RADIUS * math.cos(angle + error))
-        dv = stage.v - np.float32(_FACE_RADIUS * math.sin(angle + error))
+    for angle in part.hole_angles:
+        du = stage.u - np.float32(_FACE_RADIUS * math.cos(angle) + stage.drift[0])
+        dv = stage.v - np.float32(_FACE_RADIUS * math.sin(angle) + stage.drift[1])
         hole = cv2.magnitude(du, dv) - np.float32(part.hole_radius)
         height -= _bevel(hole, 0.6 * stage.chamfer)
         inside = np.minimum(inside, hole)
     depth = _stamp(stage, part.mark)
     height -= 0.016 * depth
-    ones = np.ones_like(inside)
     return _Surface(
         inside=inside,
         height=height,
         gloss=1.0 - 0.55 * depth,
         brushing=1.0 - 0.8 * depth,
         tint=np.ones((*inside.shape, 3), np.float32),
-        glint=np.zeros_like(ones),
+        glint=np.zeros_like(inside),
     )
 
 
 # --- light ---------------------------------------------------------------------------------------
 
 
-def _normals(surface: _Surface, stage: _Stage) -> tuple[Floats, Floats, Floats]:
-    """Unit normals (x, y, z), each (H, W), of the height map."""
+def _normals(surface: _Surface, stage: _Stage) -> _Vectors:
+    """Unit normals of the height map."""
     # The blur rounds every edge a little, as deburring does, and hides the pixel grid.
     height = cv2.GaussianBlur(surface.height, (0, 0), max(0.5, 0.004 * stage.unit_px))
     scale = -stage.unit_px / 32.0
     nx = cv2.Scharr(height, cv2.CV_32F, 1, 0, scale=scale)
     ny = cv2.Scharr(height, cv2.CV_32F, 0, 1, scale=scale)
     nz = 1.0 / np.sqrt(1.0 + nx * nx + ny * ny)
-    return nx * nz, ny * nz, nz
-
-
-def _towards(stage: _Stage, position: tuple[float, float, float]) -> tuple[Floats, Floats, Floats]:
-    """Unit vectors from every pixel to a point above the table."""
-    dx = np.float32(position[0]) - stage.image_x
-    dy = np.float32(position[1]) - stage.image_y
-    inverse = 1.0 / np.sqrt(dx * dx + dy * dy + np.float32(position[2] ** 2))
-    return dx * inverse, dy * inverse, inverse * np.float32(position[2])
+    return _Vectors(nx * nz, ny * nz, nz)
 
 
 def _highlight(
     stage: _Stage,
     surface: _Surface,
-    normal: tuple[Floats, Floats, Floats],
-    view: tuple[Floats, Floats, Floats],
+    normal: _Vectors,
     light: _Light,
+    ray: _Vectors,
 ) -> tuple[Floats, Floats]:
     """Anisotropic reflection (Ward) and diffuse cosine of one lamp, each (H, W)."""
-    lx, ly, lz = _towards(stage, light.position)
     nx, ny, nz = normal
-    hx, hy, hz = lx + view[0], ly + view[1], lz + view[2]
+    hx, hy, hz = ray.x + stage.view.x, ray.y + stage.view.y, ray.z + stage.view.z
     length2 = hx * hx + hy * hy + hz * hz
     hn = hx * nx + hy * ny + hz * nz
     # The grooves run along the tangent (-y, x) / radius.
@@ -411,26 +425,25 @@ def _highlight(
     across = np.float32(light.across) + np.float32(0.15) * dull
     hn2 = np.maximum(hn * hn, 1e-3)
     lobe = np.exp(-((ht / along) ** 2 + rest / (across * across)) / hn2)
-    cosine = np.maximum(lx * nx + ly * ny + lz * nz, 0.0)
+    cosine = np.maximum(ray.x * nx + ray.y * ny + ray.z * nz, 0.0)
     return lobe * (1.0 - 0.6 * dull), cosine
 
 
 def _metal(stage: _Stage, surface: _Surface) -> Floats:
     """Light (H, W, 3), linear, that the part sends to the camera."""
     normal = _normals(surface, stage)
-    view = _towards(stage, (0.0, 0.0, 8.0))
     contrast = surface.brushing * np.float32(stage.grain)
     sheen = 1.0 + np.float32(0.17) * contrast * stage.strokes
     light_sum = np.zeros((*surface.inside.shape, 3), np.float32)
-    for light in stage.lights:
-        lobe, cosine = _highlight(stage, surface, normal, view, light)
-        amount = light.strength * (lobe * sheen + 0.14 * cosine)
+    for light, ray in zip(stage.lights, stage.rays, strict=True):
+        lobe, cosine = _highlight(stage, surface, normal, light, ray)
+        amount = light.strength * (lobe * sheen + 0.09 * cosine)
         amount += light.strength * 0.75 * surface.glint * (0.35 + cosine)
         light_sum += amount[..., None] * np.array(light.colour, np.float32)
     # The room: a bright ceiling towards the key lamp, darker walls.
     kx, ky, kz = stage.lights[0].position
     far = 1.0 / math.sqrt(kx * kx + ky * ky + kz * kz)
-    room = 0.55 * normal[2] ** 4 + 0.45 + 0.5 * far * (kx * normal[0] + ky * normal[1])
+    room = 0.55 * normal.z**4 + 0.45 + 1.2 * far * (kx * normal.x + ky * normal.y)
     room *= stage.ambient * (1.0 + np.float32(0.10) * contrast * stage.strokes)
     light_sum += np.maximum(room, 0.02)[..., None]
     return light_sum * surface.tint * np.array(stage.metal, np.float32)
@@ -458,13 +471,12 @@ def _table(stage: _Stage, cover: Floats) -> Floats:
         return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
     near, wide = soft(0.05), soft(0.16)
-    level = stage.ambient * 1.6 * (1.0 - 0.55 * near) * (1.0 - 0.45 * wide)
+    level = stage.ambient * 2.2 * (1.0 - 0.55 * near) * (1.0 - 0.45 * wide)
     light_sum = np.repeat(level[..., None], 3, axis=2)
-    for light in stage.lights:
+    for light, ray in zip(stage.lights, stage.rays, strict=True):
         x, y, z = light.position
         shadow = soft(0.045, -_THICKNESS * x / z, -_THICKNESS * y / z)
-        fall = _towards(stage, light.position)[2]
-        amount = 1.3 * light.strength * fall * (1.0 - shadow)
+        amount = 1.3 * light.strength * ray.z * (1.0 - shadow)
         light_sum += amount[..., None] * np.array(light.colour, np.float32)
     return light_sum * stage.mat
 
@@ -486,7 +498,7 @@ def _photograph(stage: _Stage, surface: _Surface, size: tuple[int, int]) -> Floa
     light = table + (_metal(stage, surface) - table) * cover[..., None]
     vignette = 1.0 - 0.035 * (stage.image_x**2 + stage.image_y**2)
     light *= vignette[..., None]
-    light = cv2.GaussianBlur(light, (0, 0), max(0.45, 0.0028 * stage.unit_px))
+    light = cv2.GaussianBlur(light, (0, 0), 0.5)  # no lens is perfect
     if light.shape[:2] != size:
         light = cv2.resize(light, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     # A film-like shoulder keeps highlights from clipping; the root stands for the sRGB curve.
@@ -496,8 +508,9 @@ def _photograph(stage: _Stage, surface: _Surface, size: tuple[int, int]) -> Floa
 def _develop(photograph: Floats, seed: np.random.SeedSequence) -> Bytes:
     """The photograph as the sensor delivers it: shot noise, read noise, 8 bits."""
     rng = np.random.default_rng(seed)
-    noise = rng.standard_normal(photograph.shape, dtype=np.float32)
-    noise *= 0.55 + 0.0042 * photograph
+    noise: Floats = rng.standard_normal(photograph.shape, dtype=np.float32)
+    # The camera interpolates colours, which smears the noise over neighbours.
+    noise = cv2.GaussianBlur(noise, (3, 3), 0.5) * (0.9 + 0.0062 * photograph)
     return np.clip(np.rint(photograph + noise), 0.0, 255.0).astype(np.uint8)
 
 
@@ -506,42 +519,42 @@ def _develop(photograph: Floats, seed: np.random.SeedSequence) -> Bytes:
 
 def _spot(rng: np.random.Generator, inner: float, outer: float) -> tuple[float, float, float]:
     """A place on the face away from holes and mark: (u, v, angle) in the part's axes."""
-    gaps = (-30.0, -150.0, -60.0, -120.0, 0.0, 180.0)
-    angle = math.radians(gaps[int(rng.integers(len(gaps)))] + rng.uniform(-12.0, 12.0))
+    gaps = (-30.0, -150.0, -52.0, -128.0, -8.0, 188.0)
+    angle = math.radians(gaps[int(rng.integers(len(gaps)))] + rng.uniform(-10.0, 10.0))
     radius = rng.uniform(inner, outer)
     return radius * math.cos(angle), radius * math.sin(angle), angle
 
 
 def _scratch(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: float) -> None:
-    """Gouges across the brushing: a bright cut with dark, thrown-up flanks."""
-    u0, v0, angle = _spot(rng, 0.64, 0.78)
-    for index in range(1 + round(2.2 * severity)):
-        direction = angle + rng.uniform(0.35, 1.0) * float(rng.choice((-1.0, 1.0)))
-        length = _blend(0.20, 0.52, severity) * (1.0 if index == 0 else rng.uniform(0.3, 0.7))
-        du = stage.u - np.float32(u0 + (0.05 * rng.standard_normal() if index else 0.0))
-        dv = stage.v - np.float32(v0 + (0.05 * rng.standard_normal() if index else 0.0))
-        c, s = np.float32(math.cos(direction)), np.float32(math.sin(direction))
+    """Gouges across the brushing: a bright cut with a dark, thrown-up flank."""
+    u0, v0, angle = _spot(rng, 0.66, 0.78)
+    direction = angle + rng.uniform(0.3, 0.9) * float(rng.choice((-1.0, 1.0)))
+    strength = _blend(0.30, 1.0, severity)
+    for index in range(1 + round(2.4 * severity)):
+        # The further ones are shorter and run nearly parallel: one slip of one sharp edge.
+        heading = direction + (rng.uniform(-0.15, 0.15) if index else 0.0)
+        length = _blend(0.26, 0.85, severity) * (rng.uniform(0.25, 0.6) if index else 1.0)
+        du = stage.u - np.float32(u0 + (rng.uniform(-0.09, 0.09) if index else 0.0))
+        dv = stage.v - np.float32(v0 + (rng.uniform(-0.09, 0.09) if index else 0.0))
+        c, s = np.float32(math.cos(heading)), np.float32(math.sin(heading))
         along, off = c * du + s * dv, c * dv - s * du
-        bend, wave = rng.uniform(-0.35, 0.35), rng.uniform(0.0, 6.0)
-        off = off - bend * along * along - 0.004 * np.sin(17.0 * along + wave)
+        bend, wave = rng.uniform(-0.2, 0.2), rng.uniform(0.0, 6.0)
+        off = off - bend * along * along - 0.003 * np.sin(13.0 * along + wave)
         # Never thinner than the working grid can show.
-        width = max(_blend(0.0055, 0.016, severity), 0.9 / stage.unit_px)
-        ends = _smoothstep(0.0, 0.35 * length, 0.5 * length - np.abs(along))
-        pressure = ends * (0.8 + 0.2 * np.sin(41.0 * along + 3.0 * wave))
-        core = np.exp(-((off / width) ** 2)) * pressure
-        flank = np.exp(-(((np.abs(off) - 1.9 * width) / width) ** 2)) * pressure
-        strength = _blend(0.34, 1.0, severity)
-        surface.glint = np.maximum(surface.glint, strength * core)
-        surface.gloss *= 1.0 - 0.75 * strength * flank
-        surface.tint *= (1.0 - 0.45 * strength * flank)[..., None]
-        surface.brushing *= 1.0 - core
+        width = max(_blend(0.0042, 0.0095, severity) * (0.7 if index else 1.0), 0.6 / stage.unit_px)
+        ends = _smoothstep(0.0, 0.3 * length, 0.5 * length - np.abs(along))
+        pressure = ends * (0.8 + 0.2 * np.sin(31.0 * along + 3.0 * wave))
+        cut = strength * pressure * np.exp(-((off / width) ** 2))
+        flank = strength * pressure * np.exp(-(((off - 1.7 * width) / (0.9 * width)) ** 2))
+        surface.glint = np.maximum(surface.glint, cut)
+        surface.tint *= (1.0 - 0.6 * flank)[..., None]
 
 
 def _dent(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: float) -> None:
     """An impact: an oval hollow with a thrown-up rim; the highlight bends around it."""
     u0, v0, angle = _spot(rng, 0.66, 0.78)
     direction = angle + rng.uniform(-0.6, 0.6)
-    size = _blend(0.045, 0.125, severity)
+    size = _blend(0.055, 0.125, severity)
     stretch = rng.uniform(0.75, 1.0)
     c, s = np.float32(math.cos(direction)), np.float32(math.sin(direction))
     du, dv = stage.u - np.float32(u0), stage.v - np.float32(v0)
@@ -550,7 +563,7 @@ def _dent(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: 
     distance2 = distance2 * (1.0 + 0.12 * np.sin(3.0 * cv2.phase(along, off) + rng.uniform(0, 6)))
     hollow = np.exp(-(distance2**1.5))
     rim = np.exp(-(((np.sqrt(distance2) - 1.35) / 0.28) ** 2))
-    depth = _blend(0.10, 0.42, severity) * size
+    depth = _blend(0.12, 0.42, severity) * size
     surface.height -= depth * (hollow - 0.16 * rim)
     surface.brushing *= 1.0 - _blend(0.2, 0.7, severity) * hollow
     surface.gloss *= 1.0 - _blend(0.0, 0.25, severity) * hollow
@@ -559,7 +572,7 @@ def _dent(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: 
 def _stain(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: float) -> None:
     """A dried oil stain: a brown, mottled film with a darker rim and a few droplets around it."""
     u0, v0, angle = _spot(rng, 0.66, 0.76)
-    size = _blend(0.11, 0.25, severity)
+    size = _blend(0.12, 0.25, severity)
     mottle = _noise(rng, surface.inside.shape, 0.05 * stage.unit_px)
     drift = _noise(rng, surface.inside.shape, 0.22 * stage.unit_px)
     film = np.zeros_like(surface.inside)
@@ -573,11 +586,10 @@ def _stain(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity:
         inside = 1.0 - _smoothstep(0.9, 1.05, edge)
         ring = np.exp(-(((edge - 0.93) / 0.07) ** 2))
         film = np.maximum(film, inside * (0.62 + 0.10 * mottle) + 0.38 * ring)
-    film = np.clip(film * _blend(0.20, 0.95, severity), 0.0, 1.0)
-    colour = np.array([0.52, 0.36, 0.20], np.float32) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
+    film = np.clip(film * _blend(0.28, 0.95, severity), 0.0, 1.0)
+    colour = np.array([0.27, 0.17, 0.09], np.float32) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
     surface.tint *= 1.0 - film[..., None] * (1.0 - colour)
-    surface.gloss *= 1.0 - 0.6 * film
-    surface.brushing *= 1.0 - 0.6 * film
+    surface.brushing *= 1.0 - 0.4 * film
 
 
 def _missing_piece(
@@ -585,23 +597,23 @@ def _missing_piece(
 ) -> None:
     """A chunk broken off the outer rim, leaving a rough, dull, sloping fracture."""
     _, _, angle = _spot(rng, 0.9, 0.9)
-    size = _blend(0.055, 0.34, severity)
+    size = _blend(0.045, 0.34, severity)
     c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     out = (c * stage.u + s * stage.v - np.float32(1.0 + 0.25 * size)) / np.float32(size)
     side = (c * stage.v - s * stage.u) / np.float32(size * rng.uniform(1.15, 1.5))
     around = cv2.phase(out, side)
     bound = np.ones_like(around)
     for order in range(2, 10):
-        bound += 0.28 / order * np.sin(order * around + np.float32(rng.uniform(0.0, 6.3)))
-    rough = _noise(rng, around.shape, 0.02 * stage.unit_px)
-    cut = (cv2.magnitude(out, side) - bound) * np.float32(size) + 0.004 * rough
+        bound += 0.30 / order**1.3 * np.sin(order * around + np.float32(rng.uniform(0.0, 6.3)))
+    rough = _noise(rng, around.shape, 0.014 * stage.unit_px)
+    cut = (cv2.magnitude(out, side) - bound) * np.float32(size) + 0.003 * rough
     width = _blend(0.025, 0.06, severity)
     fracture = 1.0 - _smoothstep(0.55 * width, width, cut + 0.006 * rough)
-    surface.height -= np.clip(width - cut, 0.0, 2.0 * width) * 0.7 + 0.010 * fracture * rough
+    surface.height -= np.clip(width - cut, 0.0, 2.0 * width) * 0.55 + 0.003 * fracture * rough
     surface.inside = np.minimum(surface.inside, cut)
     surface.gloss *= 1.0 - 0.9 * fracture
     surface.brushing *= 1.0 - fracture
-    surface.tint *= (1.0 - 0.35 * fracture)[..., None]
+    surface.tint *= (1.0 - fracture * (0.5 - 0.1 * rough))[..., None]
 
 
 _EDITS: dict[str, Callable[[_Stage, _Surface, np.random.Generator, float], None]] = {
@@ -624,13 +636,19 @@ def _difference_mask(good: Floats, bad: Floats) -> Bytes:
     mask = (difference > threshold).astype(np.uint8)
     side = min(mask.shape)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel, iterations=1 + side // 300)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    # Specks are soft shadow ends, not the defect; the largest area always stays.
-    keep = np.flatnonzero(areas >= min(areas.max(), max(4.0, 6e-5 * mask.size))) + 1
-    cleaned = np.isin(labels, keep).astype(np.uint8)
-    return cv2.dilate(cleaned, kernel, iterations=1) * np.uint8(255)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel, iterations=1 + side // 300)
+    # Specks are soft shadow ends, not the defect; pinholes are where the change crosses zero.
+    mask = _without_small(mask, max(2.0, 6e-5 * mask.size))
+    mask = 1 - _without_small(1 - mask, 8e-4 * mask.size)
+    return cv2.dilate(mask, kernel, iterations=1) * np.uint8(255)
+
+
+def _without_small(mask: Bytes, area: float) -> Bytes:
+    """The mask (H, W) of 0 and 1 less its connected areas below `area` pixels, save the largest."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # the background
+    return (areas >= max(1.0, min(area, float(areas.max()))))[labels].astype(np.uint8)
 
 
 # --- one image -----------------------------------------------------------------------------------
@@ -705,7 +723,7 @@ def render_part(
 def render_sample(
     path: str | os.PathLike[str],
     *,
-    n_train: int = 60,
+    n_train: int = 80,
     n_test_good: int = 20,
     n_per_defect: int = 6,
     size: tuple[int, int] = (512, 512),
@@ -715,9 +733,10 @@ def render_sample(
 ) -> Path:
     """Render the whole sample data set into a folder.
 
-    Photographs are JPEG files (quality 95: sensor noise makes PNG files ten times as large), masks
-    are PNG files.  Within each kind of defect the severity falls from obvious to subtle.  An image
-    does not depend on how many others there are.
+    Photographs are JPEG files (quality 95: sensor noise makes PNG files six times as large), masks
+    are PNG files; the default set takes about 9 MB.  Within each kind of defect the severity falls
+    evenly from 1 to 0.  How many images there are changes no good image, and of a defective one
+    only the severity.
 
     Parameters
     ----------
@@ -743,8 +762,10 @@ def render_sample(
     ------
     OptionError
         An argument is not one of the above, or the folder holds something else.
+    OutputError
+        The folder cannot be written to.
     """
-    record = {
+    record: dict[str, Any] = {
         "version": _VERSION,
         "n_train": _count("n_train", n_train, 1),
         "n_test_good": _count("n_test_good", n_test_good, 0),
@@ -754,59 +775,123 @@ def render_sample(
         "seed": _count("seed", seed, 0),
     }
     root = Path(path)
-    if _is_rendered(root, record):
+    jobs = _jobs(record)
+    if _is_rendered(root, record, jobs):
         return root
-    root.mkdir(parents=True, exist_ok=True)
-    (root / _MARKER).touch()
-    jobs = list(_jobs(n_train, n_test_good, n_per_defect, seed))
-    for folder, index, defect, severity, own_seed in tqdm(
-        jobs, desc="Rendering", disable=None if progress else True
-    ):
-        image, mask = render_part(own_seed, defect=defect, severity=severity, size=size, pose=pose)
-        name = f"{index:03d}"
-        _write(root / folder / f"{name}.jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-        if defect is not None:
-            _write(root / "ground_truth" / defect / f"{name}_mask.png", mask, [])
-    unfinished = root / f"{_RECORD}.tmp"
-    unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, root / _RECORD)  # written last: what has it is complete
-    (root / _MARKER).unlink()
+    try:
+        _begin(root, record, jobs)
+        for job in tqdm(jobs, desc="Rendering", disable=None if progress else True):
+            image, mask = render_part(
+                job.seed, defect=job.defect, severity=job.severity, size=size, pose=pose
+            )
+            _write(root / job.image, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            if job.mask is not None:
+                _write(root / job.mask, mask, [])
+        _write_record(root / _RECORD, record)  # last: a folder that has it is complete
+        (root / _MARKER).unlink()
+    except OSError as error:
+        raise OutputError(
+            f"The sample set cannot be written to {root}: {error}. Name a folder on a disk with "
+            "room that you may write to; the next call into this one starts anew."
+        ) from error
     return root
 
 
-def _jobs(
-    n_train: int, n_test_good: int, n_per_defect: int, seed: int
-) -> Iterator[tuple[str, int, str | None, float, int]]:
-    """Folder, index, defect, severity and seed of every image of a set."""
-    good = (("train/good", n_train), ("test/good", n_test_good))
-    bad = tuple((f"test/{defect}", n_per_defect) for defect in DEFECTS)
-    for kind, (folder, count) in enumerate(good + bad):
+class _Job(NamedTuple):
+    """One image of a set; paths are relative to the set's folder."""
+
+    image: str
+    mask: str | None
+    defect: str | None
+    severity: float
+    seed: int
+
+
+def _jobs(record: dict[str, Any]) -> list[_Job]:
+    """Every image of the set that a record describes."""
+    jobs = []
+    for kind, defect in enumerate((None, None, *DEFECTS)):
+        part = ("train", "test")[min(kind, 1)]
+        count = record[("n_train", "n_test_good", "n_per_defect")[min(kind, 2)]]
         for index in range(count):
-            # A seed of its own from the image's place, so that counts change no image.
-            state = np.random.SeedSequence([seed, kind, index]).generate_state(1, np.uint64)
-            defect = None if kind < len(good) else DEFECTS[kind - len(good)]
-            severity = 1.0 if count == 1 else 1.0 - index / (count - 1)
-            yield folder, index, defect, severity, int(state[0] >> np.uint64(1))
+            # A seed of its own from the image's place, so that counts change no part.
+            state = np.random.SeedSequence([record["seed"], kind, index])
+            jobs.append(
+                _Job(
+                    image=f"{part}/{defect or 'good'}/{index:03d}.jpg",
+                    mask=f"ground_truth/{defect}/{index:03d}_mask.png" if defect else None,
+                    defect=defect,
+                    severity=1.0 if count == 1 else 1.0 - index / (count - 1),
+                    seed=int(state.generate_state(1, np.uint64)[0]),
+                )
+            )
+    return jobs
 
 
-def _is_rendered(root: Path, record: dict[str, Any]) -> bool:
-    """Whether this very set is there; OptionError if something else is."""
-    if not root.exists() or not any(root.iterdir()) or (root / _MARKER).exists():
+def _files(jobs: list[_Job]) -> set[str]:
+    return {name for job in jobs for name in (job.image, job.mask) if name is not None}
+
+
+def _is_rendered(root: Path, record: dict[str, Any], jobs: list[_Job]) -> bool:
+    """Whether this very set is complete; OptionError if the folder holds something else."""
+    advice = "Name another folder, or remove that one yourself."
+    if root.exists() and not root.is_dir():
+        raise OptionError(f"The sample set is rendered into a folder, but {root} is a file.")
+    if not root.exists() or not any(root.iterdir()):
         return False
+    found = _read_record(root / _RECORD)
+    if found is None:
+        if any((root / name).exists() for name in (_MARKER, f"{_MARKER}.tmp")):
+            return False  # our own, interrupted
+        raise OptionError(
+            f"The sample set is rendered into an empty folder, but {root} holds other files. "
+            + advice
+        )
+    if found != record:
+        keys = sorted(key for key in {*found, *record} if found.get(key) != record.get(key))
+        there = ", ".join(f"{key} {found.get(key)!r}" for key in keys)
+        asked = ", ".join(f"{key} {record.get(key)!r}" for key in keys)
+        raise OptionError(
+            f"{root} holds a sample set with other arguments ({there}; asked for: {asked}). "
+            + advice
+        )
+    missing = sorted(name for name in _files(jobs) if not (root / name).is_file())
+    if missing:
+        raise OptionError(
+            f"The sample set in {root} is no longer complete: {len(missing)} of its files are "
+            f"gone, {missing[0]} among them. " + advice
+        )
+    return True
+
+
+def _begin(root: Path, record: dict[str, Any], jobs: list[_Job]) -> None:
+    """Mark the folder as unfinished, and clear what an interrupted call with other counts left."""
+    root.mkdir(parents=True, exist_ok=True)
+    earlier = _read_record(root / _MARKER)
+    if earlier is not None and earlier.keys() == record.keys():
+        for name in _files(_jobs(earlier)) - _files(jobs):
+            (root / name).unlink(missing_ok=True)
+    _write_record(root / _MARKER, record)
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The arguments written to a file, or None if they are not there or not readable."""
     try:
-        found = json.loads((root / _RECORD).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if found == record:
-        return True
-    other = "other files" if found is None else "a sample set with other arguments"
-    raise OptionError(
-        f"The sample set is rendered into an empty folder, but {root} holds {other}. Name another "
-        "folder, or remove that one yourself."
-    )
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write the arguments so that the file is there completely or not at all."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def _write(path: Path, image: Bytes, options: list[int]) -> None:
+    """Write an image, grey or BGR, in the format of the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), options)
     path.write_bytes(data.tobytes())
@@ -816,7 +901,7 @@ def _write(path: Path, image: Bytes, options: list[int]) -> None:
 
 
 def _count(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise OptionError(f"{name} is a whole number from {least}. Received: {value!r}.")
     return int(value)
 
@@ -841,7 +926,7 @@ def _choice(name: str, value: str, valid: tuple[str, ...]) -> str:
 
 
 def _fraction(name: str, value: float) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:
         raise OptionError(f"{name} is a number from 0 to 1. Received: {value!r}.")
     return float(value)

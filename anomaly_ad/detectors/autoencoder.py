@@ -151,8 +151,8 @@ class Autoencoder(Detector):
         self, pictures: keras.KerasTensor, rebuilt: keras.KerasTensor
     ) -> keras.KerasTensor:
         """Reconstruction error (B, H, W), smoothed over the patch window."""
-        # A Gaussian of a quarter of the patch has 95 % of its weight within the patch.
-        blur = LinearMap(*(gaussian_matrix(size, self.patch_size / 4) for size in self.spec.size))
+        # The patch is the Gaussian's width from -3 to +3 standard deviations.
+        blur = LinearMap(*(gaussian_matrix(size, self.patch_size / 6) for size in self.spec.size))
         return blur(ops.mean(_error(pictures, rebuilt), axis=-1))
 
     def _mean_error(self, *sets: ImageSet) -> NDArray[np.float32]:
