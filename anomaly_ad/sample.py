@@ -529,11 +529,11 @@ def _scratch(stage: _Stage, surface: _Surface, rng: np.random.Generator, severit
     """Gouges across the brushing: a bright cut with a dark, thrown-up flank."""
     u0, v0, angle = _spot(rng, 0.66, 0.78)
     direction = angle + rng.uniform(0.3, 0.9) * float(rng.choice((-1.0, 1.0)))
-    strength = _blend(0.30, 1.0, severity)
+    strength = _blend(0.60, 1.0, severity)
     for index in range(1 + round(2.4 * severity)):
         # The further ones are shorter and run nearly parallel: one slip of one sharp edge.
         heading = direction + (rng.uniform(-0.15, 0.15) if index else 0.0)
-        length = _blend(0.26, 0.85, severity) * (rng.uniform(0.25, 0.6) if index else 1.0)
+        length = _blend(0.40, 0.85, severity) * (rng.uniform(0.25, 0.6) if index else 1.0)
         du = stage.u - np.float32(u0 + (rng.uniform(-0.09, 0.09) if index else 0.0))
         dv = stage.v - np.float32(v0 + (rng.uniform(-0.09, 0.09) if index else 0.0))
         c, s = np.float32(math.cos(heading)), np.float32(math.sin(heading))
@@ -541,7 +541,7 @@ def _scratch(stage: _Stage, surface: _Surface, rng: np.random.Generator, severit
         bend, wave = rng.uniform(-0.2, 0.2), rng.uniform(0.0, 6.0)
         off = off - bend * along * along - 0.003 * np.sin(13.0 * along + wave)
         # Never thinner than the working grid can show.
-        width = max(_blend(0.0042, 0.0095, severity) * (0.7 if index else 1.0), 0.6 / stage.unit_px)
+        width = max(_blend(0.0070, 0.0100, severity) * (0.7 if index else 1.0), 0.6 / stage.unit_px)
         ends = _smoothstep(0.0, 0.3 * length, 0.5 * length - np.abs(along))
         pressure = ends * (0.8 + 0.2 * np.sin(31.0 * along + 3.0 * wave))
         cut = strength * pressure * np.exp(-((off / width) ** 2))
@@ -554,7 +554,7 @@ def _dent(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: 
     """An impact: an oval hollow with a thrown-up rim; the highlight bends around it."""
     u0, v0, angle = _spot(rng, 0.66, 0.78)
     direction = angle + rng.uniform(-0.6, 0.6)
-    size = _blend(0.055, 0.125, severity)
+    size = _blend(0.075, 0.125, severity)
     stretch = rng.uniform(0.75, 1.0)
     c, s = np.float32(math.cos(direction)), np.float32(math.sin(direction))
     du, dv = stage.u - np.float32(u0), stage.v - np.float32(v0)
@@ -563,7 +563,7 @@ def _dent(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity: 
     distance2 = distance2 * (1.0 + 0.12 * np.sin(3.0 * cv2.phase(along, off) + rng.uniform(0, 6)))
     hollow = np.exp(-(distance2**1.5))
     rim = np.exp(-(((np.sqrt(distance2) - 1.35) / 0.28) ** 2))
-    depth = _blend(0.12, 0.42, severity) * size
+    depth = _blend(0.22, 0.42, severity) * size
     surface.height -= depth * (hollow - 0.16 * rim)
     surface.brushing *= 1.0 - _blend(0.2, 0.7, severity) * hollow
     surface.gloss *= 1.0 - _blend(0.0, 0.25, severity) * hollow
@@ -586,7 +586,7 @@ def _stain(stage: _Stage, surface: _Surface, rng: np.random.Generator, severity:
         inside = 1.0 - _smoothstep(0.9, 1.05, edge)
         ring = np.exp(-(((edge - 0.93) / 0.07) ** 2))
         film = np.maximum(film, inside * (0.62 + 0.10 * mottle) + 0.38 * ring)
-    film = np.clip(film * _blend(0.28, 0.95, severity), 0.0, 1.0)
+    film = np.clip(film * _blend(0.50, 0.95, severity), 0.0, 1.0)
     colour = np.array([0.27, 0.17, 0.09], np.float32) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
     surface.tint *= 1.0 - film[..., None] * (1.0 - colour)
     surface.brushing *= 1.0 - 0.4 * film
@@ -597,7 +597,7 @@ def _missing_piece(
 ) -> None:
     """A chunk broken off the outer rim, leaving a rough, dull, sloping fracture."""
     _, _, angle = _spot(rng, 0.9, 0.9)
-    size = _blend(0.045, 0.34, severity)
+    size = _blend(0.09, 0.34, severity)
     c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     out = (c * stage.u + s * stage.v - np.float32(1.0 + 0.25 * size)) / np.float32(size)
     side = (c * stage.v - s * stage.u) / np.float32(size * rng.uniform(1.15, 1.5))

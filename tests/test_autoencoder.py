@@ -64,7 +64,7 @@ def test_state_of_another_network_is_refused():
     state = Autoencoder(ImageSpec(64, 64, 1), 16, 0).state()
     with pytest.raises(ModelError, match="does not fit"):
         Autoencoder(ImageSpec(64, 64, 3), 16, 0).restore(state)
-    state["expected_error"][0] = np.nan
+    state["error_mean"][0] = np.nan
     with pytest.raises(ModelError, match="not finite"):
         Autoencoder(ImageSpec(64, 64, 1), 16, 0).restore(state)
 
@@ -83,7 +83,7 @@ def test_a_narrower_code_rebuilds_less():
     for channels in (1, 16):
         detector = Autoencoder(ImageSpec(64, 64, 3), 16, 0, code_channels=channels)
         detector.fit(images, validation=images, epochs=15, progress=lambda _: None)
-        errors.append(detector.expected_error.mean())
+        errors.append(detector.mean.mean())
     assert errors[0] > errors[1]
 
 
@@ -93,5 +93,5 @@ def test_without_hidden_patches_training_differs():
     for share in (0.0, 0.4):
         detector = Autoencoder(ImageSpec(64, 64, 3), 16, 0, hidden_share=share)
         detector.fit(images, validation=images, epochs=2, progress=lambda _: None)
-        means.append(detector.expected_error.mean())
+        means.append(detector.mean.mean())
     assert means[0] != means[1]

@@ -23,7 +23,7 @@ CONFIGURATIONS = {
     "padded": ImageSpec(48, 80, 1, "pad"),
 }
 CASES = [
-    pytest.param(name, spec, id=f"{name}-{label}")
+    pytest.param((name, spec), id=f"{name}-{label}")
     for name in registry.PRESETS
     for label, spec in CONFIGURATIONS.items()
 ]
@@ -45,13 +45,6 @@ def case(request):
     name, spec = request.param
     detector = fitted(name, spec, epochs=12)
     return name, spec, detector, detector.graph()
-
-
-def pytest_generate_tests(metafunc):
-    if "case" in metafunc.fixturenames:
-        values = [tuple(parameter.values) for parameter in CASES]
-        ids = [parameter.id for parameter in CASES]
-        metafunc.parametrize("case", values, ids=ids, indirect=True, scope="module")
 
 
 def run(graph, images):

@@ -2,9 +2,13 @@
 
 A fully convolutional network squeezes the image through a narrow code and rebuilds it. In training,
 patches up to `patch_size` are spoilt and have to be rebuilt from their surroundings, so that a
-defect of that size is not copied but replaced by what good parts have in its place. The anomaly map
-is the reconstruction error, smoothed over the patch window and divided by the error that good
-images have at that place; the image score is its maximum.
+defect of that size is not copied but replaced by what good parts have in its place.
+
+The image and its reconstruction are compared in two ways: absolute difference, which sees a change
+of tone, and structural dissimilarity, which sees a change of texture at any contrast. Each error is
+smoothed over the patch window and standardised by the mean and the standard deviation that it has
+in good images at that place, z = (error - mean) / deviation, and the anomaly map is the length of
+both, (max(z1, 0)^2 + max(z2, 0)^2)^(1/2). The image score is the map's maximum.
 
 References
 ----------
@@ -13,7 +17,7 @@ to Autoencoders, arXiv 1807.02011: reconstruction error as anomaly map, structur
 loss. Zavrtanik et al. 2021, Reconstruction by Inpainting for Visual Anomaly Detection, Pattern
 Recognition 112: squares that are hidden and rebuilt. Deviations: hidden squares are filled with
 content of other places as well as with flat colour, the image is not hidden at inference (one pass
-instead of many), and the error is divided by its expectation at each place.
+instead of many), and the error is standardised at each place.
 """
 
 from __future__ import annotations
@@ -76,7 +80,8 @@ class Autoencoder(Detector):
         self.seed = seed
         self.hidden_share = float(hidden_share)
         self.network = _network(spec, code_channels, seed)
-        self.expected_error = np.ones(spec.size, np.float32)
+        self.mean = np.zeros((2, *spec.size), np.float32)
+        self.deviation = np.ones((2, *spec.size), np.float32)
         self.record = TrainingRecord()
 
     def fit(
@@ -112,18 +117,19 @@ class Autoencoder(Detector):
             len(history["loss"]),
             {name: [float(v) for v in history[name]] for name in ("loss", "val_loss")},
         )
-        self.expected_error = self._mean_error(images, validation)
+        self.mean, self.deviation = self._errors_of_good(images, validation)
         return self
 
     def graph(self) -> keras.Model:
-        """The network, the error, its smoothing and its expectation as one graph."""
+        """The network, the error, its smoothing and its standardisation as one graph."""
         images = keras.Input(self.spec.shape, dtype="uint8", name="images")
         pictures = ops.cast(images, "float32") / 255.0
         rebuilt = self.network(pictures)
-        error = self._smoothed_error(pictures, rebuilt)
-        # Adding the mean keeps a place where good images hardly err from making noise a defect.
-        scale = 1 / (self.expected_error + max(float(self.expected_error.mean()), 1e-6))
-        anomaly_map = error * scale[None]
+        # The mean deviation is added so that noise is no defect where good images hardly err.
+        floor = np.maximum(self.deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
+        errors = self._smoothed_errors(pictures, rebuilt)
+        excess = ops.relu((errors - self.mean) * (1 / (self.deviation + floor)))
+        anomaly_map = ops.sqrt(ops.sum(excess * excess, axis=1))
         return keras.Model(
             images,
             {
@@ -134,48 +140,55 @@ class Autoencoder(Detector):
         )
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The network's weights and the expected error."""
+        """The network's weights, and mean and deviation of the error of good images."""
         weights = {f"weight_{i:03d}": w for i, w in enumerate(self.network.get_weights())}
-        return {**weights, "expected_error": self.expected_error}
+        return {**weights, "error_mean": self.mean, "error_deviation": self.deviation}
 
     def restore(self, state: Arrays) -> Self:
-        """Take over weights and expected error."""
+        """Take over what `state` gave."""
         check_state(state, {name: array.shape for name, array in self.state().items()})
-        self.network.set_weights(
-            [state[name] for name in sorted(state) if name != "expected_error"]
-        )
-        self.expected_error = np.array(state["expected_error"], np.float32)
+        names = sorted(name for name in state if name.startswith("weight_"))
+        self.network.set_weights([state[name] for name in names])
+        self.mean = np.array(state["error_mean"], np.float32)
+        self.deviation = np.array(state["error_deviation"], np.float32)
         return self
 
-    def _smoothed_error(
+    def _smoothed_errors(
         self, pictures: keras.KerasTensor, rebuilt: keras.KerasTensor
     ) -> keras.KerasTensor:
-        """Reconstruction error (B, H, W), smoothed over the patch window."""
+        """Both reconstruction errors, smoothed over the patch window: shape (B, 2, H, W)."""
         # The patch is the Gaussian's width from -3 to +3 standard deviations.
         blur = LinearMap(*(gaussian_matrix(size, self.patch_size / 6) for size in self.spec.size))
-        return blur(ops.mean(_error(pictures, rebuilt), axis=-1))
+        errors = (ops.mean(error, axis=-1) for error in _errors(pictures, rebuilt))
+        return ops.stack([blur(error) for error in errors], axis=1)
 
-    def _mean_error(self, *sets: ImageSet) -> NDArray[np.float32]:
-        """Mean smoothed error of good images at each place, shape (height, width)."""
+    def _errors_of_good(self, *sets: ImageSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of both errors at each place, (2, height, width) each."""
         pictures = keras.Input(self.spec.shape)
-        model = keras.Model(pictures, self._smoothed_error(pictures, self.network(pictures)))
-        total = np.zeros(self.spec.size, np.float64)
+        model = keras.Model(pictures, self._smoothed_errors(pictures, self.network(pictures)))
+        count = 0
+        mean = np.zeros(self.mean.shape, np.float64)
+        squares = np.zeros(self.mean.shape, np.float64)
         for images in sets:
             for batch in images:
-                total += np.asarray(model(batch.astype(np.float32) / 255)).sum(axis=0)
-        return (total / sum(len(images) for images in sets)).astype(np.float32)
+                for errors in np.asarray(model(_pictures(batch)), np.float64):
+                    count += 1  # Welford's update, which does not cancel
+                    step = errors - mean
+                    mean += step / count
+                    squares += step * (errors - mean)
+        return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
 
 
-def _error(pictures: keras.KerasTensor, rebuilt: keras.KerasTensor) -> keras.KerasTensor:
-    """Absolute difference plus structural dissimilarity: both the loss and the map are made of it.
-
-    The first sees a change of tone, the second a change of texture at any contrast.
-    """
-    return ops.abs(pictures - rebuilt) + structural_dissimilarity(pictures, rebuilt)
+def _errors(
+    pictures: keras.KerasTensor, rebuilt: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Absolute difference and structural dissimilarity; the loss and the map are made of them."""
+    return ops.abs(pictures - rebuilt), structural_dissimilarity(pictures, rebuilt)
 
 
 def _loss(pictures: keras.KerasTensor, rebuilt: keras.KerasTensor) -> keras.KerasTensor:
-    return ops.mean(_error(pictures, rebuilt))
+    difference, dissimilarity = _errors(pictures, rebuilt)
+    return ops.mean(difference + dissimilarity)
 
 
 # ------------------------------------------------------------------------------ the network
@@ -229,6 +242,11 @@ def _cells_to_pixels(x: keras.KerasTensor, side: int, channels: int) -> keras.Ke
 # --------------------------------------------------------------------------- training images
 
 
+def _pictures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Map 0..255 to [0, 1]."""
+    return images.astype(np.float32) / np.float32(255)
+
+
 class _Batches(keras.utils.PyDataset):
     """Pictures in [0, 1] as they are, each its own target."""
 
@@ -240,7 +258,7 @@ class _Batches(keras.utils.PyDataset):
         return -(-len(self.images) // BATCH)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        pictures = self.images[slice(index * BATCH, (index + 1) * BATCH)].astype(np.float32) / 255
+        pictures = _pictures(self.images[slice(index * BATCH, (index + 1) * BATCH)])
         return pictures, pictures
 
 
@@ -264,7 +282,7 @@ class _SpoiltBatches(_Batches):
         return spoil(target, self.patch_size, self.share, self.random), target
 
 
-def _vary(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.float32]:
+def _vary(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[Any]:
     """Shift by up to 2 % and change the lighting by up to 5 %; parts are not turned or mirrored."""
     height, width, channels = image.shape
     shift_y, shift_x = random.integers(-2, 3, 2) * (height // 100, width // 100)

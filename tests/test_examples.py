@@ -1,0 +1,40 @@
+"""The example scripts run as a user would run them."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from conftest import draw_part, write_image
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_line(trained, tmp_path):
+    for n in range(3):
+        write_image(tmp_path / f"{n}.jpg", draw_part(400 + n, defect=n == 1))
+    command = [sys.executable, ROOT / "examples" / "line.py", trained, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "part 0: good" in done.stdout and "part 1: STOP" in done.stdout
+    assert "x 32..48" in done.stdout
+
+
+def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys):
+    """Example.py with a small sample and few epochs, then the picture from what it wrote."""
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    from anomaly_ad import AD, sample
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    render, train = sample.render_sample, AD.train
+    small = {"n_train": 12, "n_test_good": 2, "n_per_defect": 4, "size": (96, 96)}
+    monkeypatch.setattr(sample, "render_sample", lambda path, progress: render(path, **small))
+    monkeypatch.setattr(AD, "train", lambda ad, epochs: train(ad, 2))
+    runpy.run_path(str(ROOT / "Example.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert all(kind in out for kind in (*sample.DEFECTS, "good", "Output/hardcore"))
+    monkeypatch.setattr(sys, "argv", ["picture.py"])
+    runpy.run_path(str(ROOT / "examples" / "picture.py"), run_name="__main__")
+    assert cv2.imread("docs/washer.jpg").shape == (600, 1200, 3)
