@@ -316,7 +316,7 @@ def _stage(seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose: st
         view=_towards(image_x, image_y, (0.0, 0.0, 8.0)),
         ambient=0.125 * rng.uniform(0.92, 1.08),
         metal=(0.96 * tone, 0.90 * tone, 0.82 * tone * rng.uniform(0.985, 1.015)),
-        grain=rng.uniform(0.85, 1.15),
+        grain=rng.uniform(0.6, 0.8),
         chamfer=0.040 * rng.uniform(0.94, 1.06),
         drift=(rng.uniform(-0.005, 0.005), rng.uniform(-0.005, 0.005)),
     )
@@ -541,7 +541,7 @@ def _scratch(stage: _Stage, surface: _Surface, rng: np.random.Generator, severit
         bend, wave = rng.uniform(-0.2, 0.2), rng.uniform(0.0, 6.0)
         off = off - bend * along * along - 0.003 * np.sin(13.0 * along + wave)
         # Never thinner than the working grid can show.
-        width = max(_blend(0.0070, 0.0100, severity) * (0.7 if index else 1.0), 0.6 / stage.unit_px)
+        width = max(_blend(0.0085, 0.0150, severity) * (0.7 if index else 1.0), 0.6 / stage.unit_px)
         ends = _smoothstep(0.0, 0.3 * length, 0.5 * length - np.abs(along))
         pressure = ends * (0.8 + 0.2 * np.sin(31.0 * along + 3.0 * wave))
         cut = strength * pressure * np.exp(-((off / width) ** 2))
