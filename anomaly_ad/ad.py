@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal
 
 from . import show as screen
-from .calibration import check_rate
 from .detectors import registry
 from .errors import ModelError, NotTrainedError, OptionError
-from .images import Image, ImageSpec, PathLike, TrainingImages, find_training_images, read_image
+from .images import Image, PathLike, TrainingImages, find_training_images, read_image
 from .inspection import Inspector, Output, PredictInput, Result, find_sources, summary
 from .model_store import StoredModel, is_model, load
+from .plan import Plan
 from .prediction import Prediction
-from .regions import check_patch_size
-from .runtime.engine import check_precision
-from .training import Plan, train
+from .training import train
 
 _SAVE_PATH = "Models/"
 _SHOWN = 20  # pictures of one call of predict
-_FIXED = {"gray_scale", "img_size", "patch_size", "seed", "fit", "precision"}
 
 
 class AD:
@@ -51,8 +48,7 @@ class AD:
     fit : {"stretch", "pad"}
         How photographs of another aspect ratio are brought to `img_size`.
     false_alarm_rate : float, optional
-        Share of good parts that may be rejected at the default threshold; None for 0.01, or what
-        the loaded model was made with. Takes effect in `train`.
+        Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
         Arithmetic of the OpenVINO model. Limits are taken in it.
     **parameters
@@ -90,24 +86,21 @@ class AD:
         self._good: TrainingImages | None = None
         self._model: StoredModel | None = None
         self._directory = Path(save_path, "model")
-        if false_alarm_rate is not None:
-            check_rate(false_alarm_rate)
-        fixed = {
+        options = {
             "gray_scale": gray_scale,
             "img_size": img_size,
             "patch_size": patch_size,
             "seed": seed,
             "fit": fit,
+            "false_alarm_rate": false_alarm_rate,
             "precision": precision,
             **parameters,
         }
         if isinstance(model_name, str) and model_name in registry.PRESETS:
-            self._plan = _new_plan(
-                model_name, fixed, 0.01 if false_alarm_rate is None else false_alarm_rate
-            )
+            self._plan = Plan.from_options(model_name, options)
             return
-        self._model = _load(model_name, fixed)
-        self._plan = _plan_of(self._model, false_alarm_rate)
+        self._model = _load(model_name, options)
+        self._plan = self._model.manifest.plan
         if save_path == _SAVE_PATH:
             self._directory = self._model.directory
 
@@ -296,7 +289,8 @@ class AD:
             output = None
             if save:
                 output = stack.enter_context(Output(save_path, sources, model.digest))
-            results = inspector.run(sources, output)
+            # Closed before the output is, so that an interrupt leaves no thread that still writes.
+            results = stack.enter_context(closing(inspector.run(sources, output)))
             predictions = [result.prediction for result in _shown(results, show)]
         if sources.single:
             return predictions[0]
@@ -313,35 +307,6 @@ class AD:
         inspector = Inspector(self.model, threshold=thresh, patch_size=patch_size)
         for result in inspector.stream(find_sources(paths).items):
             yield result.prediction
-
-
-def _new_plan(method: str, given: dict[str, Any], rate: float) -> Plan:
-    """The preset of a method, with what the user gave in its place."""
-    preset = registry.preset(method)
-    options = {name: value for name, value in given.items() if value is not None}
-    unknown = options.keys() - _FIXED - preset.parameters.keys()
-    if unknown:
-        valid = sorted(_FIXED | {"false_alarm_rate", "save_path", "train_path"})
-        raise OptionError(
-            f"AD has no option {', '.join(map(repr, sorted(unknown)))}. Valid options: "
-            f"{', '.join(valid)}; and for {method}: {', '.join(preset.parameters) or 'none'}."
-        )
-    gray = options.get("gray_scale", preset.gray_scale)
-    if not isinstance(gray, bool):
-        raise OptionError(f"gray_scale is True or False. Received: {gray!r}.")
-    seed = options.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise OptionError(f"seed is a whole number from 0 to 2**31 - 1. Received: {seed!r}.")
-    size = options.get("img_size", preset.img_size)
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
-    spec = ImageSpec(size[0], size[1], 1 if gray else 3, options.get("fit", "stretch"))
-    patch_size = options.get("patch_size", min(preset.patch_size, *spec.size))
-    check_patch_size(patch_size, spec.size)
-    precision = options.get("precision", "f32")
-    check_precision(precision)
-    own = {name: options.get(name, default) for name, default in preset.parameters.items()}
-    return Plan(method, own, spec, patch_size, seed, precision, rate)
 
 
 def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
@@ -363,19 +328,6 @@ def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
             f"train a new model under one of the names {names}."
         )
     return load(path)
-
-
-def _plan_of(model: StoredModel, rate: float | None) -> Plan:
-    manifest = model.manifest
-    return Plan(
-        manifest.method,
-        manifest.parameters,
-        manifest.spec,
-        manifest.patch_size,
-        manifest.seed,
-        manifest.precision,
-        manifest.calibration.image.asked_rate if rate is None else rate,
-    )
 
 
 def _shown(results: Iterator[Result], show: bool) -> Iterator[Result]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -258,14 +258,14 @@ class Inspector:
         keep_maps: bool = True,
     ) -> None:
         check_threshold(threshold)
-        manifest = stored.manifest
+        plan = stored.manifest.plan
         if patch_size != 0 or isinstance(patch_size, bool):
-            check_patch_size(patch_size, manifest.spec.size)
+            check_patch_size(patch_size, plan.spec.size)
         self.engine = stored.engine
-        self.spec = manifest.spec
-        self.calibration = manifest.calibration
+        self.spec = plan.spec
+        self.calibration = stored.manifest.calibration
         self.threshold = float(threshold)
-        self.patch_size = patch_size or manifest.patch_size
+        self.patch_size = patch_size or plan.patch_size
         self.hardcore = hardcore
         self.draw = draw
         self.keep_maps = keep_maps
@@ -273,7 +273,7 @@ class Inspector:
         maxima = self.calibration.map
         self._raw_map_threshold = None if maxima is None else maxima.raw(threshold)
 
-    def run(self, sources: Sources, output: Output | None = None) -> Iterator[Result]:
+    def run(self, sources: Sources, output: Output | None = None) -> Generator[Result, None, None]:
         """Inspect what a call of predict is about, save as we go, and show progress."""
         items = sources.items
         with bar(len(items), "Inspecting") as step:

@@ -29,11 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import Calibration
-from .detectors import registry
 from .errors import AnomalyADError, ModelError, OutputError
-from .images import ImageSpec
-from .regions import check_patch_size
-from .runtime.engine import Engine, check_precision
+from .plan import Plan
+from .runtime.engine import Engine
 
 FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
 # reading the old one: its frozen directory under tests/data must load for ever
@@ -51,18 +49,8 @@ class Manifest:
 
     Parameters
     ----------
-    method : str
-        Name in the registry.
-    parameters : dict
-        The method's own options.
-    spec : ImageSpec
-        What the model takes.
-    patch_size : int
-        Side of a patch in pixels of the model's input.
-    seed : int
-        Seed of the training.
-    precision : str
-        Arithmetic in which the model was calibrated and is run.
+    plan : Plan
+        What decided how it was made.
     outputs : list of str
         Names of the model's outputs.
     calibration : Calibration
@@ -73,12 +61,7 @@ class Manifest:
         UTC, ISO 8601.
     """
 
-    method: str
-    parameters: dict[str, Any]
-    spec: ImageSpec
-    patch_size: int
-    seed: int
-    precision: str
+    plan: Plan
     outputs: list[str]
     calibration: Calibration
     training: dict[str, Any]
@@ -87,20 +70,16 @@ class Manifest:
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     def __post_init__(self) -> None:
-        preset = registry.preset(self.method)
-        if self.parameters.keys() != preset.parameters.keys():
-            raise ModelError(
-                f"{self.method} has the parameters {sorted(preset.parameters)}. "
-                f"Received: {sorted(self.parameters)}."
-            )
-        for name, kind in {"seed": int, "outputs": list, "created": str}.items():
+        kinds = {
+            "outputs": list,
+            "training": dict,
+            "parity": dict,
+            "versions": dict,
+            "created": str,
+        }
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ModelError(f"{name} is no {kind.__name__}: {getattr(self, name)!r}.")
-        for name in ("parameters", "training", "parity", "versions"):
-            if not isinstance(getattr(self, name), dict):
-                raise ModelError(f"{name} is no table: {getattr(self, name)!r}.")
-        check_patch_size(self.patch_size, self.spec.size)
-        check_precision(self.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -110,7 +89,7 @@ class Manifest:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; keys that a later version added are passed over."""
         known = {entry.name: values[entry.name] for entry in fields(cls)}
-        known["spec"] = ImageSpec(**known["spec"])
+        known["plan"] = Plan.from_dict(known["plan"])
         known["calibration"] = Calibration.from_dict(known["calibration"])
         return cls(**known)
 
@@ -198,7 +177,7 @@ def _open(directory: Path, data: dict[str, Any]) -> StoredModel:
         if not name.endswith(".npz"):
             _check_file(directory / name, files[name])
     xml = next(name for name in files if name.endswith(".xml"))
-    engine = Engine(directory / xml, manifest.precision)
+    engine = Engine(directory / xml, manifest.plan.precision)
     if sorted(engine.output_names) != sorted(manifest.outputs):
         raise _damaged(directory, f"its outputs are not {manifest.outputs}")
     return StoredModel(directory, manifest, files, data["digest"], engine)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,9 @@ from ._version import __version__
 from .calibration import Calibration
 from .detectors import registry
 from .errors import DataError
-from .images import ImageSet, ImageSpec, TrainingImages, split
+from .images import ImageSet, TrainingImages, split
 from .model_store import Manifest, ModelWriter, StoredModel, load
+from .plan import Plan
 from .progress import bar
 from .runtime.engine import Engine
 
@@ -32,37 +32,6 @@ if TYPE_CHECKING:
 _PARITY_IMAGES = 8
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that decides what a training makes, apart from the images.
-
-    Parameters
-    ----------
-    method : str
-        Name in the registry.
-    parameters : dict
-        The method's own options, complete.
-    spec : ImageSpec
-        What the model takes.
-    patch_size : int
-        In pixels of the model's input.
-    seed : int
-        Seed of the split and of the fit.
-    precision : str
-        Arithmetic to calibrate and run in.
-    false_alarm_rate : float
-        Share of good parts that may be rejected.
-    """
-
-    method: str
-    parameters: dict[str, Any]
-    spec: ImageSpec
-    patch_size: int
-    seed: int
-    precision: str
-    false_alarm_rate: float
 
 
 def train(
@@ -158,12 +127,7 @@ def _finish(
         limits = _calibrate(engine, calibration, plan.false_alarm_rate)
         writer.write_state(detector.state())
         manifest = Manifest(
-            method=plan.method,
-            parameters=plan.parameters,
-            spec=plan.spec,
-            patch_size=plan.patch_size,
-            seed=plan.seed,
-            precision=plan.precision,
+            plan=plan,
             outputs=engine.output_names,
             calibration=limits,
             training=record,

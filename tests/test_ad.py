@@ -77,7 +77,14 @@ def test_options_that_cannot_be_used(options, message):
 
 @pytest.mark.parametrize(
     "option",
-    [{"gray_scale": True}, {"img_size": (9, 9)}, {"patch_size": 9}, {"seed": 1}, {"fit": "pad"}],
+    [
+        {"gray_scale": True},
+        {"img_size": (9, 9)},
+        {"patch_size": 9},
+        {"seed": 1},
+        {"fit": "pad"},
+        {"false_alarm_rate": 0.1},
+    ],
 )
 def test_options_that_a_loaded_model_fixes(trained, option):
     with pytest.raises(OptionError, match=next(iter(option))):

@@ -12,9 +12,10 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD
 from anomaly_ad.detectors import registry
 from anomaly_ad.images import ImageSet, ImageSpec
+from anomaly_ad.plan import Plan
 from anomaly_ad.runtime.convert import prove_parity, to_openvino
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.training import Plan, build
+from anomaly_ad.training import build
 
 CONFIGURATIONS = {
     "gray": ImageSpec(64, 64, 1),

@@ -33,7 +33,7 @@ def test_what_is_in_a_model_directory(trained):
     assert len(names) == 4 and MANIFEST in names
     data = json.loads((trained / MANIFEST).read_text())
     assert set(data["files"]) == set(names) - {MANIFEST}
-    assert data["format"] == 1 and data["method"] == "AD0"
+    assert data["format"] == 1 and data["plan"]["method"] == "AD0"
     assert max(data["parity"]["deviation"].values()) <= 1e-4
     stored = load(trained)
     assert stored.manifest.training["n_calibration"] == 5
@@ -117,21 +117,21 @@ def test_a_link_out_of_the_directory_is_refused(model, tmp_path):
 
 
 CHANGES = {
-    "unknown method": lambda d: d.update(method="os.system"),
-    "method of another type": lambda d: d.update(method=["AD0"]),
-    "unknown parameter": lambda d: d["parameters"].update(evil=1),
-    "size": lambda d: d["spec"].update(height=-5),
-    "channels": lambda d: d["spec"].update(channels=7),
-    "spec": lambda d: d.update(spec=None),
+    "unknown method": lambda d: d["plan"].update(method="os.system"),
+    "method of another type": lambda d: d["plan"].update(method=["AD0"]),
+    "unknown parameter": lambda d: d["plan"]["parameters"].update(evil=1),
+    "size": lambda d: d["plan"]["spec"].update(height=-5),
+    "channels": lambda d: d["plan"]["spec"].update(channels=7),
+    "spec": lambda d: d["plan"].update(spec=None),
     "nan limit": lambda d: d["calibration"]["image"].update(limit=None),
     "limit below median": lambda d: d["calibration"]["map"].update(limit=-1e9),
-    "precision": lambda d: d.update(precision="int3"),
-    "patch": lambda d: d.update(patch_size=0),
+    "precision": lambda d: d["plan"].update(precision="int3"),
+    "patch": lambda d: d["plan"].update(patch_size=0),
     "no files": lambda d: d.update(files={}),
     "files": lambda d: d.update(files=7),
     "entry": lambda d: [e.update(size="1") for e in d["files"].values()],
     "outputs": lambda d: d.update(outputs=["score"]),
-    "a key is missing": lambda d: d.pop("seed"),
+    "a key is missing": lambda d: d["plan"].pop("seed"),
 }
 
 
@@ -144,7 +144,7 @@ def test_a_manifest_that_someone_rewrote(model, name):
 
 def test_keys_of_later_versions_are_passed_over(model):
     rewrite(model, lambda data: data.update(comment="line 3"))
-    assert load(model).manifest.method == "AD0"
+    assert load(model).manifest.plan.method == "AD0"
 
 
 # --------------------------------------------------------------------------------- saving
@@ -159,7 +159,8 @@ def save_again(model, *, seed):
         for suffix in (".xml", ".bin"):
             shutil.copy(payload(model, suffix), writer.xml.with_suffix(suffix))
         writer.write_state({"seed": np.array(seed)})
-        writer.commit(dataclasses.replace(stored.manifest, seed=seed))
+        plan = dataclasses.replace(stored.manifest.plan, seed=seed)
+        writer.commit(dataclasses.replace(stored.manifest, plan=plan))
 
 
 def test_saving_replaces_the_model_and_removes_what_it_no_longer_names(model):
@@ -167,7 +168,7 @@ def test_saving_replaces_the_model_and_removes_what_it_no_longer_names(model):
     save_again(model, seed=7)
     stored = load(model)
     stored.verify()
-    assert stored.manifest.seed == 7 and stored.state()["seed"] == 7
+    assert stored.manifest.plan.seed == 7 and stored.state()["seed"] == 7
     after = {path.name for path in model.iterdir()}
     assert len(after) == 4 and before != after
 
@@ -187,7 +188,7 @@ def test_a_failure_at_any_step_of_saving_leaves_a_whole_model(model, monkeypatch
                     raise OSError(28, "No space left on device")
                 return real(*arguments, **options)
 
-            old = load(model).manifest.seed
+            old = load(model).manifest.plan.seed
             monkeypatch.setattr(module, name, failing)
             failed = False
             try:
@@ -198,9 +199,9 @@ def test_a_failure_at_any_step_of_saving_leaves_a_whole_model(model, monkeypatch
             monkeypatch.undo()
             stored = load(model)
             stored.verify()
-            assert stored.manifest.seed in (old, old + 1)
+            assert stored.manifest.plan.seed in (old, old + 1)
             if not failed:
-                assert stored.manifest.seed == old + 1
+                assert stored.manifest.plan.seed == old + 1
             assert not list(model.glob(".unfinished-*"))
             seen.add((name, failed))
     assert {(name, True) for _, name in steps} <= seen

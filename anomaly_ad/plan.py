@@ -1,0 +1,122 @@
+"""The plan of a model: all that decides what a training makes, apart from the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .calibration import check_rate
+from .detectors import registry
+from .errors import OptionError
+from .images import ImageSpec
+from .regions import check_patch_size
+from .runtime.engine import check_precision
+
+# Options of AD that become part of the plan; each method adds its own, see the registry.
+OPTIONS = (
+    "gray_scale",
+    "img_size",
+    "patch_size",
+    "seed",
+    "fit",
+    "false_alarm_rate",
+    "precision",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made, checked.
+
+    Parameters
+    ----------
+    method : str
+        Name in the registry.
+    parameters : dict
+        The method's own options, all of them.
+    spec : ImageSpec
+        What the model takes.
+    patch_size : int
+        Side of a patch in pixels of the model's input.
+    seed : int
+        Seed of the split and of the fit.
+    precision : str
+        Arithmetic in which the model is calibrated and run.
+    false_alarm_rate : float
+        Share of good parts that may be rejected at the default threshold, in (0, 1).
+
+    Raises
+    ------
+    OptionError
+        A value cannot be used.
+    """
+
+    method: str
+    parameters: dict[str, Any]
+    spec: ImageSpec
+    patch_size: int
+    seed: int
+    precision: str
+    false_alarm_rate: float
+
+    def __post_init__(self) -> None:
+        own = registry.preset(self.method).parameters
+        if not isinstance(self.parameters, dict) or self.parameters.keys() != own.keys():
+            raise OptionError(
+                f"The options of {self.method} are {', '.join(own) or 'none'}. "
+                f"Received: {self.parameters!r}."
+            )
+        check_patch_size(self.patch_size, self.spec.size)
+        seed = self.seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise OptionError(f"seed is a whole number from 0 to 2**31 - 1. Received: {seed!r}.")
+        check_precision(self.precision)
+        check_rate(self.false_alarm_rate)
+
+    @classmethod
+    def from_options(cls, method: str, options: Mapping[str, Any]) -> Self:
+        """The preset of a method with what the user gave in its place.
+
+        Parameters
+        ----------
+        method : str
+            Name in the registry.
+        options : mapping
+            Names as in `AD`; None stands for the preset's own value.
+
+        Raises
+        ------
+        OptionError
+            There is no such option (the message lists those there are), or a value cannot be used.
+        """
+        preset = registry.preset(method)
+        given = {name: value for name, value in options.items() if value is not None}
+        unknown = given.keys() - set(OPTIONS) - preset.parameters.keys()
+        if unknown:
+            raise OptionError(
+                f"AD has no option {', '.join(map(repr, sorted(unknown)))}. Valid options: "
+                f"train_path, save_path, {', '.join(OPTIONS)}; and for {method}: "
+                f"{', '.join(preset.parameters) or 'none'}."
+            )
+        gray = given.get("gray_scale", preset.gray_scale)
+        if not isinstance(gray, bool):
+            raise OptionError(f"gray_scale is True or False. Received: {gray!r}.")
+        size = given.get("img_size", preset.img_size)
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
+        spec = ImageSpec(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
+        return cls(
+            method,
+            {name: given.get(name, default) for name, default in preset.parameters.items()},
+            spec,
+            given.get("patch_size", min(preset.patch_size, *spec.size)),
+            given.get("seed", 0),
+            given.get("precision", "f32"),
+            given.get("false_alarm_rate", 0.01),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "spec": ImageSpec(**values["spec"])})
