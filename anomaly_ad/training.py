@@ -29,7 +29,7 @@ from .runtime.engine import Engine
 if TYPE_CHECKING:
     from .detectors.base import Detector
 
-_PARITY_IMAGES = 8
+_PARITY_IMAGES = 16
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
 

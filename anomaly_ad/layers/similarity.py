@@ -34,13 +34,16 @@ def structural_dissimilarity(
     """
     # With d = first - second, SSIM = (1 - mean(d)^2 / ...) (1 - var(d) / ...), since
     # var(d) = var(first) + var(second) - 2 cov. Written this way what is small is computed from
-    # small numbers; the textbook form loses four digits in float32 where a picture is bright.
+    # small numbers; the textbook form loses four digits in float32 where a picture is bright. For
+    # the same reason pictures are centred: variances do not change with it.
+    first, second = first - 0.5, second - 0.5
     mean1, mean2 = _window_mean(first, window), _window_mean(second, window)
     difference, offset = first - second, mean1 - mean2
-    energy = mean1 * mean1 + mean2 * mean2
-    variances = _window_mean(first * first + second * second, window) - energy
+    variances = (
+        _window_mean(first * first + second * second, window) - mean1 * mean1 - mean2 * mean2
+    )
     variance = _window_mean(difference * difference, window) - offset * offset
-    luminance_loss = offset * offset / (energy + 0.01**2)
+    luminance_loss = offset * offset / ((mean1 + 0.5) ** 2 + (mean2 + 0.5) ** 2 + 0.01**2)
     structure_loss = variance / (variances + 0.03**2)
     return (luminance_loss + structure_loss - luminance_loss * structure_loss) / 2
 
