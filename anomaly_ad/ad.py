@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import show as screen
+from .calibration import images_needed
 from .detectors import registry
 from .errors import ModelError, NotTrainedError, OptionError
 from .images import Image, PathLike, TrainingImages, find_training_images, read_image
@@ -207,7 +208,7 @@ class AD:
             f"seen: at most {limit.stated_rate:.1%} of good parts exceed it."
         )
         if limit.stated_rate > limit.asked_rate:
-            needed = -int(-1 // limit.asked_rate) - 1
+            needed = images_needed(limit.asked_rate)
             print(f"For a rate of {limit.asked_rate:.1%} at least {needed} such images are needed.")
 
     def test_img(self, path_to_img: PathLike) -> Image:

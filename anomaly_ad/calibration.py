@@ -84,10 +84,11 @@ class Limit:
             )
         check_rate(rate)
         count = values.size
-        rank = min(math.ceil((count + 1) * (1 - rate)), count)
+        # The small constant keeps a product that is whole from being rounded up to the next.
+        rank = min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)
         median = float(np.median(values))
         span = max(float(values[rank - 1]) - median, SPAN_FLOOR * abs(median), 1e-9)
-        return cls(median, median + span, count, rate, 1 - rank / (count + 1))
+        return cls(median, median + span, count, rate, (count + 1 - rank) / (count + 1))
 
     def score(self, raw: ArrayLike) -> NDArray[np.float64]:
         """Raw values -> scores in [0, 1); monotone, continuous, 0.8 at the limit.
@@ -147,6 +148,15 @@ class Calibration:
         """The inverse of `to_dict`; raises TypeError, KeyError or DataError for anything else."""
         maxima = values["map"]
         return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima))
+
+
+def images_needed(rate: float) -> int:
+    """How many unseen good images support a false alarm rate: the least n with 1 / (n + 1) <= rate.
+
+    >>> images_needed(0.01)
+    99
+    """
+    return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def check_rate(rate: float) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from anomaly_ad.calibration import Calibration, Limit
+from anomaly_ad.calibration import Calibration, Limit, images_needed
 from anomaly_ad.errors import DataError, OptionError
 
 numbers = st.floats(-1e6, 1e6)
@@ -67,13 +67,16 @@ def test_one_is_never_reached():
         (199, 0.01, 198, 0.01),
         (10, 0.01, 10, 1 / 11),
         (99, 0.05, 95, 0.05),
+        (9, 0.1, 9, 0.1),
+        (99, 0.07, 93, 0.07),
     ],
 )
 def test_the_limit_is_the_order_statistic(count, rate, rank, stated):
     values = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
     limit = Limit.from_good(values, rate)
     assert limit.limit == rank
-    assert limit.stated_rate == pytest.approx(stated)
+    assert limit.stated_rate == pytest.approx(stated, rel=1e-12)
+    assert (limit.stated_rate <= rate) == (count >= images_needed(rate))
     assert limit.n_images == count and limit.asked_rate == rate
 
 
