@@ -109,9 +109,9 @@ class Engine:
         (anything, dict or None)
             The outputs of a batch of one, as `run` returns them.
         """
-        # No Python callbacks: one that still runs while its queue is destroyed can deadlock with
-        # the thread that destroys it. Results are fetched when they are asked for instead, or
-        # when their request is needed again.
+        # No Python callbacks: they would run in OpenVINO's threads and need the interpreter lock
+        # there, also while the queue is being destroyed. Results are fetched when they are asked
+        # for instead, or when their request is needed again.
         queue = ov.AsyncInferQueue(self._streaming)
         requests = list(queue)
         unread: dict[int, _Slot] = {}
