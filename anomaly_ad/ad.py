@@ -161,7 +161,9 @@ class AD:
     def train(self, epochs: int | None = None) -> AD:
         """Learn from the good images, prove and calibrate the model, and save it.
 
-        On a loaded model, a method that learns by gradient goes on from its weights.
+        On a loaded model, a method that learns by gradient goes on from its weights if the images
+        are those that it was trained on, and begins anew if they are others: the limit must come
+        from images that no fit has seen.
 
         Parameters
         ----------

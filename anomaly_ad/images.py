@@ -7,6 +7,7 @@ calibration and in prediction alike. Sizes are (height, width); boxes are xyxy i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import struct
@@ -568,6 +569,13 @@ class ImageSet:
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         for start in range(0, len(self), self.BATCH):
             yield self[start : start + self.BATCH]
+
+    def fingerprint(self) -> str:
+        """The sha256 of the prepared images in their order, as hexadecimal digits."""
+        digest = hashlib.sha256(repr((len(self), *self.shape)).encode())
+        for batch in self:
+            digest.update(batch.tobytes())
+        return digest.hexdigest()
 
     def subset(self, indices: NDArray[np.integer]) -> ImageSubset:
         """These images alone, without copying them."""

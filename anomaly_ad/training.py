@@ -58,7 +58,8 @@ def train(
     epochs : int
         Passes over the images.
     before : StoredModel, optional
-        A model of the same plan, from whose weights training goes on.
+        A model of the same plan. Training goes on from its weights if it was trained on the same
+        images, and begins anew if not.
 
     Raises
     ------
@@ -72,13 +73,19 @@ def train(
         The model cannot be saved.
     """
     detector = build(plan)
-    if before is not None:
-        detector.restore(before.state())
     sizes = part_sizes(len(good.paths), registry.preset(plan.method).min_images)
     start = time.perf_counter()
     with bar(len(good.paths), "Reading images") as step:
         images = ImageSet.decode(good.paths, plan.spec, lambda: step(""))
     with images:
+        fingerprint = images.fingerprint()
+        if before is not None and before.manifest.training.get("images") != fingerprint:
+            # Other images are divided otherwise: some that the old weights were fitted to would
+            # be calibrated with, and the stated false alarm rate would not hold.
+            print("These are not the images of the loaded model: training begins anew.")
+            before = None
+        if before is not None:
+            detector.restore(before.state())
         fit, validation, calibration = (
             images.subset(part) for part in split(len(images), sizes, plan.seed)
         )
@@ -86,6 +93,7 @@ def train(
             detector.fit(fit, validation=validation, epochs=epochs, progress=step)
         record = {
             "source": str(good),
+            "images": fingerprint,
             "n_fit": len(fit),
             "n_validation": len(validation),
             "n_calibration": len(calibration),

@@ -142,6 +142,14 @@ def test_training_goes_on_from_a_loaded_model(trained, dataset, tmp_path, capsys
     assert "at most 16.7% of good parts" in capsys.readouterr().out
 
 
+def test_with_other_images_training_begins_anew(trained, tmp_path, capsys):
+    """Else images that the old weights were fitted to could end up in the calibration part."""
+    model = shutil.copytree(trained, tmp_path / "model")
+    ad = AD(model, write_parts(tmp_path / "other", 12, first=500)).train(1)
+    assert ad.model.manifest.training["continued_from"] is None
+    assert "begins anew" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------- predict
 
 
