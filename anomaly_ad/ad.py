@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,20 @@ from .calibration import images_needed
 from .detectors import registry
 from .errors import ModelError, NotTrainedError, OptionError
 from .images import Image, PathLike, TrainingImages, find_training_images, read_image
-from .inspection import Inspector, Output, PredictInput, Result, find_sources, summary
+from .inspection import (
+    Inspector,
+    Output,
+    PredictInput,
+    Result,
+    Sources,
+    count_verdicts,
+    find_sources,
+    summary,
+)
 from .model_store import StoredModel, is_model, load
 from .plan import Plan
 from .prediction import Prediction
+from .progress import say
 from .training import train
 
 _SAVE_PATH = "Models/"
@@ -244,6 +254,7 @@ class AD:
         hardcore: bool = False,
         *,
         maps: bool = False,
+        resume: bool = False,
     ) -> Prediction | list[Prediction]:
         """Inspect an image or many.
 
@@ -271,6 +282,10 @@ class AD:
             deviate.
         maps : bool
             Whether the predictions of a list keep their anomaly maps. A single one always does.
+        resume : bool
+            Go on with the last run in `save_path` that was made with the same model, `thresh`,
+            `patch_size` and `hardcore`: images whose paths it has in its record are not inspected
+            again, their predictions come from there (without maps).
 
         Returns
         -------
@@ -278,37 +293,91 @@ class AD:
             One for one image; a list, in order, for a folder or a list. A file in a folder or a
             list that cannot be read has a prediction with an `error`, and the run goes on.
         """
-        model = self.model
         sources = find_sources(path)
-        inspector = Inspector(
-            model,
+        results = self._run(
+            sources,
+            save_path if save else None,
             threshold=thresh,
             patch_size=patch_size,
             hardcore=hardcore,
             draw=save or show,
             keep_maps=maps or sources.single,
+            resume=resume,
+            progress=True,
         )
-        with ExitStack() as stack:
-            output = None
-            if save:
-                output = stack.enter_context(Output(save_path, sources, model.digest))
-            # Closed before the output is, so that an interrupt leaves no thread that still writes.
-            results = stack.enter_context(closing(inspector.run(sources, output)))
-            predictions = [result.prediction for result in _shown(results, show)]
+        predictions = []
+        with closing(results):
+            for result in _shown(results, show):
+                if result.prediction.error is not None:
+                    say(result.prediction.error)
+                predictions.append(result.prediction)
         if sources.single:
             return predictions[0]
-        print(summary(predictions, output))
+        print(summary(count_verdicts(predictions), save_path if save else None))
         return predictions
 
     def stream(
-        self, paths: PredictInput, *, patch_size: int = 0, thresh: float = 0.8
-    ) -> Iterator[Prediction]:
+        self,
+        paths: PredictInput,
+        save_path: PathLike | None = None,
+        *,
+        patch_size: int = 0,
+        thresh: float = 0.8,
+        hardcore: bool = False,
+        resume: bool = False,
+        progress: bool = False,
+    ) -> Generator[Prediction, None, None]:
         """Inspect many images and yield each prediction, with its map, as soon as it is made.
 
-        Nothing is written. Parameters as in `predict`.
+        Nothing is printed, and nothing is kept: for more images than a list should hold, and for
+        code that acts on each part.
+
+        Parameters
+        ----------
+        paths : path, list or ndarray
+            As `path` of `predict`.
+        save_path : path, optional
+            Where pictures and records go; None writes nothing.
+        progress : bool
+            Show a progress bar on stderr, if that is a terminal.
+        patch_size, thresh, hardcore, resume
+            As in `predict`.
         """
-        inspector = Inspector(self.model, threshold=thresh, patch_size=patch_size)
-        for result in inspector.stream(find_sources(paths).items):
+        results = self._run(
+            find_sources(paths),
+            save_path,
+            threshold=thresh,
+            patch_size=patch_size,
+            hardcore=hardcore,
+            draw=save_path is not None,
+            keep_maps=True,
+            resume=resume,
+            progress=progress,
+        )
+        return _predictions(results)
+
+    def _run(
+        self,
+        sources: Sources,
+        save_path: PathLike | None,
+        *,
+        resume: bool,
+        progress: bool,
+        **options: Any,
+    ) -> Generator[Result, None, None]:
+        """Check all arguments now; inspect when the results are drawn."""
+        inspector = Inspector(self.model, **options)
+        output = None
+        if save_path is not None:
+            output = Output(save_path, sources, inspector.about, resume=resume)
+        elif resume:
+            raise OptionError("resume goes on with what was saved; it needs save=True.")
+        return inspector.run(sources, output, progress=progress)
+
+
+def _predictions(results: Generator[Result, None, None]) -> Generator[Prediction, None, None]:
+    with closing(results):
+        for result in results:
             yield result.prediction
 
 

@@ -5,13 +5,15 @@ Nothing here knows the method, and nothing here needs TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,6 +30,8 @@ from .records import RunRecord, cannot_write
 from .regions import check_patch_size, deviating_cells, peak_cell
 from .runtime.engine import Outputs
 from .threads import ordered_map
+
+_JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 PredictInput = PathLike | NDArray[np.uint8] | Iterable[PathLike | NDArray[np.uint8]]
 
@@ -148,7 +152,7 @@ class Result:
 
 
 class Output:
-    """Where results go: pictures and the record of a run, never into the input.
+    """The output folder of a run: pictures and records, and never a byte in the input.
 
     Use it as a context manager. A picture lies at `folder` plus its source's relative path.
 
@@ -158,34 +162,57 @@ class Output:
         The output folder; made if it is not there.
     sources : Sources
         What is inspected.
-    digest : str
-        Digest of the model, for the record.
+    about : dict
+        The model's digest and the options of the run, for the record.
+    resume : bool
+        Go on with the last such run.
 
     Raises
     ------
     OptionError
-        The output folder is the input folder or lies in it, or a picture would replace an input.
+        The output folder is the input folder or lies in it, or a picture would replace an input;
+        or arrays are to be resumed, which have no names to be known by.
     """
 
-    def __init__(self, folder: PathLike, sources: Sources, digest: str) -> None:
+    def __init__(
+        self, folder: PathLike, sources: Sources, about: dict[str, Any], *, resume: bool = False
+    ) -> None:
         self.folder = Path(folder)
-        self._record = RunRecord(self.folder, digest)
-        inside = Path(os.path.realpath(folder))
-        root = None if sources.root is None else Path(os.path.realpath(sources.root))
-        if root is not None and inside.is_relative_to(root):
+        self._record = RunRecord(self.folder, about, resume=resume)
+        self._keep_out_of_input(sources)
+        if resume and any(source.path is None for source in sources.items):
             raise OptionError(
-                f"The output folder {folder} is or lies in the input folder {sources.root}. "
+                "resume knows images by their paths; arrays have none. Leave resume out."
+            )
+
+    def _keep_out_of_input(self, sources: Sources) -> None:
+        # Links are resolved on both sides: the input may hold some, and so may the output folder.
+        home = Path(os.path.realpath(self.folder))
+        paths = [source.path for source in sources.items if source.path is not None]
+        input_folders: set[Path] = set()
+        input_files: set[Path] = set()
+        if sources.root is None:
+            input_files = {Path(os.path.realpath(path)) for path in paths}
+        else:
+            parents = {sources.root, *(path.parent for path in paths)}
+            input_folders = {Path(os.path.realpath(parent)) for parent in parents}
+        if not input_folders.isdisjoint((home, *home.parents)):
+            raise OptionError(
+                f"The output folder {self.folder} is or lies in the input folder {sources.root}. "
                 "Choose a save_path outside it; predict never writes into its input."
             )
-        inputs = set()
-        if root is None:
-            inputs = {os.path.realpath(s.path) for s in sources.items if s.path is not None}
+        real: dict[Path, Path] = {}  # of each folder that pictures go into
         for source in sources.items:
-            target = inside / source.relative
-            if str(target) in inputs or (root is not None and target.is_relative_to(root)):
+            parent = home / source.relative.parent
+            if parent not in real:
+                real[parent] = Path(os.path.realpath(parent))
+            place = real[parent]
+            if not input_folders.isdisjoint((place, *place.parents)) or (
+                input_files and place / source.relative.name in input_files
+            ):
                 raise OptionError(
                     f"The picture of {source.name} would be written into the input. Choose "
-                    f"another save_path than {folder}."
+                    f"another save_path than {self.folder}."
                 )
 
     def __enter__(self) -> Self:
@@ -195,29 +222,46 @@ class Output:
     def __exit__(self, *exception: object) -> None:
         self._record.__exit__(*exception)
 
+    @property
+    def done(self) -> dict[str, Prediction]:
+        """What the run that is resumed has said already, by the sources' names."""
+        return self._record.done
+
     def record(self, result: Result) -> None:
         """Append a result to the record."""
         self._record.append(result.source.name, result.prediction)
 
     def write_picture(self, result: Result) -> None:
-        """Write a result's picture, in the format of its source's name; whole or not at all."""
-        if result.picture is None:
-            return
-        target = self.folder / result.source.relative
-        suffix = target.suffix.lower() if target.suffix.lower() in SUFFIXES else ".png"
-        options = {
-            ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # 4 times as fast as the default
-            ".bmp": [],
-        }.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        _, data = cv2.imencode(suffix, cv2.cvtColor(result.picture, cv2.COLOR_RGB2BGR), options)
-        unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(data.tobytes())
-            os.replace(unfinished, target)
-        except OSError as error:
+        """Write a result's picture, in the format of its source's name."""
+        if result.picture is not None:
+            write_picture(result.picture, self.folder / result.source.relative)
+
+
+def write_picture(picture: Image, target: Path) -> None:
+    """Write a picture in the format of its name (PNG if that is none); whole or not at all.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W, 3)
+        RGB.
+    target : Path
+        Folders on the way are made; a file there is replaced.
+    """
+    suffix = target.suffix.lower() if target.suffix.lower() in SUFFIXES else ".png"
+    options = {
+        ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # 4 times as fast as the default
+        ".bmp": [],
+    }.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data.tobytes())
+        os.replace(unfinished, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-            raise cannot_write(target.parent, error) from error
+        raise cannot_write(target.parent, error) from error
 
 
 @dataclass(frozen=True)
@@ -262,6 +306,7 @@ class Inspector:
         if patch_size != 0 or isinstance(patch_size, bool):
             check_patch_size(patch_size, plan.spec.size)
         self.engine = stored.engine
+        self.digest = stored.digest
         self.spec = plan.spec
         self.calibration = stored.manifest.calibration
         self.threshold = float(threshold)
@@ -273,25 +318,58 @@ class Inspector:
         maxima = self.calibration.map
         self._raw_map_threshold = None if maxima is None else maxima.raw(threshold)
 
-    def run(self, sources: Sources, output: Output | None = None) -> Generator[Result, None, None]:
-        """Inspect what a call of predict is about, save as we go, and show progress."""
-        items = sources.items
-        with bar(len(items), "Inspecting") as step:
-            for result in (
-                self._single(items[0], output)
-                if sources.single
-                else self.stream(items, None if output is None else output.write_picture)
-            ):
-                if output is not None:
-                    output.record(result)
-                if result.prediction.error is not None:
-                    print(result.prediction.error, file=sys.stderr)
+    @property
+    def about(self) -> dict[str, Any]:
+        """What makes predictions comparable: the model and the options, for the record."""
+        return {
+            "model": self.digest,
+            "threshold": self.threshold,
+            "patch_size": self.patch_size,
+            "hardcore": self.hardcore,
+        }
+
+    def run(
+        self, sources: Sources, output: Output | None = None, *, progress: bool = False
+    ) -> Generator[Result, None, None]:
+        """Inspect what was named, and save as we go; results in order.
+
+        Parameters
+        ----------
+        sources : Sources
+            What to inspect. What is wrong with a single image is raised; among many it becomes a
+            prediction with an error.
+        output : Output, optional
+            Where to save. What a resumed run has said already is passed on as it was.
+        progress : bool
+            Whether to show a bar.
+        """
+        with ExitStack() as stack:
+            done: dict[str, Prediction] = {}
+            if output is not None:
+                done = stack.enter_context(output).done
+            items = [source for source in sources.items if source.name not in done]
+            # Closed before the output is, so that an interrupt leaves no thread that still writes.
+            fresh = stack.enter_context(
+                closing(
+                    self._single(items[0], output)
+                    if sources.single and items
+                    else self.stream(items, None if output is None else output.write_picture)
+                )
+            )
+            step = stack.enter_context(bar(len(sources.items), "Inspecting", shown=progress))
+            for source in sources.items:
+                if source.name in done:
+                    result = Result(source, done[source.name], None)
+                else:
+                    result = next(fresh)
+                    if output is not None:
+                        output.record(result)
                 step("")
                 yield result
 
-    def _single(self, source: Source, output: Output | None) -> Iterator[Result]:
+    def _single(self, source: Source, output: Output | None) -> Generator[Result, None, None]:
         image = source.read()  # what is wrong with the only image is raised
-        outputs = self.engine.run(self.spec.prepare(image)[None])
+        outputs = self.engine.run(self.spec.prepare(image)[None], _JUDGED)
         result = self._finish(_Loaded(source, image, None, None), outputs)
         if output is not None:
             output.write_picture(result)
@@ -299,7 +377,7 @@ class Inspector:
 
     def stream(
         self, sources: Iterable[Source], then: Callable[[Result], None] | None = None
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Inspect many, decoding and finishing in threads around the model; results in order.
 
         An image that cannot be read gives a prediction with an error. At most a few images are
@@ -320,7 +398,8 @@ class Inspector:
             return result
 
         loaded = ordered_map(self._load, sources)
-        return ordered_map(finish, self.engine.stream((one, one.prepared) for one in loaded))
+        prepared = ((one, one.prepared) for one in loaded)
+        return ordered_map(finish, self.engine.stream(prepared, _JUDGED))
 
     def _load(self, source: Source) -> _Loaded:
         try:
@@ -400,12 +479,19 @@ class Inspector:
         return drawing.side_by_side(image, right)
 
 
-def summary(predictions: list[Prediction], output: Output | None) -> str:
+def count_verdicts(predictions: Iterable[Prediction]) -> Counter[str]:
+    """How many predictions are "good", "anomalous" and "errors"."""
+    return Counter(
+        "errors" if p.error is not None else "anomalous" if p.is_anomalous else "good"
+        for p in predictions
+    )
+
+
+def summary(counts: Counter[str], output: PathLike | None) -> str:
     """A run in one line: how many images, verdicts and errors, and where the results are."""
-    errors = sum(prediction.error is not None for prediction in predictions)
-    anomalous = sum(prediction.is_anomalous is True for prediction in predictions)
-    good = len(predictions) - anomalous - errors
-    line = f"Inspected {len(predictions)} images: {anomalous} anomalous, {good} good"
-    if errors:
-        line += f", {errors} could not be inspected"
-    return line if output is None else f"{line}. Results: {output.folder}"
+    line = (
+        f"Inspected {counts.total()} images: {counts['anomalous']} anomalous, {counts['good']} good"
+    )
+    if counts["errors"]:
+        line += f", {counts['errors']} could not be inspected"
+    return line if output is None else f"{line}. Results: {output}"

@@ -180,6 +180,8 @@ def _open(directory: Path, data: dict[str, Any]) -> StoredModel:
     engine = Engine(directory / xml, manifest.plan.precision)
     if sorted(engine.output_names) != sorted(manifest.outputs):
         raise _damaged(directory, f"its outputs are not {manifest.outputs}")
+    if engine.input_shape != manifest.plan.spec.shape:
+        raise _damaged(directory, f"its input is not {manifest.plan.spec.shape}")
     return StoredModel(directory, manifest, files, data["digest"], engine)
 
 

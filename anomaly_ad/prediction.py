@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,28 @@ class Prediction:
     def failed(cls, path: str | None, threshold: float, error: str) -> Prediction:
         """The record of an image that could not be inspected."""
         return cls(path, None, None, None, threshold, None, None, np.empty((0, 4), np.int32), error)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
+        """The inverse of `to_dict`, without a map; keys that it does not know are passed over.
+
+        Raises
+        ------
+        AnomalyADError, KeyError, TypeError, ValueError
+            These are not the values of a prediction.
+        """
+        size = values["image_size"]
+        return cls(
+            path=values["path"],
+            image_size=None if size is None else (int(size[0]), int(size[1])),
+            score=values["score"],
+            raw_score=values["raw_score"],
+            threshold=values["threshold"],
+            is_anomalous=values["is_anomalous"],
+            anomaly_map=None,
+            boxes=np.array(values["boxes"], np.int32).reshape(-1, 4),
+            error=values["error"],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for a record, boxes as lists, without the map."""

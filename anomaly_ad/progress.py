@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,12 +10,19 @@ from tqdm import tqdm
 
 
 @contextmanager
-def bar(total: int, what: str) -> Iterator[Callable[[str], None]]:
+def bar(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar of `total` steps; call what it gives after each step, with a short note or ''."""
-    with tqdm(total=total, desc=what, disable=None, dynamic_ncols=True) as shown:
+    # None: disabled where stderr is no terminal.
+    disable = None if shown else True
+    with tqdm(total=total, desc=what, disable=disable, dynamic_ncols=True) as line:
 
         def step(note: str = "") -> None:
-            shown.set_postfix_str(note, refresh=False)
-            shown.update()
+            line.set_postfix_str(note, refresh=False)
+            line.update()
 
         yield step
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, above a bar that may be shown there."""
+    tqdm.write(text, file=sys.stderr)

@@ -11,12 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from .errors import OutputError
+from .errors import AnomalyADError, OutputError
 from .prediction import Prediction
 
 JSONL = "predictions.jsonl"
 CSV = "predictions.csv"
 COLUMNS = ("path", "score", "raw_score", "threshold", "is_anomalous", "n_boxes", "error")
+
+
+# A link in the place of the record could lead into the input: it is not followed. (Windows has no
+# such flag, and needs the other one so that it leaves line ends alone.)
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT
+_FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class RunRecord:
@@ -29,21 +35,27 @@ class RunRecord:
     ----------
     folder : Path
         Made if it is not there.
-    digest : str
-        Digest of the model.
+    about : dict
+        What makes a run comparable: the model's digest and the options; part of every line.
+    resume : bool
+        Go on with the last run whose lines say the same `about`, if there is one; what it has said
+        is in `done` then.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any], *, resume: bool = False) -> None:
         self.folder = folder
-        self.digest = digest
+        self.about = about
         self.run_id = secrets.token_hex(8)
+        self.done: dict[str, Prediction] = {}
+        self._resume = resume
 
     def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            self._file = os.open(self.folder / JSONL, flags, 0o666)
+            self._file = os.open(self.folder / JSONL, _FLAGS, 0o666)
             self._end_cut_line()
+            if self._resume:
+                self._take_up()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         return self
@@ -51,6 +63,20 @@ class RunRecord:
     def __exit__(self, *exception: object) -> None:
         os.close(self._file)
         self._write_csv()
+
+    def _take_up(self) -> None:
+        """Find the last run of the same kind, become it, and remember what it has said."""
+        same = self.about.items()
+        for line in read_records(self.folder / JSONL):
+            if same <= line.items() and isinstance(line.get("run"), str):
+                self.run_id = line["run"]
+        for line in read_records(self.folder / JSONL):
+            if line.get("run") == self.run_id and same <= line.items():
+                try:
+                    prediction = Prediction.from_dict(line)
+                except (AnomalyADError, KeyError, TypeError, ValueError):
+                    continue  # someone edited it; the image is inspected again
+                self.done[line["path"]] = prediction
 
     def append(self, name: str, prediction: Prediction) -> None:
         """Add one line.
@@ -65,7 +91,7 @@ class RunRecord:
         line = {
             "run": self.run_id,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "model": self.digest,
+            **self.about,
             **prediction.to_dict(),
             "path": name,
         }

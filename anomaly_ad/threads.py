@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ def cpu_count() -> int:
 
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], *, workers: int | None = None
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Apply `function` to each item in threads; yield the results in the order of the items.
 
     At most ``2 * workers`` items are under way or waiting to be taken, so memory stays bounded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,16 +74,27 @@ class Engine:
         return self._compile("THROUGHPUT")
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images it takes."""
+        try:
+            _, height, width, channels = self._model.input(0).partial_shape
+            return height.get_length(), width.get_length(), channels.get_length()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"The model's input is no batch of images: {error}") from error
+
+    @property
     def output_names(self) -> list[str]:
         """Names of the outputs."""
         return [output.get_any_name() for output in self._model.outputs]
 
-    def run(self, images: NDArray[np.uint8]) -> Outputs:
+    def run(self, images: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
         """Run one batch.
 
         Parameters
         ----------
         images : ndarray of uint8, shape (B, height, width, channels)
+        names : collection of str, optional
+            The outputs that are wanted, where the model has them; None for all.
 
         Returns
         -------
@@ -91,10 +102,12 @@ class Engine:
             The outputs by name, as arrays of their own.
         """
         self._single.infer([images], share_inputs=True)
-        return _copy_outputs(self._single)
+        return _copy_outputs(self._single, names)
 
     def stream(
-        self, items: Iterable[tuple[T, NDArray[np.uint8] | None]]
+        self,
+        items: Iterable[tuple[T, NDArray[np.uint8] | None]],
+        names: Collection[str] | None = None,
     ) -> Iterator[tuple[T, Outputs | None]]:
         """Run single images through an asynchronous queue; results come in the order of the items.
 
@@ -103,6 +116,8 @@ class Engine:
         items : iterable of (anything, ndarray of uint8 or None)
             What comes back beside the result, and an image of shape (height, width, channels).
             Where the image is None so is its result; it keeps its place in the order.
+        names : collection of str, optional
+            As in `run`.
 
         Yields
         ------
@@ -120,7 +135,7 @@ class Engine:
         def fetch(slot: _Slot) -> None:
             if unread.get(slot.handle) is slot:
                 requests[slot.handle].wait()
-                slot.outputs = _copy_outputs(requests[slot.handle])
+                slot.outputs = _copy_outputs(requests[slot.handle], names)
                 del unread[slot.handle]
 
         try:
@@ -154,9 +169,10 @@ class _Slot:
     outputs: Outputs | None = None
 
 
-def _copy_outputs(request: ov.InferRequest) -> Outputs:
+def _copy_outputs(request: ov.InferRequest, names: Collection[str] | None) -> Outputs:
     # The request writes its next results into the same memory, so they are copied out.
     return {
-        output.get_any_name(): np.array(request.get_tensor(output).data)
+        name: np.array(request.get_tensor(output).data)
         for output in request.model_outputs
+        if (name := output.get_any_name()) and (names is None or name in names)
     }

@@ -1,0 +1,359 @@
+"""The command line: results on stdout, everything else on stderr.
+
+Exit status: 0, 1 for an error (also when an image could not be inspected), 2 for wrong usage, 3 for
+an anomaly where --fail-on-anomaly asks for it, 130 after Ctrl-C.
+
+Nothing but typer is imported before a command runs, so --help answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, ParamSpec
+
+import typer
+
+from ._version import __version__
+from .errors import AnomalyADError, OptionError
+
+if TYPE_CHECKING:
+    from .prediction import Prediction
+
+P = ParamSpec("P")
+
+EXIT_ERROR, EXIT_USAGE, EXIT_ANOMALY, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="anomaly-ad",
+    help="Visual inspection that learns from images of good parts only.",
+    epilog="Results go to stdout, all else to stderr. Exit status: 0; 1 for an error, or when an "
+    "image could not be inspected; 2 for wrong usage; 3 for an anomaly with --fail-on-anomaly.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point of `anomaly-ad` and of ``python -m anomaly_ad``."""
+    app(prog_name="anomaly-ad")
+
+
+def _command(function: Callable[P, None]) -> Callable[P, None]:
+    """Register a command whose errors become a message and an exit status."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except AnomalyADError as error:
+            _fail(str(error), EXIT_USAGE if isinstance(error, OptionError) else EXIT_ERROR)
+        except KeyboardInterrupt:
+            _fail("Interrupted.", EXIT_INTERRUPTED)
+
+    app.command(name=function.__name__.replace("_", "-").rstrip("-"))(guarded)
+    return guarded
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"anomaly-ad: {message}", file=sys.stderr)
+    raise typer.Exit(status)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"anomaly-ad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Model directory, such as Models/model.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@_command
+def train(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images of good parts.")],
+    detector: Annotated[str, typer.Option(help="Method; see `anomaly-ad detectors`.")] = "AD1",
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045 - typer reads it
+        typer.Option(help="Passes over the images. [default: the method's own]"),
+    ] = None,
+    save_path: Annotated[
+        Path, typer.Option("--save-path", "--output", help="The model goes into `model` in here.")
+    ] = Path("Models"),
+    gray_scale: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--gray-scale/--colour",
+            help="Take images as gray or in colour. [default: the method's own]",
+        ),
+    ] = None,
+    img_size: Annotated[
+        Optional[tuple[int, int]],  # noqa: UP045
+        typer.Option(
+            metavar="HEIGHT WIDTH", help="Size of the model's input. [default: the method's own]"
+        ),
+    ] = None,
+    patch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Side of a patch in pixels of the model's input. [default: the method's own]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same images, seed and machine: same model.")] = 0,
+    fit: Annotated[
+        str, typer.Option(help="stretch, or pad: keep the aspect ratio of photographs.")
+    ] = "stretch",
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected at thresh 0.8.")
+    ] = 0.01,
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic of the model: f32, bf16 or f16.")
+    ] = "f32",
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME=VALUE", help="An option of the method's own; repeatable."),
+    ] = None,
+) -> None:
+    """Learn from images of good parts. Prints the directory of the model that is saved."""
+    from .ad import AD
+
+    ad = AD(
+        _method(detector),
+        path,
+        gray_scale,
+        save_path,
+        img_size,
+        patch_size,
+        seed=seed,
+        fit=fit,  # type: ignore[arg-type]  # AD checks it
+        false_alarm_rate=false_alarm_rate,
+        precision=precision,
+        **_parse_options(option or []),
+    )
+    with redirect_stdout(sys.stderr):
+        ad.train(epochs)
+    print(ad.model.directory)
+
+
+@_command
+def predict(
+    model: Model,
+    path: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Image, folder with the folders in it, or several images."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Where pictures and records go.")] = Path("Output"),
+    thresh: Annotated[
+        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+    ] = 0.8,
+    hardcore: Annotated[
+        bool, typer.Option("--hardcore", help="Draw boxes instead of a heatmap.")
+    ] = False,
+    patch_size: Annotated[
+        int, typer.Option(help="Side of the boxes in pixels of the model's input; 0: the model's.")
+    ] = 0,
+    save: Annotated[bool, typer.Option(help="Write pictures and records.")] = True,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the last such run: skip what it has recorded."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object per image, one a line.")
+    ] = False,
+    fail_on_anomaly: Annotated[
+        bool,
+        typer.Option("--fail-on-anomaly", help="Exit with status 3 if an image is anomalous."),
+    ] = False,
+) -> None:
+    """Inspect images. Prints verdict, score and path of each."""
+    from .ad import AD
+    from .inspection import count_verdicts, summary
+    from .progress import say
+
+    predictions = AD(_directory(model)).stream(
+        path[0] if len(path) == 1 else path,
+        output if save else None,
+        patch_size=patch_size,
+        thresh=thresh,
+        hardcore=hardcore,
+        resume=resume,
+        progress=not sys.stdout.isatty(),  # else the lines themselves show how far it is
+    )
+
+    def shown() -> Iterable[Prediction]:
+        for prediction in predictions:
+            if prediction.error is not None:
+                say(prediction.error)
+            line = json.dumps(prediction.to_dict()) if as_json else _line(prediction)
+            print(line, flush=sys.stdout.isatty())
+            yield prediction
+
+    with closing(predictions):
+        counts = count_verdicts(shown())
+    sys.stdout.flush()
+    say(summary(counts, output if save else None))
+    if counts["anomalous"] and fail_on_anomaly:
+        raise typer.Exit(EXIT_ANOMALY)
+    if counts["errors"]:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@_command
+def test_img(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
+    output: Annotated[
+        Path, typer.Option(help="Picture file (.jpg .png .bmp), or folder for it.")
+    ] = Path("Output"),
+) -> None:
+    """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
+    from .ad import AD
+    from .images import SUFFIXES, read_image
+    from .inspection import Inspector, write_picture
+
+    target = output if output.suffix.lower() in SUFFIXES else output / image.name
+    if target.exists() and image.exists() and target.samefile(image):
+        raise OptionError(f"{target} is the image itself. Choose another --output.")
+    picture = Inspector(AD(_directory(model)).model).compare(read_image(image))
+    write_picture(picture, target)
+    print(target)
+
+
+@_command
+def info(
+    model: Model,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every file against its hash.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print what a model is. Its method, limit, training, parity and versions."""
+    from .ad import AD
+
+    stored = AD(_directory(model)).model
+    if verify:
+        stored.verify()
+    if as_json:
+        facts = {
+            **stored.manifest.to_dict(),
+            "files": stored.files,
+            "digest": stored.digest,
+            "verified": verify,
+        }
+        print(json.dumps(facts, indent=2))
+        return
+    manifest = stored.manifest
+    plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
+    deviation = max(manifest.parity["deviation"].values(), default=0.0)
+    size = sum(entry["size"] for entry in stored.files.values())
+    lines = {
+        "model": stored.directory,
+        "digest": stored.digest,
+        "method": " ".join([plan.method, *(f"{k}={v}" for k, v in plan.parameters.items())]),
+        "input": f"{plan.spec.height}x{plan.spec.width} "
+        f"{'gray' if plan.spec.channels == 1 else 'colour'}, {plan.spec.fit}, "
+        f"patch {plan.patch_size}, {plan.precision}",
+        "outputs": ", ".join(manifest.outputs),
+        "trained": f"{manifest.created} on {training['source']}",
+        "images": f"{training['n_fit']} fitted, {training['n_validation']} for validation, "
+        f"{limit.n_images} for the limit",
+        "limit": f"raw score {limit.limit:.6g}; at most {limit.stated_rate:.1%} of good parts "
+        f"exceed it ({limit.asked_rate:.1%} asked)",
+        "parity": f"at most {deviation:.1e} of the outputs' range from the trained graph",
+        "size": f"{size / 1e6:.1f} MB in {len(stored.files)} files",
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+    }
+    if verify:
+        lines["verified"] = "every file is as it was saved"
+    _print_table(lines)
+
+
+@_command
+def sample(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+) -> None:
+    """Render the sample data set. For a machine without data; prints its folder."""
+    from .sample import render_sample
+
+    print(render_sample(path, seed=seed, progress=True))
+
+
+@_command
+def detectors(as_json: Json = False) -> None:
+    """List the methods and their options."""
+    from dataclasses import asdict
+
+    from .detectors.registry import PRESETS
+
+    if as_json:
+        facts = {name: asdict(preset) for name, preset in PRESETS.items()}
+        print(json.dumps(facts, indent=2))
+        return
+    options = {
+        name: ", ".join(f"{option}={value}" for option, value in preset.parameters.items())
+        for name, preset in PRESETS.items()
+    }
+    _print_table({name: f"{PRESETS[name].summary}. {options[name]}" for name in PRESETS})
+
+
+def _directory(model: Path) -> str:
+    """A path that cannot be taken for the name of a method."""
+    return str(model.absolute())
+
+
+def _method(name: str) -> str:
+    from .detectors import registry
+
+    registry.preset(name)  # here a path is no model to go on with
+    return name
+
+
+def _parse_options(given: Iterable[str]) -> dict[str, Any]:
+    options = {}
+    for entry in given:
+        name, equals, value = entry.partition("=")
+        if not (name.isidentifier() and equals):
+            raise OptionError(f"--option takes NAME=VALUE. Received: {entry!r}.")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value  # a word
+    return options
+
+
+def _line(prediction: Prediction) -> str:
+    if prediction.error is not None:
+        return f"ERROR             {prediction.path}"
+    verdict = "ANOMALOUS" if prediction.is_anomalous else "good"
+    return f"{verdict:9}  {prediction.score:.3f}  {prediction.path}"
+
+
+def _print_table(lines: Mapping[str, object]) -> None:
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        print(f"{name:{width}}  {text}")
