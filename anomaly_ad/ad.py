@@ -293,8 +293,9 @@ class AD:
             One for one image; a list, in order, for a folder or a list. A file in a folder or a
             list that cannot be read has a prediction with an `error`, and the run goes on.
         """
-        sources = find_sources(path)
-        results = self._run(
+        model, sources = self.model, find_sources(path)
+        results = _run(
+            model,
             sources,
             save_path if save else None,
             threshold=thresh,
@@ -343,7 +344,8 @@ class AD:
         patch_size, thresh, hardcore, resume
             As in `predict`.
         """
-        results = self._run(
+        results = _run(
+            self.model,
             find_sources(paths),
             save_path,
             threshold=thresh,
@@ -356,23 +358,24 @@ class AD:
         )
         return _predictions(results)
 
-    def _run(
-        self,
-        sources: Sources,
-        save_path: PathLike | None,
-        *,
-        resume: bool,
-        progress: bool,
-        **options: Any,
-    ) -> Generator[Result, None, None]:
-        """Check all arguments now; inspect when the results are drawn."""
-        inspector = Inspector(self.model, **options)
-        output = None
-        if save_path is not None:
-            output = Output(save_path, sources, inspector.about, resume=resume)
-        elif resume:
-            raise OptionError("resume goes on with what was saved; it needs save=True.")
-        return inspector.run(sources, output, progress=progress)
+
+def _run(
+    model: StoredModel,
+    sources: Sources,
+    save_path: PathLike | None,
+    *,
+    resume: bool,
+    progress: bool,
+    **options: Any,
+) -> Generator[Result, None, None]:
+    """Check all arguments now; inspect when the results are drawn."""
+    inspector = Inspector(model, **options)
+    output = None
+    if save_path is not None:
+        output = Output(save_path, sources, inspector.about, resume=resume)
+    elif resume:
+        raise OptionError("resume goes on with what was saved; it needs save=True.")
+    return inspector.run(sources, output, progress=progress)
 
 
 def _predictions(results: Generator[Result, None, None]) -> Generator[Prediction, None, None]:

@@ -137,10 +137,11 @@ def train(
     ] = None,
 ) -> None:
     """Learn from images of good parts. Prints the directory of the model that is saved."""
+    own = _own_options(detector, option or [])
     from .ad import AD
 
     ad = AD(
-        _method(detector),
+        detector,
         path,
         gray_scale,
         save_path,
@@ -150,7 +151,7 @@ def train(
         fit=fit,  # type: ignore[arg-type]  # AD checks it
         false_alarm_rate=false_alarm_rate,
         precision=precision,
-        **_parse_options(option or []),
+        **own,
     )
     with redirect_stdout(sys.stderr):
         ad.train(epochs)
@@ -268,7 +269,7 @@ def info(
         return
     manifest = stored.manifest
     plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
-    deviation = max(manifest.parity["deviation"].values(), default=0.0)
+    deviations = manifest.parity.get("deviation", {})
     size = sum(entry["size"] for entry in stored.files.values())
     lines = {
         "model": stored.directory,
@@ -278,12 +279,13 @@ def info(
         f"{'gray' if plan.spec.channels == 1 else 'colour'}, {plan.spec.fit}, "
         f"patch {plan.patch_size}, {plan.precision}",
         "outputs": ", ".join(manifest.outputs),
-        "trained": f"{manifest.created} on {training['source']}",
-        "images": f"{training['n_fit']} fitted, {training['n_validation']} for validation, "
-        f"{limit.n_images} for the limit",
+        "trained": f"{manifest.created} on {training.get('source')}",
+        "images": f"{training.get('n_fit')} fitted, {training.get('n_validation')} for "
+        f"validation, {limit.n_images} for the limit",
         "limit": f"raw score {limit.limit:.6g}; at most {limit.stated_rate:.1%} of good parts "
         f"exceed it ({limit.asked_rate:.1%} asked)",
-        "parity": f"at most {deviation:.1e} of the outputs' range from the trained graph",
+        "parity": "deviation from the trained graph, as part of its range: "
+        + ", ".join(f"{name} {value:.1e}" for name, value in deviations.items()),
         "size": f"{size / 1e6:.1f} MB in {len(stored.files)} files",
         "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
     }
@@ -326,19 +328,18 @@ def _directory(model: Path) -> str:
     return str(model.absolute())
 
 
-def _method(name: str) -> str:
+def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:
     from .detectors import registry
 
-    registry.preset(name)  # here a path is no model to go on with
-    return name
-
-
-def _parse_options(given: Iterable[str]) -> dict[str, Any]:
+    known = registry.preset(detector).parameters  # here a path is no model to go on with
     options = {}
     for entry in given:
         name, equals, value = entry.partition("=")
-        if not (name.isidentifier() and equals):
-            raise OptionError(f"--option takes NAME=VALUE. Received: {entry!r}.")
+        if not equals or name not in known:
+            raise OptionError(
+                f"--option takes NAME=VALUE with an option of {detector}'s own: "
+                f"{', '.join(known) or 'it has none'}. Received: {entry!r}."
+            )
         try:
             options[name] = json.loads(value)
         except ValueError:

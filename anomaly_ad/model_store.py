@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
 from .calibration import Calibration
@@ -80,6 +81,8 @@ class Manifest:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ModelError(f"{name} is no {kind.__name__}: {getattr(self, name)!r}.")
+        if not all(isinstance(name, str) for name in self.outputs):
+            raise ModelError(f"outputs are names. Received: {self.outputs!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -269,6 +272,16 @@ class ModelWriter:
     def xml(self) -> Path:
         """Where the OpenVINO model goes; its weights lie beside it."""
         return self.folder / "detector.xml"
+
+    def write_graph(self, model: ov.Model) -> None:
+        """Write the OpenVINO model, its weights uncompressed."""
+        try:
+            ov.save_model(model, self.xml, compress_to_fp16=False)
+        except RuntimeError as error:  # its word for a full disk
+            raise OutputError(
+                f"The model cannot be written to {self.folder} ({error}). Make room or choose "
+                "another save_path; a model that was there before is unchanged."
+            ) from error
 
     def write_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Write what training needs to go on."""

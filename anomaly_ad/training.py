@@ -129,7 +129,7 @@ def _finish(
 
     graph = detector.graph()
     with ModelWriter(directory) as writer:
-        ov.save_model(to_openvino(graph), writer.xml, compress_to_fp16=False)
+        writer.write_graph(to_openvino(graph))
         parity = prove_parity(graph, Engine(writer.xml, "f32"), calibration[:_PARITY_IMAGES])
         engine = Engine(writer.xml, plan.precision)
         limits = _calibrate(engine, calibration, plan.false_alarm_rate)

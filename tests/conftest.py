@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from anomaly_ad import AD
 
@@ -40,6 +41,26 @@ def write_parts(folder: Path, count: int, *, defect: bool = False, first: int = 
     for seed in range(first, first + count):
         write_image(folder / f"{seed:03d}.png", draw_part(seed, defect=defect))
     return folder
+
+
+def mutate(content: bytes, data: st.DataObject) -> bytes:
+    """Change, cut out, repeat or append a few bytes, as hypothesis draws them."""
+    out = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(out)))
+        end = min(len(out), at + data.draw(st.integers(0, 40)))
+        match data.draw(st.sampled_from(["set", "cut", "repeat", "insert", "truncate"])):
+            case "set":
+                out[at:end] = data.draw(st.binary(min_size=end - at, max_size=end - at))
+            case "cut":
+                del out[at:end]
+            case "repeat":
+                out[at:at] = out[at:end]
+            case "insert":
+                out[at:at] = data.draw(st.binary(max_size=20))
+            case "truncate":
+                del out[at:]
+    return bytes(out)
 
 
 @pytest.fixture(scope="session")

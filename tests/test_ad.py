@@ -1,8 +1,10 @@
 import csv
+import os
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -161,9 +163,10 @@ def test_one_image_from_a_file(ad, dataset, tmp_path):
     assert prediction.image_size == (SIDE, SIDE)
     assert prediction.anomaly_map.shape == (SIDE, SIDE)
     assert prediction.anomaly_map.dtype == np.float32
-    # the boxes lie on the bar, which is right of and below the middle
-    assert len(prediction.boxes)
-    assert (prediction.boxes[:, 2:] > 32).all() and prediction.boxes.dtype == np.int32
+    # the map's peak lies on the bar, which is right of and below the middle, and in a box
+    y, x = np.unravel_index(np.argmax(prediction.anomaly_map), (SIDE, SIDE))
+    assert y > 32 and x > 32 and prediction.boxes.dtype == np.int32
+    assert any(x1 <= x < x2 and y1 <= y < y2 for x1, y1, x2, y2 in prediction.boxes)
     assert (read(tmp_path / "200.png") != read(file)).any()
 
 
@@ -320,10 +323,149 @@ def test_predict_never_writes_into_its_input(ad, tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("option", [{"thresh": 1.5}, {"thresh": "x"}, {"patch_size": 3.5}])
-def test_predict_options_that_cannot_be_used(ad, option):
-    with pytest.raises(OptionError):
-        ad.predict(draw_part(0), save=False, **option)
+def test_links_do_not_lead_into_the_input(ad, tmp_path):
+    """Neither links in the output folder nor links in the input make predict write there."""
+    folder = write_parts(tmp_path / "in", 1)
+    write_parts(folder / "deep", 1)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "deep").symlink_to(folder / "deep")
+    with pytest.raises(OptionError, match="into the input"):
+        ad.predict(folder, out)
+    with pytest.raises(OptionError, match="into the input"):
+        ad.predict([folder / "000.png", folder / "deep" / "000.png"], out)
+    (out / "deep").unlink()
+    (out / "000.png").symlink_to(folder / "000.png")  # the link is replaced, not what it leads to
+    ad.predict(folder, out)
+    assert not (out / "000.png").is_symlink()
+    (out / JSONL).unlink()
+    (out / JSONL).symlink_to(folder / "000.png")
+    with pytest.raises(OutputError, match="cannot be written"):
+        ad.predict(folder, out)
+    elsewhere = write_parts(tmp_path / "elsewhere", 1)
+    (folder / "linked").symlink_to(elsewhere)
+    with pytest.raises(OptionError, match="lies in the input"):
+        ad.predict(folder, elsewhere / "out")
+    assert {path: path.read_bytes() for path in before} == before
+    assert os.listdir(elsewhere) == ["000.png"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"thresh": 1.5}, "thresh is a score from 0 to 1"),
+        ({"thresh": float("nan")}, "Received: nan"),
+        ({"thresh": "x"}, "Received: 'x'"),
+        ({"thresh": None}, "Received: None"),
+        ({"patch_size": 3.5}, "patch_size is the side"),
+        ({"patch_size": float("nan")}, "Received: nan"),
+        ({"patch_size": 65}, "from 4 to 64"),
+        ({"resume": True}, "needs save=True"),
+    ],
+)
+def test_predict_options_that_cannot_be_used(ad, option, message):
+    for call in (
+        lambda: ad.predict(draw_part(0), save=False, **option),
+        lambda: ad.stream(draw_part(0), **option),  # refused now, not when the first is drawn
+    ):
+        with pytest.raises(OptionError, match=message):
+            call()
+
+
+def test_a_folder_with_a_file_that_may_not_be_read(ad, tmp_path, monkeypatch):
+    write_parts(tmp_path / "in", 3)
+    real = Path.read_bytes
+
+    def refuse(path):  # root may read all, so it is made up
+        if path.name == "001.png":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    predictions = ad.predict(tmp_path / "in", tmp_path / "out")
+    assert [p.error is None for p in predictions] == [True, False, True]
+    assert "may read it" in predictions[1].error
+    assert len(list(read_records(tmp_path / "out" / JSONL))) == 3
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_run(ad, dataset, tmp_path, monkeypatch):
+    """The lines so far stay whole, no half picture is left, and a resumed run goes on."""
+    real, count = os.write, 0
+
+    def fail(file, data):
+        nonlocal count
+        count += 1
+        if count == 4:
+            return real(file, data[:10])
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(OutputError, match="Make room"):
+        ad.predict(dataset / "test", tmp_path)
+    monkeypatch.undo()
+    text = (tmp_path / JSONL).read_text()
+    assert text.count("\n") == 3 and text.endswith("\n")
+    assert len(ad.predict(dataset / "test", tmp_path, resume=True)) == 8
+    assert len(list(read_records(tmp_path / JSONL))) == 8
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_resume_takes_from_the_record_what_it_has(ad, dataset, tmp_path, monkeypatch):
+    folder = dataset / "test"
+    first = ad.predict(folder / "bar", tmp_path)  # not the same folder, but the same paths
+    inspected = []
+    real = type(ad.model.engine).stream
+
+    def spy(engine, items, names):
+        for item, image in items:
+            inspected.append(item.source.name)
+            yield from real(engine, [(item, image)], names)
+
+    monkeypatch.setattr(type(ad.model.engine), "stream", spy)
+    again = ad.predict(folder, tmp_path, resume=True)
+    assert len(inspected) == 4 and all("good" in name for name in inspected)
+    assert [p.path for p in again] == [str(path) for path in sorted(folder.rglob("*.png"))]
+    for before, after in zip(first, again[:4], strict=True):
+        assert before.to_dict() == after.to_dict()
+        assert after.boxes.dtype == np.int32 and after.anomaly_map is None
+    assert ad.predict(first[0].path, tmp_path, resume=True).raw_score == first[0].raw_score
+    assert len(inspected) == 4
+    with (tmp_path / CSV).open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 8
+    # other options are another run
+    ad.predict(folder, tmp_path, resume=True, thresh=0.7)
+    ad.predict(folder, tmp_path, resume=True, hardcore=True)
+    ad.predict(folder, tmp_path)
+    assert len(inspected) == 4 + 3 * 8
+    assert len({line["run"] for line in read_records(tmp_path / JSONL)}) == 4
+    with pytest.raises(OptionError, match="arrays have none"):
+        ad.predict([draw_part(0)], tmp_path, resume=True)
+
+
+def test_resume_in_a_record_that_someone_edited(ad, dataset, tmp_path):
+    ad.predict(dataset / "test", tmp_path)
+    lines = (tmp_path / JSONL).read_text().splitlines()
+    lines[2] = lines[2].replace('"score": ', '"score": "high", "x": ')
+    lines[3] = lines[3].replace('"boxes": ', '"boxes": 7, "x": ')
+    lines[4] = lines[4].replace('"path"', '"file"')
+    (tmp_path / JSONL).write_text("\n".join([*lines, "[]", '"text"', "7"]) + "\n")
+    predictions = ad.predict(dataset / "test", tmp_path, resume=True)
+    assert len(predictions) == 8 and all(p.error is None for p in predictions)
+    assert len(list(read_records(tmp_path / JSONL))) == 8 + 3
+
+
+def test_a_stream_writes_as_predict_does(ad, dataset, tmp_path):
+    stream = ad.stream(dataset / "test", tmp_path / "stream", hardcore=True)
+    assert not (tmp_path / "stream").exists()
+    streamed = list(stream)
+    predicted = ad.predict(dataset / "test", tmp_path / "predict", hardcore=True, maps=True)
+    for one, other in zip(streamed, predicted, strict=True):
+        assert one.to_dict() == other.to_dict()
+        np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
+    for made in ("bar/200.png", CSV):
+        first, second = ((tmp_path / way / made).read_bytes() for way in ("stream", "predict"))
+        assert first == second
 
 
 def test_output_that_cannot_be_written(ad, tmp_path):

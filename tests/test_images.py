@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_part, write_image, write_parts
+from conftest import draw_part, mutate, write_image, write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -203,6 +203,23 @@ def test_bytes_of_any_kind_raise_nothing_else(tmp_path_factory, data, beginning)
     path.write_bytes(beginning + data)
     with pytest.raises(ImageError):
         read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_mutated_images_raise_nothing_else(tmp_path_factory, suffix, data):
+    """A damaged image is an error or still an image, and then one that a model can take."""
+    part = draw_part(0, size=48)
+    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
+    path.write_bytes(mutate(cv2.imencode(suffix, part)[1].tobytes(), data))
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        assert str(path) in str(error)
+        return
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    assert ImageSpec(32, 32, 1).prepare(image).shape == (32, 32, 1)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def read_csv(folder):
 
 
 def test_lines_are_there_at_once_and_the_table_at_the_end(tmp_path):
-    with RunRecord(tmp_path / "out", "abc") as record:
+    with RunRecord(tmp_path / "out", {"model": "abc"}) as record:
         record.append("ä, b.png", prediction())
         record.append("c.png", Prediction.failed("c.png", 0.8, "cut\noff"))
         lines = list(read_records(tmp_path / "out" / JSONL))
@@ -37,14 +37,14 @@ def test_lines_are_there_at_once_and_the_table_at_the_end(tmp_path):
 
 def test_the_record_keeps_all_runs_and_the_table_shows_the_last(tmp_path):
     for score in (0.1, 0.9):
-        with RunRecord(tmp_path, "abc") as record:
+        with RunRecord(tmp_path, {"model": "abc"}) as record:
             record.append("a.png", prediction(score))
     assert len(list(read_records(tmp_path / JSONL))) == 2
     assert [row["score"] for row in read_csv(tmp_path)] == ["0.9"]
 
 
 def test_an_interrupted_run_leaves_its_lines_and_its_table(tmp_path):
-    with pytest.raises(KeyboardInterrupt), RunRecord(tmp_path, "abc") as record:
+    with pytest.raises(KeyboardInterrupt), RunRecord(tmp_path, {"model": "abc"}) as record:
         record.append("a.png", prediction())
         raise KeyboardInterrupt
     assert len(read_csv(tmp_path)) == 1
@@ -52,14 +52,17 @@ def test_an_interrupted_run_leaves_its_lines_and_its_table(tmp_path):
 
 def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
     (tmp_path / JSONL).write_text('{"run": "old", "path": "x.png"}\n{"run": "old", "pa')
-    with RunRecord(tmp_path, "abc") as record:
+    with RunRecord(tmp_path, {"model": "abc"}) as record:
         record.append("a.png", prediction())
     assert [line["path"] for line in read_records(tmp_path / JSONL)] == ["x.png", "a.png"]
     assert json.loads((tmp_path / JSONL).read_text().splitlines()[-1])["path"] == "a.png"
 
 
 def test_two_records_in_one_folder_do_not_mix_their_lines(tmp_path):
-    with RunRecord(tmp_path, "one") as first, RunRecord(tmp_path, "two") as second:
+    with (
+        RunRecord(tmp_path, {"model": "one"}) as first,
+        RunRecord(tmp_path, {"model": "two"}) as second,
+    ):
         for n in range(20):
             first.append(f"{n}.png", prediction())
             second.append(f"{n}.png", prediction())
@@ -70,4 +73,4 @@ def test_two_records_in_one_folder_do_not_mix_their_lines(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        RunRecord(tmp_path / "file" / "out", "abc").__enter__()
+        RunRecord(tmp_path / "file" / "out", {"model": "abc"}).__enter__()

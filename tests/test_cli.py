@@ -1,0 +1,263 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+from conftest import SIDE, draw_part, write_image, write_parts
+from typer.testing import CliRunner
+
+from anomaly_ad import AD, __version__
+from anomaly_ad.cli import app
+from anomaly_ad.detectors.registry import PRESETS
+from anomaly_ad.model_store import load
+from anomaly_ad.records import CSV, JSONL, read_records
+
+COMMAND = [sys.executable, "-m", "anomaly_ad"]
+
+
+def run(*arguments, code=0):
+    """Run a command; return (stdout, stderr)."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.stderr
+    return result.stdout, result.stderr
+
+
+def test_version_and_help_load_nothing_large():
+    code = "import sys\nfrom anomaly_ad.cli import app\ntry: app()\nfinally: print(*sys.modules)"
+    for option, expected in (("--version", __version__), ("--help", "test-img")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
+        )
+        assert expected in done.stdout
+        assert not {"numpy", "cv2", "openvino", "tqdm", "rich"} & set(done.stdout.split())
+
+
+def test_every_command_has_help():
+    out, _ = run("--help")
+    for command in ("train", "predict", "test-img", "info", "sample", "detectors"):
+        assert command in out
+        assert "--help" in run(command, "--help")[0]
+
+
+def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    folder = write_parts(tmp_path / "parts", 12)
+    options = "--epochs 1 --img-size 48 32 --patch-size 12 --seed 3 --colour --precision bf16"
+    out, err = run(
+        *("train", folder, "--detector", "AD1", "--save-path", tmp_path, *options.split()),
+        *("--false-alarm-rate", "0.2", "--fit", "pad", "--option", "code_channels=2"),
+    )
+    assert out == f"{tmp_path / 'model'}\n"
+    assert "12 images of good parts" in err and "The limit of good" in err
+    plan = load(tmp_path / "model").manifest.plan
+    assert plan.spec.shape == (48, 32, 3) and plan.patch_size == 12 and plan.seed == 3
+    assert plan.parameters["code_channels"] == 2 and plan.precision == "bf16"
+    assert plan.false_alarm_rate == 0.2 and plan.spec.fit == "pad"
+
+
+def test_predict_prints_a_line_per_image(trained, dataset, tmp_path):
+    out, err = run("predict", trained, dataset / "test", "--output", tmp_path)
+    lines = out.splitlines()
+    assert len(lines) == 8 and lines[0].startswith("ANOMALOUS  0.")
+    assert lines[0].endswith("test/bar/200.png")
+    assert "Inspected 8 images" in err and str(tmp_path) in err
+    assert (tmp_path / "bar" / "200.png").is_file() and (tmp_path / CSV).is_file()
+
+
+def test_predict_json_is_what_python_says(trained, dataset, tmp_path):
+    out, _ = run("predict", trained, dataset / "test", "--json", "--no-save")
+    expected = AD(trained).predict(dataset / "test", save=False)
+    assert [json.loads(line) for line in out.splitlines()] == [p.to_dict() for p in expected]
+    assert not os.listdir(tmp_path)
+
+
+def test_predict_options_reach_the_inspection(trained, tmp_path):
+    file = write_image(tmp_path / "in" / "a.png", draw_part(300, defect=True))
+    options = ["--hardcore", "--patch-size", "8", "--thresh", "0.5", "--output", tmp_path / "out"]
+    out, _ = run("predict", trained, file, file, "--json", *options)
+    boxes = json.loads(out.splitlines()[0])["boxes"]
+    assert json.loads(out.splitlines()[0])["threshold"] == 0.5
+    assert all(x2 - x1 == 8 == y2 - y1 for x1, y1, x2, y2 in boxes)
+    picture = cv2.imread(str(tmp_path / "out" / "a.png"))
+    assert picture[boxes[0][1], boxes[0][0]].tolist() == [0, 0, 255]
+
+
+def test_exit_status(trained, dataset, tmp_path):
+    bar, good = dataset / "test" / "bar", dataset / "train" / "good"
+    predict = ["predict", trained, "--output", tmp_path]
+    run(*predict, bar)
+    run(*predict, bar, "--fail-on-anomaly", code=3)
+    run(*predict, good / "000.png", "--fail-on-anomaly", "--thresh", "1")
+    broken = write_image(tmp_path / "in" / "a.png", draw_part(0)).with_name("b.png")
+    broken.write_text("no image")
+    _, err = run(*predict, broken.parent, code=1)
+    assert "b.png: the file is not a JPEG" in err and "1 could not be inspected" in err
+    run(*predict, broken.parent, bar / "200.png", "--fail-on-anomaly", code=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["predict", "nothing", "x.png"], 1, "nothing' is neither"),
+        (["predict", "AD1", "x.png"], 1, "AD1' is neither"),
+        (["predict", "{model}", "missing.png"], 1, "no such file or folder"),
+        (["predict", "{model}", "{image}", "--thresh", "nan"], 2, "thresh is a score from 0 to 1"),
+        (["predict", "{model}", "{image}", "--thresh", "high"], 2, "thresh"),
+        (["predict", "{model}", "{image}", "--patch-size", "3"], 2, "patch_size is the side"),
+        (["predict", "{model}", "{image}", "--no-save", "--resume"], 2, "resume"),
+        (["predict", "{model}"], 2, "Missing argument"),
+        (["train", "missing", "--detector", "AD7"], 2, "Valid names: AD0, AD1"),
+        (["train", "missing", "--detector", "{model}"], 2, "There is no detector named"),
+        (["train", "missing", "--option", "beta"], 2, "NAME=VALUE"),
+        (
+            ["train", "missing", "--option", "beta=1"],
+            2,
+            "code_channels, hidden_share. Received: 'beta=1'",
+        ),
+        (["train", "missing", "--option", "seed=1"], 2, "an option of AD1's own"),
+        (["train", "missing", "--false-alarm-rate", "nan"], 2, "false_alarm_rate is the share"),
+        (["train", "missing", "--epochs", "0"], 2, "epochs is a whole number"),
+        (["test-img", "{model}", "missing.png"], 1, "no such file"),
+        (["test-img", "{model}", "{image}", "--output", "{image}"], 2, "is the image itself"),
+        (["info", "missing"], 1, "neither"),
+        (["sample", "{image}"], 2, "rendered into a folder"),
+        (["frob"], 2, "No such command"),
+    ],
+)
+def test_errors_are_one_message_and_a_status(
+    trained, dataset, monkeypatch, tmp_path, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    image = write_image(tmp_path / "image.png", draw_part(0))
+    filled = [word.format(model=trained, image=image) for word in arguments]
+    out, err = run(*filled, code=code)
+    assert message in err.replace("\n", " ") and out == "" and "Traceback" not in err
+    assert os.listdir(tmp_path) == ["image.png"]
+
+
+def test_test_img(trained, dataset, tmp_path):
+    image = dataset / "test" / "bar" / "200.png"
+    for output, expected in ((tmp_path / "x.jpg", "x.jpg"), (tmp_path / "deep", "deep/200.png")):
+        out, _ = run("test-img", trained, image, "--output", output)
+        assert out == f"{tmp_path / expected}\n"
+        height, width, _ = cv2.imread(str(tmp_path / expected)).shape
+        assert height == SIDE and width > 2 * SIDE
+
+
+def test_info(trained, tmp_path):
+    out, _ = run("info", trained, "--verify")
+    for text in ("AD0", "64x64 colour", "16.7% of good parts", "every file is as it was saved"):
+        assert text in out
+    facts = json.loads(run("info", trained, "--json")[0])
+    assert facts["plan"]["method"] == "AD0" and len(facts["files"]) == 3
+    assert facts["digest"] == load(trained).digest and facts["verified"] is False
+
+
+def test_info_verify_finds_a_flipped_byte_that_predicting_needs_not(trained, tmp_path):
+    import shutil
+
+    model = shutil.copytree(trained, tmp_path / "model")
+    state = next(model.glob("*.npz"))
+    content = bytearray(state.read_bytes())
+    content[100] ^= 1
+    state.write_bytes(content)
+    run("info", model)
+    _, err = run("info", model, "--verify", code=1)
+    assert "is not as it was saved" in err
+
+
+def test_detectors():
+    out, _ = run("detectors")
+    assert all(f"{name} " in out for name in PRESETS) and "code_channels=4" in out
+    assert set(json.loads(run("detectors", "--json")[0])) == set(PRESETS)
+
+
+def test_sample(tmp_path, monkeypatch):
+    from anomaly_ad import sample
+
+    render = sample.render_sample
+    small = {"n_train": 1, "n_test_good": 1, "n_per_defect": 0, "size": (64, 64)}
+    monkeypatch.setattr(
+        sample, "render_sample", lambda path, **given: render(path, **given | small)
+    )
+    out, _ = run("sample", tmp_path / "part", "--seed", "4")
+    assert out == f"{tmp_path / 'part'}\n" and (tmp_path / "part" / "train" / "good").is_dir()
+
+
+# ------------------------------------------------------------------ processes of their own
+
+
+def start_long_run(trained, dataset, out, count=3000):
+    folder = out.parent / "many"
+    folder.mkdir()
+    for n in range(count):
+        os.link(dataset / "test" / "bar" / "200.png", folder / f"{n:05d}.png")
+    command = [*COMMAND, "predict", trained, folder, "--output", out, "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / JSONL).exists() and (out / JSONL).stat().st_size > 20_000:
+            return process, command
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def test_ctrl_c_ends_a_run_in_order(trained, dataset, tmp_path):
+    process, _ = start_long_run(trained, dataset, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Interrupted" in err and "Traceback" not in err
+    rows = (tmp_path / "out" / CSV).read_text().count("\n") - 1
+    assert rows == len(list(read_records(tmp_path / "out" / JSONL))) >= 20
+
+
+def test_a_killed_run_is_resumed_and_nothing_is_lost_or_done_twice(trained, dataset, tmp_path):
+    out = tmp_path / "out"
+    process, command = start_long_run(trained, dataset, out, count=400)
+    process.kill()
+    process.communicate()
+    before = list(read_records(out / JSONL))
+    assert 20 <= len(before) < 400
+    with (out / JSONL).open("a") as file:
+        file.write('{"run": "cut o')  # as if the machine had crashed in the middle of a line
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0 and "Inspected 400 images" in done.stderr
+    lines = list(read_records(out / JSONL))
+    assert lines[: len(before)] == before
+    names = [line["path"] for line in lines]
+    assert len(names) == len(set(names)) == 400
+    assert len({line["run"] for line in lines}) == 1
+    assert len((out / CSV).read_text().splitlines()) == 401
+    printed = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert printed == sorted(names)
+
+
+def test_two_processes_write_into_the_same_output(trained, dataset, tmp_path):
+    out = tmp_path / "out"
+    first, command = start_long_run(trained, dataset, out, count=200)
+    second = subprocess.run(command, capture_output=True, text=True)
+    first.communicate()
+    assert first.returncode == second.returncode == 0
+    text = (out / JSONL).read_text()
+    lines = list(read_records(out / JSONL))
+    assert len(lines) == text.count("\n") == 400
+    runs = [line["run"] for line in lines]
+    assert sorted(map(runs.count, set(runs))) == [200, 200]
+    assert len((out / CSV).read_text().splitlines()) == 201
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+    assert cv2.imread(str(out / "00100.png")) is not None
+
+
+def test_a_reader_that_goes_away_is_no_traceback(trained, dataset):
+    command = [*COMMAND, "predict", trained, dataset / "test", "--no-save", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    error = process.stderr.read().decode()
+    process.wait()
+    assert "Traceback" not in error and process.returncode == 1
