@@ -34,6 +34,10 @@ class ModelError(AnomalyADError, ValueError):
     """A model directory is missing, damaged, or of a format that this version does not know."""
 
 
+class BackboneError(AnomalyADError, ValueError):
+    """A pretrained network cannot be had, or does not fit what is asked of it."""
+
+
 class ParityError(AnomalyADError, RuntimeError):
     """The converted model does not give the results of the trained one."""
 

@@ -31,6 +31,11 @@ from .regions import check_patch_size, deviating_cells, peak_cell
 from .runtime.engine import Outputs
 from .threads import ordered_map
 
+# Of photographs: 8 times as fast as the default, and a tenth larger. The filter is new in OpenCV 5.
+_FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):
+    _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 PredictInput = PathLike | NDArray[np.uint8] | Iterable[PathLike | NDArray[np.uint8]]
@@ -249,7 +254,7 @@ def write_picture(picture: Image, target: Path) -> None:
     """
     suffix = target.suffix.lower() if target.suffix.lower() in SUFFIXES else ".png"
     options = {
-        ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # 4 times as fast as the default
+        ".png": _FAST_PNG,
         ".bmp": [],
     }.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
     _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)

@@ -3,7 +3,8 @@
     python benchmarks/memory.py
 
 Renders one part at 512x512, links it as many times, and prints the peak resident memory of
-AD.predict with and without saved pictures. It must not grow with the number of images.
+AD.predict with and without saved pictures. It must not grow with the number of images, and stay
+below 400 MB.
 """
 
 import os

@@ -1,9 +1,12 @@
 """What the way of an image costs beside what it cannot do without; all ratios within one run.
 
     python benchmarks/speed.py
+    python benchmarks/speed.py $ANOMALY_AD_DATA/bottle/test/good
 
-Trains AD0 for one epoch on the rendered sample set and prints, for its 512x512 JPEG images:
+Trains AD0 for one epoch on the rendered sample set and prints, for its 512x512 JPEG images or for
+the first images of a folder:
 
+help     `anomaly-ad --help` and `--version`, against Python alone
 cold     a new process from its start to the verdict of one image, against a new process that only
          imports openvino, cv2 and numpy, compiles the IR and reads the image
 one      AD.predict of one image (save=False), against decode, prepare and the compiled IR
@@ -11,8 +14,8 @@ folder   AD.predict of a folder per image, against the same images one by one
 pictures AD.predict of a folder with pictures saved, against without
 """
 
+import argparse
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +27,7 @@ from pathlib import Path
 import openvino as ov
 
 from anomaly_ad import AD
-from anomaly_ad.images import read_image
+from anomaly_ad.images import find_images, read_image
 from anomaly_ad.sample import render_sample
 
 ROUNDS = 9
@@ -56,18 +59,24 @@ def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object],
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="?", type=Path, help="default: rendered, 512x512, JPEG")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with contextlib.redirect_stdout(sys.stderr):
             sample = render_sample(folder / "sample", n_train=12, n_test_good=8, n_per_defect=0)
             ad = AD("AD0", sample, save_path=folder).train(1)
-        files = sorted((sample / "test" / "good").iterdir())
+        files = find_images(options.images or sample / "test" / "good")[:8]
         model = next((folder / "model").glob("*.xml"))
 
         def process(code: str, *arguments: object) -> Callable[[], object]:
             command = [sys.executable, "-c", code, *map(str, arguments)]
-            return lambda: subprocess.run(command, check=True)
+            return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
+        for option in ("--help", "--version"):
+            start = process("import sys; from anomaly_ad.cli import main; main()", option)
+            compare("help", start, process("pass"), "at most 300 ms more")
         compare(
             "cold",
             process(VERDICT, folder / "model", files[0]),
@@ -93,7 +102,8 @@ def main() -> None:
         many = folder / "many"
         many.mkdir()
         for n in range(100):
-            os.link(files[n % len(files)], many / f"{n:03d}.jpg")
+            file = files[n % len(files)]
+            (many / f"{n:03d}{file.suffix}").symlink_to(file.absolute())
         linked = sorted(many.iterdir())
         with contextlib.redirect_stdout(sys.stderr):
             ad.predict(many, save=False)

@@ -15,9 +15,9 @@ from anomaly_ad.images import ImageSet, ImageSpec
 @given(st.integers(4, 40), st.floats(0.05, 0.4), st.integers(0, 100))
 @settings(max_examples=50, deadline=None)
 def test_spoilt_rectangles_are_no_larger_than_a_patch_and_cover_the_share(patch, share, seed):
-    pictures = np.full((4, 48, 64, 1), -1, np.float32)  # a value that nothing is filled with
+    pictures = np.full((4, 48, 64, 1), 100, np.uint8)
     out = spoil(pictures, patch, share, np.random.default_rng(seed))
-    assert (pictures == -1).all()
+    assert (pictures == 100).all()
     changed = (out != pictures)[..., 0]
     assert changed.mean() <= 2 * share + patch**2 / (48 * 64)
 
@@ -26,8 +26,8 @@ def test_a_single_spoilt_rectangle_is_up_to_a_patch_wide():
     random = np.random.default_rng(0)
     sides = []
     for _ in range(200):
-        out = spoil(np.full((1, 64, 64, 1), -1, np.float32), 20, 1e-4, random)
-        ys, xs = np.nonzero(out[0, ..., 0] != -1)
+        out = spoil(np.full((1, 64, 64, 1), 100, np.uint8), 20, 1e-4, random)
+        ys, xs = np.nonzero(out[0, ..., 0] != 100)
         if len(ys):
             sides += [np.ptp(ys) + 1, np.ptp(xs) + 1]
     assert max(sides) == 20 and min(sides) == 6

@@ -6,7 +6,7 @@ pytest.importorskip("tensorflow", reason="layers need the extra 'train'")
 from scipy.ndimage import gaussian_filter1d
 
 from anomaly_ad.layers.maps import LinearMap, gaussian_matrix
-from anomaly_ad.layers.similarity import structural_dissimilarity
+from anomaly_ad.layers.similarity import cell_mean, structural_dissimilarity
 
 
 @pytest.mark.parametrize("sigma", [0.5, 2, 10])
@@ -29,14 +29,20 @@ def test_linear_map_applies_a_matrix_per_axis():
     np.testing.assert_allclose(out, np.stack([rows @ m @ columns.T for m in maps]), rtol=1e-5)
 
 
-def naive_dissimilarity(a, b, window):
-    half = window // 2
-    a = np.pad(a, half, mode="reflect").astype(np.float64)
-    b = np.pad(b, half, mode="reflect").astype(np.float64)
-    out = np.zeros((a.shape[0] - 2 * half, a.shape[1] - 2 * half))
+def naive_dissimilarity(a, b):
+    """Windows of 10 x 10 pixels at every second pixel; cells of 2 x 2 are mirrored outside."""
+
+    def padded(picture):
+        cells = (np.pad(np.arange(n // 2), 2, mode="reflect") for n in picture.shape)
+        rows, columns = (np.stack([2 * c, 2 * c + 1], axis=1).ravel() for c in cells)
+        return picture[np.ix_(rows, columns)].astype(np.float64)
+
+    out = np.zeros((a.shape[0] // 2, a.shape[1] // 2))
+    a, b = padded(a), padded(b)
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
-            p, q = a[y : y + window, x : x + window], b[y : y + window, x : x + window]
+            place = slice(2 * y, 2 * y + 10), slice(2 * x, 2 * x + 10)
+            p, q = a[place], b[place]
             covariance = ((p - p.mean()) * (q - q.mean())).mean()
             luminance = (2 * p.mean() * q.mean() + 1e-4) / (p.mean() ** 2 + q.mean() ** 2 + 1e-4)
             structure = (2 * covariance + 9e-4) / (p.var() + q.var() + 9e-4)
@@ -48,8 +54,22 @@ def test_structural_dissimilarity_equals_its_definition():
     random = np.random.default_rng(0)
     a = random.random((1, 20, 24, 2)).astype(np.float32)
     b = np.clip(a + random.normal(0, 0.2, a.shape), 0, 1).astype(np.float32)
-    out = np.asarray(structural_dissimilarity(a, b, window=7))
+    out = np.asarray(structural_dissimilarity(a, b))
     for channel in range(2):
-        expected = naive_dissimilarity(a[0, ..., channel], b[0, ..., channel], 7)
+        expected = naive_dissimilarity(a[0, ..., channel], b[0, ..., channel])
         np.testing.assert_allclose(out[0, ..., channel], expected, atol=1e-5)
     assert np.abs(structural_dissimilarity(a, a)).max() < 1e-5
+
+
+def test_sizes_that_are_no_multiple_of_a_cell():
+    a = np.random.default_rng(0).random((2, 17, 23, 1)).astype(np.float32)
+    assert structural_dissimilarity(a, 1 - a).shape == (2, 9, 12, 1)
+    cells = np.asarray(cell_mean(a))
+    np.testing.assert_allclose(cells[0, 8, 11, 0], a[0, 16, 22, 0])
+    np.testing.assert_allclose(cells[0, 0, 0, 0], a[0, :2, :2, 0].mean(), rtol=1e-6)
+
+
+def test_the_gaussian_matrix_of_cells_enlarges_a_ramp_to_pixels():
+    ramp = np.arange(60) * 2 + 0.5  # the pixel coordinates of the cells' centres
+    pixels = gaussian_matrix(119, 4, cell=2) @ ramp
+    np.testing.assert_allclose(pixels[30:90], np.arange(30, 90), rtol=1e-3)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from anomaly_ad.sample import render_sample
 
@@ -25,6 +26,27 @@ def test_the_blocks_run_in_order(tmp_path, monkeypatch):
         exec(compile(block.replace("train(75)", "train(3)"), "README.md", "exec"), names)
     assert (tmp_path / "Output" / "predictions.csv").is_file()
     assert (tmp_path / "Models" / "model" / "manifest.json").is_file()
+
+
+def test_the_commands_run_in_order(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    from anomaly_ad import sample
+    from anomaly_ad.cli import app
+
+    render = sample.render_sample
+    small = {"n_train": 12, "n_test_good": 1, "n_per_defect": 1, "size": (64, 64)}
+    monkeypatch.setattr(sample, "render_sample", lambda path, **_: render(path, **small))
+    monkeypatch.chdir(tmp_path)
+    text = README.read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(anomaly-ad .*?)```", text, re.DOTALL)
+    named = set()
+    for line in block.replace("--epochs 75", "--epochs 1").splitlines():
+        _, command, *arguments = line.partition(" > ")[0].split()
+        result = CliRunner().invoke(app, [command, *arguments])
+        assert result.exit_code == 0, (line, result.stderr)
+        named.add(command)
+    assert named == {command.name for command in app.registered_commands}
+    assert (tmp_path / "Output" / "look" / "000.jpg").is_file()
 
 
 def test_files_that_it_names_exist():

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from ..errors import OptionError
 from ..images import ImageSet, ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix
-from ..layers.similarity import structural_dissimilarity
+from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
 from .base import Arrays, Detector, TrainingRecord, check_state
 
 STRIDE = 16  # of the code, in pixels
@@ -93,12 +93,12 @@ class Autoencoder(Detector):
         progress: Callable[[str], None],
     ) -> Self:
         """Train the network, keep its best weights, then measure the error of good images."""
-        network = self.network
-        network.compile(keras.optimizers.Adam(LEARNING_RATE), loss=_loss)
+        trainer = _on_bytes(self.network)
+        trainer.compile(keras.optimizers.Adam(LEARNING_RATE), loss=_loss)
         best = keras.callbacks.EarlyStopping(
             "val_loss", patience=max(20, epochs // 3), restore_best_weights=True
         )
-        history = network.fit(
+        history = trainer.fit(
             _SpoiltBatches(images, self.patch_size, self.hidden_share, self.seed),
             validation_data=_Batches(validation),
             epochs=epochs,
@@ -112,7 +112,7 @@ class Autoencoder(Detector):
                 ),
             ],
         ).history
-        network.set_weights(best.best_weights)
+        trainer.set_weights(best.best_weights)
         self.record = TrainingRecord(
             len(history["loss"]),
             {name: [float(v) for v in history[name]] for name in ("loss", "val_loss")},
@@ -123,7 +123,7 @@ class Autoencoder(Detector):
     def graph(self) -> keras.Model:
         """The network, the error, its smoothing and its standardisation as one graph."""
         images = keras.Input(self.spec.shape, dtype="uint8", name="images")
-        pictures = ops.cast(images, "float32") / 255.0
+        pictures = _pictures(images)
         rebuilt = self.network(pictures)
         # The mean deviation is added so that noise is no defect where good images hardly err.
         floor = np.maximum(self.deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
@@ -158,20 +158,22 @@ class Autoencoder(Detector):
     ) -> keras.KerasTensor:
         """Both reconstruction errors, smoothed over the patch window: shape (B, 2, H, W)."""
         # The patch is the Gaussian's width from -3 to +3 standard deviations.
-        blur = LinearMap(*(gaussian_matrix(size, self.patch_size / 6) for size in self.spec.size))
+        sigma = max(self.patch_size / 6, CELL / 2)
+        blur = LinearMap(*(gaussian_matrix(size, sigma, CELL) for size in self.spec.size))
         errors = (ops.mean(error, axis=-1) for error in _errors(pictures, rebuilt))
         return ops.stack([blur(error) for error in errors], axis=1)
 
     def _errors_of_good(self, *sets: ImageSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation of both errors at each place, (2, height, width) each."""
-        pictures = keras.Input(self.spec.shape)
-        model = keras.Model(pictures, self._smoothed_errors(pictures, self.network(pictures)))
+        inputs = keras.Input(self.spec.shape, dtype="uint8")
+        pictures = _pictures(inputs)
+        model = keras.Model(inputs, self._smoothed_errors(pictures, self.network(pictures)))
         count = 0
         mean = np.zeros(self.mean.shape, np.float64)
         squares = np.zeros(self.mean.shape, np.float64)
         for images in sets:
             for batch in images:
-                for errors in np.asarray(model(_pictures(batch)), np.float64):
+                for errors in np.asarray(model(batch), np.float64):
                     count += 1  # Welford's update, which does not cancel
                     step = errors - mean
                     mean += step / count
@@ -182,13 +184,27 @@ class Autoencoder(Detector):
 def _errors(
     pictures: keras.KerasTensor, rebuilt: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Absolute difference and structural dissimilarity; the loss and the map are made of them."""
-    return ops.abs(pictures - rebuilt), structural_dissimilarity(pictures, rebuilt)
+    """Absolute difference and structural dissimilarity; the loss and the map are made of them.
+
+    Shape (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C) each.
+    """
+    return cell_mean(ops.abs(pictures - rebuilt)), structural_dissimilarity(pictures, rebuilt)
 
 
-def _loss(pictures: keras.KerasTensor, rebuilt: keras.KerasTensor) -> keras.KerasTensor:
-    difference, dissimilarity = _errors(pictures, rebuilt)
+def _loss(images: keras.KerasTensor, rebuilt: keras.KerasTensor) -> keras.KerasTensor:
+    difference, dissimilarity = _errors(_pictures(images), rebuilt)
     return ops.mean(difference + dissimilarity)
+
+
+def _pictures(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Map 0..255 to [0, 1]."""
+    return ops.cast(images, "float32") / 255.0
+
+
+def _on_bytes(network: keras.Model) -> keras.Model:
+    """The network as it is trained: fed with bytes, a quarter of what would be moved else."""
+    images = keras.Input(network.input_shape[1:], dtype="uint8")
+    return keras.Model(images, network(_pictures(images)))
 
 
 # ------------------------------------------------------------------------------ the network
@@ -242,13 +258,8 @@ def _cells_to_pixels(x: keras.KerasTensor, side: int, channels: int) -> keras.Ke
 # --------------------------------------------------------------------------- training images
 
 
-def _pictures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Map 0..255 to [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
-
-
 class _Batches(keras.utils.PyDataset):
-    """Pictures in [0, 1] as they are, each its own target."""
+    """Images as they are, each its own target."""
 
     def __init__(self, images: ImageSet) -> None:
         super().__init__()
@@ -257,13 +268,13 @@ class _Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self.images) // BATCH)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        pictures = _pictures(self.images[slice(index * BATCH, (index + 1) * BATCH)])
-        return pictures, pictures
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        images = self.images[slice(index * BATCH, (index + 1) * BATCH)]
+        return images, images
 
 
 class _SpoiltBatches(_Batches):
-    """Shuffled, slightly varied pictures with spoilt patches; the target is without them."""
+    """Shuffled, slightly varied images with spoilt patches; the target is without them."""
 
     def __init__(self, images: ImageSet, patch_size: int, share: float, seed: int) -> None:
         super().__init__(images)
@@ -276,25 +287,30 @@ class _SpoiltBatches(_Batches):
         """Shuffle for the next epoch."""
         self.order = self.random.permutation(len(self.images))
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         chosen = self.order[index * BATCH : (index + 1) * BATCH]
         target = np.stack([_vary(image, self.random) for image in self.images[chosen]])
         return spoil(target, self.patch_size, self.share, self.random), target
 
 
-def _vary(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[Any]:
+def _vary(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
     """Shift by up to 2 % and change the lighting by up to 5 %; parts are not turned or mirrored."""
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     shift_y, shift_x = random.integers(-2, 3, 2) * (height // 100, width // 100)
     matrix = np.array([[1, 0, shift_x], [0, 1, shift_y]], np.float32)
     shifted = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    lit = shifted * (random.uniform(0.95, 1.05) / 255) + random.uniform(-0.025, 0.025)
-    return np.clip(lit, 0, 1).astype(np.float32).reshape(height, width, channels)
+    lit = cv2.LUT(shifted, _light(random.uniform(0.95, 1.05), random.uniform(-0.025, 0.025)))
+    return lit.reshape(image.shape)
+
+
+def _light(gain: float, offset: float) -> NDArray[np.uint8]:
+    """The table that brings bytes to other light; the offset is a part of the range."""
+    return np.clip(np.arange(256) * gain + 255 * offset + 0.5, 0, 255).astype(np.uint8)
 
 
 def spoil(
-    pictures: NDArray[np.float32], patch_size: int, share: float, random: np.random.Generator
-) -> NDArray[np.float32]:
+    images: NDArray[np.uint8], patch_size: int, share: float, random: np.random.Generator
+) -> NDArray[np.uint8]:
     """Spoil rectangles with sides from a third of a patch to a whole one.
 
     Each gets a flat colour, content of another place in the batch, or its own content in other
@@ -302,7 +318,7 @@ def spoil(
 
     Parameters
     ----------
-    pictures : ndarray of float32, shape (B, H, W, C), range [0, 1]
+    images : ndarray of uint8, shape (B, H, W, C)
         Not changed.
     patch_size : int
         In pixels.
@@ -313,26 +329,25 @@ def spoil(
 
     Returns
     -------
-    ndarray of float32, shape (B, H, W, C), range [0, 1]
+    ndarray of uint8, shape (B, H, W, C)
     """
-    out = pictures.copy()
-    _, height, width, channels = pictures.shape
+    out = images.copy()
+    _, height, width, channels = images.shape
     largest = np.minimum((patch_size, patch_size), (height, width))
-    for picture in out:
+    for image in out:
         area = random.uniform(0, 2 * share) * height * width
         while area > 0:
             h, w = random.integers(np.maximum(largest // 3, 1), largest + 1)
             y, x = random.integers(height - h + 1), random.integers(width - w + 1)
-            place = picture[y : y + h, x : x + w]
+            place = image[y : y + h, x : x + w]
             kind = random.integers(3)
             if kind == 0:
-                place[:] = random.uniform(0, 1, channels)
+                place[:] = random.integers(0, 256, channels)
             elif kind == 1:
-                other = pictures[random.integers(len(pictures))]
+                other = images[random.integers(len(images))]
                 y, x = random.integers(height - h + 1), random.integers(width - w + 1)
                 place[:] = other[y : y + h, x : x + w]
             else:
-                lit = place * random.uniform(0.4, 1.6) + random.uniform(-0.2, 0.2)
-                place[:] = np.clip(lit, 0, 1)
+                place[:] = _light(random.uniform(0.4, 1.6), random.uniform(-0.2, 0.2))[place]
             area -= h * w
     return out

@@ -8,10 +8,10 @@ from keras import ops
 from numpy.typing import NDArray
 
 
-def gaussian_matrix(size: int, sigma: float) -> NDArray[np.float32]:
-    """The matrix that blurs a line of `size` values with a Gaussian.
+def gaussian_matrix(size: int, sigma: float, cell: int = 1) -> NDArray[np.float32]:
+    """The matrix that blurs a line of cells with a Gaussian and gives a value for each pixel.
 
-    Row i holds the weights of output i. Each row sums to one, so near a border the weights are
+    Row i holds the weights of pixel i. Each row sums to one, so near a border the weights are
     those of the values that exist; nothing is assumed about what lies outside.
 
     Parameters
@@ -19,14 +19,17 @@ def gaussian_matrix(size: int, sigma: float) -> NDArray[np.float32]:
     size : int
         Length of the line in pixels.
     sigma : float
-        Standard deviation in pixels, > 0.
+        Standard deviation in pixels, > 0; not much smaller than a cell.
+    cell : int
+        Length of a cell in pixels.
 
     Returns
     -------
-    ndarray of float32, shape (size, size)
+    ndarray of float32, shape (size, ceil(size / cell))
     """
-    position = np.arange(size)
-    weights = np.exp(-0.5 * (np.subtract.outer(position, position) / sigma) ** 2)
+    centres = (np.arange(-(-size // cell)) + 0.5) * cell - 0.5
+    distance = np.subtract.outer(np.arange(size), centres)
+    weights = np.exp(-0.5 * (distance / sigma) ** 2)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -1,0 +1,1 @@
+"""Pretrained convolutional networks whose feature maps the statistical methods look at."""
