@@ -39,7 +39,7 @@ from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
 from .base import Arrays, Detector, TrainingRecord, check_state
 
 STRIDE = 16  # of the code, in pixels
-WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
+WIDTHS = (32, 64, 96)  # channels at strides 4, 8 and 16
 BATCH = 8
 LEARNING_RATE = 2e-3
 
@@ -299,8 +299,8 @@ def _vary(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.u
     shift_y, shift_x = random.integers(-2, 3, 2) * (height // 100, width // 100)
     matrix = np.array([[1, 0, shift_x], [0, 1, shift_y]], np.float32)
     shifted = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    lit = cv2.LUT(shifted, _light(random.uniform(0.95, 1.05), random.uniform(-0.025, 0.025)))
-    return lit.reshape(image.shape)
+    light = _light(random.uniform(0.95, 1.05), random.uniform(-0.025, 0.025))
+    return np.asarray(cv2.LUT(shifted, light), np.uint8).reshape(image.shape)
 
 
 def _light(gain: float, offset: float) -> NDArray[np.uint8]:
