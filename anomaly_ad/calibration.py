@@ -19,8 +19,6 @@ from .errors import DataError, OptionError
 LIMIT_SCORE = 0.8  # the score of an image exactly at the limit; the default threshold
 SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
 
-_BELOW_ONE = math.nextafter(1.0, 0.0)
-
 
 @dataclass(frozen=True)
 class Limit:
@@ -90,16 +88,24 @@ class Limit:
         span = max(float(values[rank - 1]) - median, SPAN_FLOOR * abs(median), 1e-9)
         return cls(median, median + span, count, rate, (count + 1 - rank) / (count + 1))
 
-    def score(self, raw: ArrayLike) -> NDArray[np.float64]:
+    def score(self, raw: ArrayLike) -> NDArray[np.floating]:
         """Raw values -> scores in [0, 1); monotone, continuous, 0.8 at the limit.
 
         With t = (raw - median) / (limit - median): 0 for t <= 0, 0.8 t for t <= 1, and
         1 - 0.2 / (1 + 4 (t - 1)) above, whose slope at the limit is the same from both sides.
+        Computed and returned in float32 for a float32 array (a map), else in float64.
         """
-        t = (np.asarray(raw, np.float64) - self.median) / (self.limit - self.median)
-        above = 1 - (1 - LIMIT_SCORE) / (1 + 4 * (np.maximum(t, 1) - 1))
-        below = LIMIT_SCORE * np.maximum(t, 0)
-        return np.minimum(np.where(t <= 1, below, above), _BELOW_ONE)
+        values = np.asarray(raw)
+        if values.dtype != np.float32 or not values.ndim:
+            values = values.astype(np.float64)
+        number = values.dtype.type
+        t = (values - number(self.median)) / number(self.limit - self.median)
+        below = np.clip(t, 0, 1)
+        above = np.maximum(t, 1)
+        # 0.8 t + 0.2 - 0.2 / (4 t - 3), where either part is constant on the other's side
+        rest = number(1 - LIMIT_SCORE)
+        out = number(LIMIT_SCORE) * below + (rest - rest / (4 * above - 3))
+        return np.minimum(out, np.nextafter(number(1), number(0)))
 
     def raw(self, threshold: float) -> float:
         """A threshold in [0, 1] -> raw units; the inverse of `score`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from .images import Image, ImageSpec
 
 BOX_COLOUR = (255, 0, 0)  # RGB
 _CALM = 0.6  # calibrated map value up to which nothing is coloured
+_STRIP = 128  # rows that are blended at a time
 _STRONGEST = 0.5  # opacity of the heatmap where the map is at its height
 
 
@@ -34,19 +37,28 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
     # large photograph would cost more than everything else.
     overlay = spec.map_to_original(_colours(anomaly_map), image.shape[:2])
     out = image.copy()
-    x, y, width, height = cv2.boundingRect(overlay[..., 3])
-    if width and height:
-        place = (slice(y, y + height), slice(x, x + width))
-        colour, opacity = overlay[place][..., :3], overlay[place][..., 3:].astype(np.uint16)
-        below = out[place].astype(np.uint16)
-        out[place] = (below * (255 - opacity) + colour * opacity + 127) // 255
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
+    # In strips, which stay in the processor's cache however large the photograph is.
+    for top in range(y, y + height, _STRIP):
+        place = (slice(top, min(top + _STRIP, y + height)), slice(x, x + width))
+        above = cv2.cvtColor(overlay[place], cv2.COLOR_RGBA2RGB)
+        opacity = overlay[place][..., 3] * np.float32(1 / 255)
+        out[place] = cv2.blendLinear(image[place], above, 1 - opacity, opacity)
     return out
 
 
 def _colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Calibrated map -> RGBA at the same size: yellow, orange, red, with growing opacity."""
-    heat = np.clip((anomaly_map - LIMIT_SCORE) / (0.97 - LIMIT_SCORE), 0, 1)
-    rise = np.clip((anomaly_map - _CALM) / (LIMIT_SCORE - _CALM), 0, 1)
+    steps = _colour_table()
+    return steps[np.rint(anomaly_map * (len(steps) - 1)).astype(np.intp)]
+
+
+@cache
+def _colour_table() -> NDArray[np.uint8]:
+    """Colours of evenly spaced map values from 0 to 1, RGBA."""
+    values = np.linspace(0, 1, 1025)
+    heat = np.clip((values - LIMIT_SCORE) / (0.97 - LIMIT_SCORE), 0, 1)
+    rise = np.clip((values - _CALM) / (LIMIT_SCORE - _CALM), 0, 1)
     opacity = _STRONGEST * (0.5 * rise + 0.5 * heat)
     red = 1 - 0.25 * np.clip(2 * heat - 1, 0, 1)
     green = 0.9 * (1 - np.clip(1.3 * heat, 0, 1))

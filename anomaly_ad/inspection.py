@@ -361,7 +361,8 @@ class Inspector:
                     else self.stream(items, None if output is None else output.write_picture)
                 )
             )
-            step = stack.enter_context(bar(len(sources.items), "Inspecting", shown=progress))
+            shown = progress and not sources.single
+            step = stack.enter_context(bar(len(sources.items), "Inspecting", shown=shown))
             for source in sources.items:
                 if source.name in done:
                     result = Result(source, done[source.name], None)
@@ -429,7 +430,8 @@ class Inspector:
     def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
         if self.calibration.map is None or not (self.draw or self.keep_maps):
             return None
-        return self.calibration.map.score(outputs["anomaly_map"][0]).astype(np.float32)
+        scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"][0])
+        return scores
 
     def _judge(
         self,

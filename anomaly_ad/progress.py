@@ -12,15 +12,21 @@ from tqdm import tqdm
 @contextmanager
 def bar(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar of `total` steps; call what it gives after each step, with a short note or ''."""
+    if not shown:
+        yield _ignore
+        return
     # None: disabled where stderr is no terminal.
-    disable = None if shown else True
-    with tqdm(total=total, desc=what, disable=disable, dynamic_ncols=True) as line:
+    with tqdm(total=total, desc=what, disable=None, dynamic_ncols=True) as line:
 
         def step(note: str = "") -> None:
             line.set_postfix_str(note, refresh=False)
             line.update()
 
         yield step
+
+
+def _ignore(note: str = "") -> None:
+    pass
 
 
 def say(text: str) -> None:

@@ -60,3 +60,16 @@ class LinearMap(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Shape of the result."""
         return (input_shape[0], len(self.rows), len(self.columns))
+
+
+def upsampling_matrix(size: int, cells: int) -> NDArray[np.float32]:
+    """The matrix that enlarges a line of `cells` values to `size` pixels, bilinearly.
+
+    Each cell's value stands at its middle, and beyond the outermost middles it stays as it is.
+
+    Returns
+    -------
+    ndarray of float32, shape (size, cells)
+    """
+    place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
+    return np.maximum(1 - np.abs(np.subtract.outer(place, np.arange(cells))), 0).astype(np.float32)

@@ -1,0 +1,40 @@
+"""Distance from a Gaussian at each position."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+
+@keras.saving.register_keras_serializable("anomaly_ad")
+class MahalanobisDistance(keras.layers.Layer):
+    """How far a feature vector lies from the mean of its position, in standard deviations.
+
+    d = |W (x - mean)| with the whitening matrix W = L⁻¹, L Lᵀ = covariance, so that
+    d² = (x - mean)ᵀ covariance⁻¹ (x - mean).
+
+    Parameters
+    ----------
+    mean : ndarray of float, shape (P, C)
+    whitening : ndarray of float32, shape (P, C, C)
+
+    Call with a tensor of shape (B, P, C); returns (B, P).
+    """
+
+    def __init__(self, mean: NDArray, whitening: NDArray, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        # Stored as they are multiplied, so that no transposed copy is made at each image.
+        self.mean = np.ascontiguousarray(np.asarray(mean, np.float32)[:, None, :])
+        self.whitening = np.ascontiguousarray(whitening.transpose(0, 2, 1), np.float32)
+
+    def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
+        """Shape (B, P, C) -> (B, P)."""
+        centred = ops.transpose(features, (1, 0, 2)) - self.mean
+        white = ops.matmul(centred, self.whitening)
+        return ops.transpose(ops.sqrt(ops.sum(white * white, axis=-1)))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Shape of the result."""
+        return input_shape[:2]

@@ -1,0 +1,1 @@
+"""What the statistical methods learn, in plain numpy: it streams, merges and can be taken apart."""
