@@ -27,7 +27,7 @@ from .model_store import StoredModel, is_model, load
 from .plan import Plan
 from .prediction import Prediction
 from .progress import say
-from .training import train
+from .training import add_images, train
 
 _SAVE_PATH = "Models/"
 _SHOWN = 20  # pictures of one call of predict
@@ -39,8 +39,9 @@ class AD:
     Parameters
     ----------
     model_name : str
-        The name of a method ("AD0": patch autoencoder in colour; "AD1": the same in gray), or the
-        path of a model directory that `train` has saved. A method's name wins over a path.
+        The name of a method ("padim": Gaussian of pretrained features; "AD0": patch autoencoder
+        in colour; "AD1": the same in gray), or the path of a model directory that `train` has
+        saved. A method's name wins over a path.
     train_path : path or list of paths
         Images of good parts, for `train`. Nothing is read before that. Rules for folders:
         `load_data`.
@@ -63,7 +64,9 @@ class AD:
     precision : {"f32", "bf16", "f16"}
         Arithmetic of the OpenVINO model. Limits are taken in it.
     **parameters
-        Options of the method itself; an unknown one is an error that lists the valid ones.
+        Options of the method itself; an unknown one is an error that lists the valid ones. A
+        model that was trained on a backbone of your own needs ``backbone=`` again only to train
+        or to add images.
 
     Raises
     ------
@@ -97,6 +100,10 @@ class AD:
         self._good: TrainingImages | None = None
         self._model: StoredModel | None = None
         self._directory = Path(save_path, "model")
+        self._network: Any = None
+        if not isinstance(parameters.get("backbone", ""), str):
+            self._network = parameters["backbone"]
+            parameters["backbone"] = _own_name(self._network)
         options = {
             "gray_scale": gray_scale,
             "img_size": img_size,
@@ -110,8 +117,14 @@ class AD:
         if isinstance(model_name, str) and model_name in registry.PRESETS:
             self._plan = Plan.from_options(model_name, options)
             return
+        own = options.pop("backbone") if self._network is not None else None
         self._model = _load(model_name, options)
         self._plan = self._model.manifest.plan
+        if own is not None and own != self._plan.parameters.get("backbone"):
+            raise OptionError(
+                f"The model in {model_name} was not trained on this backbone. Hand over the one "
+                "that it was trained on, with the same weights; or leave it out."
+            )
         if save_path == _SAVE_PATH:
             self._directory = self._model.directory
 
@@ -173,13 +186,14 @@ class AD:
 
         On a loaded model, a method that learns by gradient goes on from its weights if the images
         are those that it was trained on, and begins anew if they are others: the limit must come
-        from images that no fit has seen.
+        from images that no fit has seen. A statistical one begins anew; see `add_images`.
 
         Parameters
         ----------
         epochs : int, optional
             Passes over the images; None for the method's own (75). Training ends earlier when the
-            validation loss no longer falls.
+            validation loss no longer falls. A method that learns in one pass ignores them and
+            says so.
 
         Returns
         -------
@@ -202,22 +216,68 @@ class AD:
         if self._good is None:
             self.load_data(self.train_path)
         assert self._good is not None
+        if preset.epochs is None and epochs is not None:
+            print(f"{self._plan.method} needs no epochs: it learns in one pass. They are ignored.")
         self._model = train(
             self._plan,
             self._good,
             self._directory,
             epochs=epochs or preset.epochs or 1,
             before=self._model,
+            network=self._network,
         )
+        self._tell_model()
+        return self
+
+    def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
+        """Add images of good parts to the model as if they had been there when it was trained.
+
+        The images that it was trained on are not needed. The limits are taken anew, from the
+        scores that old and new images got from models that had not seen them, and the model is
+        saved.
+
+        Parameters
+        ----------
+        path : path or list of paths
+            As for `load_data`; 2 images at least.
+
+        Returns
+        -------
+        AD
+            This object, with the new model.
+
+        Raises
+        ------
+        OptionError
+            The method cannot do it exactly.
+        DataError
+            The model holds these images already, or as for `train`.
+        MissingExtraError, BackboneError
+            The backbone's weights are not there, or not the same.
+        """
+        before = self.model
+        if not registry.preset(self._plan.method).adds_images:
+            able = [name for name, preset in registry.PRESETS.items() if preset.adds_images]
+            raise OptionError(
+                f"{self._plan.method} cannot take further images exactly: train it again with all "
+                f"images. Methods that can: {', '.join(able)}."
+            )
+        registry.detector_class(self._plan.method)  # a missing extra is said before anything else
+        good = find_training_images(path)
+        print(f"Adding: {good}")
+        self._model = add_images(before, good, self._directory, network=self._network)
         self._tell_model()
         return self
 
     def _tell_model(self) -> None:
         limit = self.model.manifest.calibration.image
         print(f"Saved the model in {self.model.directory}")
+        how = (
+            "from statistics of the others" if "folds" in self.model.manifest.training else "unseen"
+        )
         print(
-            f"The limit of good comes from {limit.n_images} good images that training has not "
-            f"seen: at most {limit.stated_rate:.1%} of good parts exceed it."
+            f"The limit of good comes from {limit.n_images} good images, each judged {how}: at "
+            f"most {limit.stated_rate:.1%} of good parts exceed it."
         )
         if limit.stated_rate > limit.asked_rate:
             needed = images_needed(limit.asked_rate)
@@ -382,6 +442,17 @@ def _predictions(results: Generator[Result, None, None]) -> Generator[Prediction
     with closing(results):
         for result in results:
             yield result.prediction
+
+
+def _own_name(network: Any) -> str:
+    """What the manifest calls a backbone that the user hands over."""
+    if not hasattr(network, "get_weights"):
+        raise OptionError(
+            f"backbone is a name or a Keras model. Received: {type(network).__name__}."
+        )
+    from .backbones.networks import own_name  # who has a Keras model has Keras
+
+    return own_name(network)
 
 
 def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:

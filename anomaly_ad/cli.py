@@ -159,6 +159,20 @@ def train(
 
 
 @_command
+def add_images(
+    model: Model,
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images of good parts.")],
+) -> None:
+    """Add images of good parts to a model. Exactly, and without the first ones being there."""
+    from .ad import AD
+
+    ad = AD(_directory(model))
+    with redirect_stdout(sys.stderr):
+        ad.add_images(path)
+    print(ad.model.directory)
+
+
+@_command
 def predict(
     model: Model,
     path: Annotated[
@@ -280,8 +294,9 @@ def info(
         f"patch {plan.patch_size}, {plan.precision}",
         "outputs": ", ".join(manifest.outputs),
         "trained": f"{manifest.created} on {training.get('source')}",
-        "images": f"{training.get('n_fit')} fitted, {training.get('n_validation')} for "
-        f"validation, {limit.n_images} for the limit",
+        "images": f"{training.get('n_fit')} fitted, {training.get('n_validation', 0)} for "
+        f"validation, {limit.n_images} for the limit"
+        + (", cross-fitted" if "folds" in training else ""),
         "limit": f"raw score {limit.limit:.6g}; at most {limit.stated_rate:.1%} of good parts "
         f"exceed it ({limit.asked_rate:.1%} asked)",
         "parity": "deviation from the trained graph, as part of its range: "

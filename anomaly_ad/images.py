@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, ImageError, OptionError, OutputError, PathError
+from .errors import DataError, ImageError, OptionError, PathError
+from .spool import Spool
 from .threads import ordered_map
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -490,18 +489,27 @@ def _refuse_defects_below(folder: Path, above: frozenset[str] = frozenset()) -> 
 
 
 class ImageSet:
-    """Prepared training images, decoded once into a temporary file; re-iterable, never in memory.
+    """Prepared images in a temporary file, or in memory; re-iterable, in order.
 
-    Iterating yields uint8 batches of shape (B, height, width, channels), in order; indexing with
-    integers gives those images as a new array. Use it as a context manager: leaving it removes
-    the file.
+    Iterating yields uint8 batches of shape (B, height, width, channels); indexing with integers or
+    a slice gives those images as a new array. Use it as a context manager: leaving it removes the
+    file.
+
+    Parameters
+    ----------
+    items : Spool or ndarray of uint8, shape (N, height, width, channels)
+        The images.
+    indices : ndarray of int, optional
+        Which of them, in which order; None for all.
     """
 
     BATCH = 32
 
-    def __init__(self, pixels: NDArray[np.uint8], folder: Path | None = None) -> None:
-        self._pixels = pixels
-        self._folder = folder
+    def __init__(
+        self, items: Spool | NDArray[np.uint8], indices: NDArray[np.integer] | None = None
+    ) -> None:
+        self._items = items
+        self._indices = np.arange(len(items)) if indices is None else np.asarray(indices)
 
     @classmethod
     def decode(
@@ -525,15 +533,14 @@ class ImageSet:
         OutputError
             The temporary file does not fit on the disk.
         """
-        folder = Path(tempfile.mkdtemp(prefix="anomaly_ad-"))
+        spool = Spool(len(paths), spec.shape, np.uint8)
         try:
-            pixels = _temporary_array(folder, (len(paths), *spec.shape))
             broken: list[str] = []
             for index, image in enumerate(ordered_map(lambda p: _try_read(p, spec), paths)):
                 if isinstance(image, str):
                     broken.append(image)
                 else:
-                    pixels[index] = image
+                    spool[index] = image
                 step()
             if broken:
                 listed = "\n  ".join(broken)
@@ -541,30 +548,29 @@ class ImageSet:
                     f"{len(broken)} of {len(paths)} training images cannot be used. Mend them or "
                     f"take them out, then train again:\n  {listed}"
                 )
-            return cls(pixels, folder)
+            return cls(spool)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            spool.close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._folder is not None:
-            del self._pixels
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(self._items, Spool):
+            self._items.close()
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._indices)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one image."""
-        height, width, channels = self._pixels.shape[1:]
+        height, width, channels = self._items.shape[-3:]
         return height, width, channels
 
     def __getitem__(self, indices: NDArray[np.integer] | slice) -> NDArray[np.uint8]:
-        return np.array(self._pixels[indices])
+        return np.array(self._items[self._indices[indices]])
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         for start in range(0, len(self), self.BATCH):
@@ -577,23 +583,14 @@ class ImageSet:
             digest.update(batch.tobytes())
         return digest.hexdigest()
 
-    def subset(self, indices: NDArray[np.integer]) -> ImageSubset:
-        """These images alone, without copying them."""
-        return ImageSubset(self, indices)
+    def all_alike(self) -> bool:
+        """Whether every image is the same as the first, so that there is nothing to learn."""
+        first = self[slice(0, 1)]
+        return all((batch == first).all() for batch in self)
 
-
-class ImageSubset(ImageSet):
-    """Some images of an `ImageSet`, in the order of `indices`; it lives no longer than the set."""
-
-    def __init__(self, images: ImageSet, indices: NDArray[np.integer]) -> None:
-        super().__init__(images._pixels)
-        self._indices = np.asarray(indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, indices: NDArray[np.integer] | slice) -> NDArray[np.uint8]:
-        return np.array(self._pixels[self._indices[indices]])
+    def subset(self, indices: NDArray[np.integer]) -> ImageSet:
+        """These images alone, without copying them; it lives no longer than the whole."""
+        return ImageSet(self._items, self._indices[indices])
 
 
 def _try_read(path: Path, spec: ImageSpec) -> Image | str:
@@ -601,18 +598,6 @@ def _try_read(path: Path, spec: ImageSpec) -> Image | str:
         return spec.prepare(read_image(path))
     except (ImageError, PathError) as error:
         return str(error)
-
-
-def _temporary_array(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    needed = int(np.prod(shape))
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutputError(
-            f"The prepared images need {needed / 1e6:,.0f} MB of temporary space in "
-            f"{folder.parent}, where {free / 1e6:,.0f} MB are free. Make room, or point the "
-            "environment variable TMPDIR at a larger disk."
-        )
-    return np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
 
 
 def split(count: int, sizes: Sequence[int], seed: int) -> list[NDArray[np.intp]]:

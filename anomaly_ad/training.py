@@ -6,32 +6,41 @@ has Keras loaded when it works.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
 from ._version import __version__
 from .calibration import Calibration
 from .detectors import registry
-from .errors import DataError
+from .errors import DataError, ModelError, ParityError
 from .images import ImageSet, TrainingImages, split
 from .model_store import Manifest, ModelWriter, StoredModel, load
 from .plan import Plan
 from .progress import bar
 from .runtime.engine import Engine
+from .spool import Spool
 
 if TYPE_CHECKING:
-    from .detectors.base import Detector
+    from .detectors.base import StatisticalDetector
 
-_PARITY_IMAGES = 16
+_PARITY_IMAGES = 8
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
+_FOLDS = 5
+_BATCH = 32
+# Of the formula that the limits come from and the converted graph, by arithmetic.
+_FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
 
 
 def train(
@@ -41,11 +50,14 @@ def train(
     *,
     epochs: int,
     before: StoredModel | None = None,
+    network: Any = None,
 ) -> StoredModel:
-    """Train and save a model.
+    """Train and save a model. Nothing is saved until all is proven.
 
-    The images are divided, seeded, into three disjoint parts: for fitting, for validation (which
-    weights are best) and for calibration (where good ends). Nothing is saved until all is proven.
+    A method that learns by gradient gets the images in three disjoint, seeded parts: for fitting,
+    for validation (which weights are best) and for calibration (where good ends). A statistical
+    method is fitted to all of them, and calibrated with the scores that each image gets from the
+    statistics of the others (cross-fitting).
 
     Parameters
     ----------
@@ -56,84 +68,292 @@ def train(
     directory : Path
         The model directory; a model there is replaced.
     epochs : int
-        Passes over the images.
+        Passes over the images, for methods that learn by gradient.
     before : StoredModel, optional
-        A model of the same plan. Training goes on from its weights if it was trained on the same
-        images, and begins anew if not.
+        A model of the same plan. A method that learns by gradient goes on from its weights if it
+        was trained on the same images, and begins anew if not; a statistical one begins anew.
+    network : keras.Model, optional
+        A backbone of the user's own.
 
     Raises
     ------
     DataError
-        Too few images, or broken ones.
+        Too few images, broken ones, or images that are all the same.
+    BackboneError
+        The backbone cannot be had or does not fit.
     MissingExtraError
-        TensorFlow is not installed.
+        TensorFlow, or the package of the backbone's weights, is not installed.
     ParityError
         The converted model is not the trained one.
     OutputError
         The model cannot be saved.
     """
-    detector = build(plan)
-    sizes = part_sizes(len(good.paths), registry.preset(plan.method).min_images)
+    detector = build(plan, network)
+    _check_count(len(good.paths), registry.preset(plan.method).min_images)
     start = time.perf_counter()
-    with bar(len(good.paths), "Reading images") as step:
-        images = ImageSet.decode(good.paths, plan.spec, lambda: step(""))
-    with images:
-        fingerprint = images.fingerprint()
-        if before is not None and before.manifest.training.get("images") != fingerprint:
-            # Other images are divided otherwise: some that the old weights were fitted to would
-            # be calibrated with, and the stated false alarm rate would not hold.
+    with _decode(good, plan) as images:
+        own = {"source": str(good), "images": images.fingerprint()}
+        if before is not None and before.manifest.training.get("images") != own["images"]:
+            # Other images are divided otherwise: some that the old weights were fitted to would be
+            # calibrated with, and the stated false alarm rate would not hold.
             print("These are not the images of the loaded model: training begins anew.")
             before = None
-        if before is not None:
-            detector.restore(before.state())
-        fit, validation, calibration = (
-            images.subset(part) for part in split(len(images), sizes, plan.seed)
-        )
-        with bar(epochs, "Training") as step:
-            detector.fit(fit, validation=validation, epochs=epochs, progress=step)
-        record = {
-            "source": str(good),
-            "images": fingerprint,
-            "n_fit": len(fit),
-            "n_validation": len(validation),
-            "n_calibration": len(calibration),
-            "continued_from": None if before is None else before.digest,
-            "epochs": detector.record.epochs,
-            "history": detector.record.history,
-            "seconds": round(time.perf_counter() - start, 1),
-        }
-        return _finish(plan, detector, calibration, record, directory)
+        fitted = fit(detector, images, plan, epochs=epochs, before=before)
+        record = {**own, "sets": [own], **fitted.record}
+        record["seconds"] = round(time.perf_counter() - start, 1)
+        return _finish(plan, detector, fitted, record, directory)
 
 
-def build(plan: Plan) -> Detector:
-    """The detector of a plan, not fitted yet."""
+def add_images(
+    stored: StoredModel, good: TrainingImages, directory: Path, *, network: Any = None
+) -> StoredModel:
+    """Add images of good parts to a model as if they had been there before, and save it.
+
+    The new images are scored by the statistics of all others, old and new; these scores join those
+    that the old images got when they came, and the limits are taken from all.
+
+    Parameters and errors as in `train`; DataError also if the model holds these images already.
+    """
+    plan = stored.manifest.plan
+    detector = build(plan, network)
+    _check_count(len(good.paths), 2)
+    state = stored.state()
+    held_out = _HeldOut.from_arrays(state)
+    detector.restore({name: state[name] for name in state if name not in held_out.arrays()})
+    with _decode(good, plan) as images:
+        added = {"source": str(good), "images": images.fingerprint()}
+        record = stored.manifest.training
+        if any(entry["images"] == added["images"] for entry in record["sets"]):
+            raise DataError(
+                f"The model has learnt from these images already: {good}. Adding them twice would "
+                "count them twice."
+            )
+        fitted = _fit_statistics(detector, images, plan, held_out)
+        together = hashlib.sha256(f"{record['images']}{added['images']}".encode()).hexdigest()
+        record = record | fitted.record | {"images": together, "sets": [*record["sets"], added]}
+        return _finish(plan, detector, fitted, record, directory)
+
+
+def build(plan: Plan, network: Any = None) -> Any:
+    """The detector of a plan, not fitted yet; `network` takes the place of its backbone's name."""
     cls = registry.detector_class(plan.method)
-    return cls(plan.spec, plan.patch_size, plan.seed, **plan.parameters)
+    own = {} if network is None else {"backbone": network}
+    return cls(plan.spec, plan.patch_size, plan.seed, **{**plan.parameters, **own})
 
 
-def part_sizes(count: int, minimum: int) -> Sequence[int]:
+def part_sizes(count: int) -> list[int]:
     """Sizes of the validation and the calibration part of `count` images."""
-    if count < minimum:
-        raise DataError(
-            f"Training needs at least {minimum} images of good parts; {count} were found. "
-            "Take more photographs; 50 to 200 are usual."
-        )
     return [max(2, round(share * count)) for share in (_VALIDATION_SHARE, _CALIBRATION_SHARE)]
 
 
+def _check_count(count: int, minimum: int) -> None:
+    if count < minimum:
+        raise DataError(
+            f"At least {minimum} images of good parts are needed; {count} were found. "
+            "Take more photographs; 50 to 200 are usual."
+        )
+
+
+@contextmanager
+def _decode(good: TrainingImages, plan: Plan) -> Iterator[ImageSet]:
+    with bar(len(good.paths), "Reading images") as step:
+        images = ImageSet.decode(good.paths, plan.spec, lambda: step(""))
+    with images:
+        if images.all_alike():
+            raise DataError(
+                f"All {len(images)} images look the same to the model, so there is nothing to "
+                "learn of what varies on good parts. Are they copies, or all black?"
+            )
+        yield images
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is left to do after a fit."""
+
+    record: dict[str, Any]  # of the fit, for the manifest
+    shown: NDArray[np.uint8]  # images to prove the conversion with
+    calibrate: Callable[[Engine], Calibration]  # from the finished engine, in its arithmetic
+    arrays: dict[str, NDArray[Any]]  # to be saved beside the detector's state
+
+
+def fit(
+    detector: Any,
+    images: ImageSet,
+    plan: Plan,
+    *,
+    epochs: int,
+    before: StoredModel | None = None,
+) -> Fitted:
+    """Fit a detector to images of good parts, each kind in its way; parameters as in `train`."""
+    from .detectors.base import StatisticalDetector
+
+    if isinstance(detector, StatisticalDetector):
+        return _fit_statistics(detector, images, plan, None)
+    return _fit_by_gradient(detector, images, plan, epochs, before)
+
+
+# --------------------------------------------------------------- methods that learn by gradient
+
+
+def _fit_by_gradient(
+    detector: Any, images: ImageSet, plan: Plan, epochs: int, before: StoredModel | None
+) -> Fitted:
+    fit, validation, calibration = (
+        images.subset(part) for part in split(len(images), part_sizes(len(images)), plan.seed)
+    )
+    if before is not None:
+        detector.restore(before.state())
+    with bar(epochs, "Training") as step:
+        detector.fit(fit, validation=validation, epochs=epochs, progress=step)
+    record = {
+        "n_fit": len(fit),
+        "n_validation": len(validation),
+        "n_calibration": len(calibration),
+        "continued_from": None if before is None else before.digest,
+        "epochs": detector.record.epochs,
+        "history": detector.record.history,
+    }
+
+    def calibrate(engine: Engine) -> Calibration:
+        return _calibrate(engine, calibration, plan.false_alarm_rate)
+
+    return Fitted(record, calibration[slice(0, _PARITY_IMAGES)], calibrate, {})
+
+
+# ------------------------------------------------------------------------ statistical methods
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Scores and maps' maxima of good images, each from statistics that have not seen it."""
+
+    scores: NDArray[np.float64]
+    maxima: NDArray[np.float64]  # empty for a method without maps
+
+    def joined(self, other: _HeldOut) -> _HeldOut:
+        return _HeldOut(
+            np.concatenate([self.scores, other.scores]), np.concatenate([self.maxima, other.maxima])
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"held_out_scores": self.scores, "held_out_maxima": self.maxima}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> _HeldOut:
+        try:
+            return cls(arrays["held_out_scores"], arrays["held_out_maxima"])
+        except KeyError as error:
+            raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
+
+
+def _fit_statistics(
+    detector: StatisticalDetector,
+    images: ImageSet,
+    plan: Plan,
+    before: _HeldOut | None,
+) -> Fitted:
+    """Add images to a detector's statistic; score each by the statistic without its fold."""
+    from .runtime.convert import to_openvino
+
+    engine = Engine(to_openvino(detector.features()), plan.precision)
+    with Spool(len(images), engine.output_shape("features"), np.float32) as features:
+        singles = ((None, image) for batch in images for image in batch)
+        with bar(len(images), "Features") as step:
+            for index, (_, outputs) in enumerate(engine.stream(singles)):
+                assert outputs is not None
+                features[index] = outputs["features"][0]
+                step("")
+        held_out = _cross_fit(detector, features, plan.seed)
+    if before is not None:
+        held_out = before.joined(held_out)
+    shown = images[slice(0, _PARITY_IMAGES)]
+
+    def calibrate(finished: Engine) -> Calibration:
+        _prove_formula(detector, engine, finished, shown)
+        maxima = held_out.maxima if len(held_out.maxima) else None
+        return Calibration.from_good(held_out.scores, maxima, plan.false_alarm_rate)
+
+    count = detector.statistic.count
+    record = {"n_fit": count, "n_calibration": len(held_out.scores), "folds": _FOLDS}
+    return Fitted(record, shown, calibrate, held_out.arrays())
+
+
+def _cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _HeldOut:
+    """Learn all features, then score each fold by what was learnt without it."""
+    count = len(features)
+    folds = min(_FOLDS, count)
+    _learn(detector.statistic, features, np.arange(count))
+    scores = np.empty(count)
+    maxima = np.empty(count)
+    with bar(count, "Calibrating") as step:
+        for fold in split(count, [count // folds] * (folds - 1), seed):
+            rest = detector.statistic.copy()
+            rest.subtract(_learn(detector.new_statistic(), features, fold))
+            score = detector.scorer(rest)
+            for part in _batches(fold):
+                outputs = score(features[part])
+                scores[part] = outputs["score"]
+                if "anomaly_map" in outputs:
+                    maxima[part] = outputs["anomaly_map"].max(axis=(1, 2))
+                for _ in part:
+                    step("")
+    return _HeldOut(scores, maxima if "anomaly_map" in outputs else np.empty(0))
+
+
+def _batches(indices: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    for start in range(0, len(indices), _BATCH):
+        yield indices[start : start + _BATCH]
+
+
+def _learn(statistic: Any, features: Spool, indices: NDArray[np.intp]) -> Any:
+    for part in _batches(indices):
+        batch = features[part]
+        statistic.update(batch.reshape(len(batch), -1, batch.shape[-1]))
+    return statistic
+
+
+def _prove_formula(
+    detector: StatisticalDetector, features: Engine, finished: Engine, images: NDArray[np.uint8]
+) -> None:
+    """Compare the converted graph with the formula that the limits are taken with."""
+    images = _with_defects(images)
+    score = detector.scorer(detector.statistic)
+    expected = [score(features.run(image[None])["features"]) for image in images]
+    received = [finished.run(image[None], ("score", "anomaly_map")) for image in images]
+    scale = "anomaly_map" if "anomaly_map" in expected[0] else "score"
+    extent = float(np.ptp([outputs[scale] for outputs in expected])) or 1.0
+    largest = max(
+        float(np.abs(values - other[name]).max()) / extent
+        for one, other in zip(expected, received, strict=True)
+        for name, values in one.items()
+    )
+    tolerance = _FORMULA_TOLERANCE[finished.precision]
+    if not largest <= tolerance:
+        raise ParityError(
+            f"The converted model deviates by {largest:.1e} of the map's range from the formula "
+            f"that its limits come from; at most {tolerance} is accepted. Nothing was saved. "
+            "Report this as a bug, with the versions of keras, tensorflow and openvino."
+        )
+
+
+# -------------------------------------------------------------------------------- all methods
+
+
 def _finish(
-    plan: Plan, detector: Detector, calibration: ImageSet, record: dict[str, Any], directory: Path
+    plan: Plan, detector: Any, fitted: Fitted, record: dict[str, Any], directory: Path
 ) -> StoredModel:
     """Convert, prove parity, calibrate and save; what is proven is the file that is saved."""
     from .runtime.convert import prove_parity, to_openvino
 
     graph = detector.graph()
+    state = {**detector.state(), **fitted.arrays}
     with ModelWriter(directory) as writer:
         writer.write_graph(to_openvino(graph))
-        parity = prove_parity(graph, Engine(writer.xml, "f32"), calibration[:_PARITY_IMAGES])
+        parity = prove_parity(graph, Engine(writer.xml, "f32"), _with_defects(fitted.shown))
         engine = Engine(writer.xml, plan.precision)
-        limits = _calibrate(engine, calibration, plan.false_alarm_rate)
-        writer.write_state(detector.state())
+        limits = fitted.calibrate(engine)
+        writer.write_state(state)
         manifest = Manifest(
             plan=plan,
             outputs=engine.output_names,
@@ -147,13 +367,25 @@ def _finish(
     return load(directory)
 
 
+def _with_defects(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """These images, and each again with a gray square in its middle.
+
+    The range that deviations are measured by is then the one from good to defective. Images that a
+    model was fitted to may all score nearly the same, and then say nothing of what is large.
+    """
+    spoilt = images.copy()
+    _, height, width, _ = images.shape
+    spoilt[:, height // 3 : -(height // 3), width // 3 : -(width // 3)] = 128
+    return np.concatenate([images, spoilt])
+
+
 def _calibrate(engine: Engine, images: ImageSet, rate: float) -> Calibration:
     """Both limits from the converted model's own scores of images that the fit has not seen."""
     scores: list[float] = []
     maxima: list[float] = []
     with bar(len(images), "Calibrating") as step:
         singles = ((None, image) for batch in images for image in batch)
-        for _, outputs in engine.stream(singles):
+        for _, outputs in engine.stream(singles, ("score", "anomaly_map")):
             assert outputs is not None
             scores.append(float(outputs["score"][0]))
             if "anomaly_map" in outputs:

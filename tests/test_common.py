@@ -9,14 +9,15 @@ from conftest import draw_part, write_parts
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
-from anomaly_ad import AD
+from anomaly_ad import AD, DataError, OptionError
 from anomaly_ad.detectors import registry
 from anomaly_ad.images import ImageSet, ImageSpec
 from anomaly_ad.plan import Plan
 from anomaly_ad.runtime.convert import prove_parity, to_openvino
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.training import build
+from anomaly_ad.training import build, fit
 
+STATISTICAL = [name for name, preset in registry.PRESETS.items() if preset.adds_images]
 CONFIGURATIONS = {
     "gray": ImageSpec(64, 64, 1),
     "colour": ImageSpec(64, 64, 3),
@@ -32,12 +33,12 @@ CASES = [
 
 def fitted(name, spec, seed=0, epochs=4):
     parameters = dict(registry.preset(name).parameters)
-    detector = build(Plan(name, parameters, spec, 16, seed, "f32", 0.01))
-    images = ImageSet(np.stack([spec.prepare(draw_part(n, size=96)) for n in range(20)]))
-    fit, validation = images.subset(np.arange(16)), images.subset(np.arange(16, 20))
-    before = images[slice(0, 20)]
-    detector.fit(fit, validation=validation, epochs=epochs, progress=lambda _: None)
-    np.testing.assert_array_equal(images[slice(0, 20)], before)
+    plan = Plan(name, parameters, spec, 16, seed, "f32", 0.01)
+    detector = build(plan)
+    images = ImageSet(np.stack([spec.prepare(draw_part(n, size=96)) for n in range(23)]))
+    before = images[slice(0, 23)]
+    fit(detector, images, plan, epochs=epochs)
+    np.testing.assert_array_equal(images[slice(0, 23)], before)
     return detector
 
 
@@ -112,7 +113,8 @@ def test_the_converted_graph_is_the_trained_one(case):
 def test_state_restores_the_detector(case):
     name, spec, detector, graph = case
     parameters = dict(registry.preset(name).parameters)
-    restored = build(Plan(name, parameters, spec, 16, 99, "f32", 0.01)).restore(detector.state())
+    seed = 0 if name in STATISTICAL else 99  # which also chooses channels there
+    restored = build(Plan(name, parameters, spec, 16, seed, "f32", 0.01)).restore(detector.state())
     images = images_of(spec)
     for key, values in run(restored.graph(), images).items():
         np.testing.assert_allclose(values, run(graph, images)[key], rtol=1e-5, atol=1e-4)
@@ -125,9 +127,46 @@ def test_the_same_seed_gives_the_same_detector_and_another_another(name):
     assert any(not np.array_equal(states[0][key], states[2][key]) for key in states[0])
 
 
+@pytest.mark.parametrize("name", STATISTICAL)
+def test_halves_merged_or_added_equal_the_whole(name, tmp_path):
+    folder = write_parts(tmp_path / "parts", 24)
+    files = sorted(folder.iterdir())
+    options = {"img_size": (64, 64), "patch_size": 16}
+    whole = AD(name, files, save_path=tmp_path / "whole", **options).train()
+    parts = AD(name, files[:11], save_path=tmp_path / "parts_model", **options).train()
+    parts = AD(parts.model.directory).add_images(files[11:])
+    expected = [p.raw_score for p in whole.predict(folder, save=False)]
+    received = [p.raw_score for p in parts.predict(folder, save=False)]
+    np.testing.assert_allclose(received, expected, rtol=1e-4)
+    assert parts.model.manifest.calibration.image.n_images == 24
+    assert parts.model.manifest.training["n_fit"] == 24
+    with pytest.raises(DataError, match="already"):
+        parts.add_images(files[11:])
+
+
+@pytest.mark.parametrize("name", STATISTICAL)
+def test_images_are_judged_by_statistics_that_have_not_seen_them(name, tmp_path):
+    """One odd image among good ones: its held-out score is high, though its own model knows it."""
+    folder = write_parts(tmp_path / "parts", 20)
+    odd = write_parts(tmp_path / "odd", 1, defect=True, first=300) / "300.png"
+    files = [*sorted(folder.iterdir()), odd]
+    ad = AD(name, files, save_path=tmp_path, img_size=(64, 64), patch_size=16).train()
+    held_out = ad.model.state()["held_out_scores"]
+    assert held_out.argmax() == 20 and held_out[20] > 1.5 * np.sort(held_out)[-2]
+    assert held_out[20] > ad.predict(odd, save=False).raw_score
+    assert (held_out > 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.PRESETS) - set(STATISTICAL)))
+def test_methods_that_cannot_add_images_say_so(name, trained):
+    if AD(trained)._plan.method == name:
+        with pytest.raises(OptionError, match=r"train it again.*padim"):
+            AD(trained).add_images("missing")
+
+
 PREDICT = """
 import sys
-from anomaly_ad import AD
+from anomaly_ad import AD, DataError, OptionError
 predictions = AD(sys.argv[1]).predict(sys.argv[2], save=False)
 print(*(repr(p.raw_score) for p in predictions))
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules

@@ -369,7 +369,7 @@ def test_image_set_holds_what_prepare_gives(tmp_path):
         part = images.subset(np.array([3, 30]))
         np.testing.assert_array_equal(part[np.array([1, 0])], expected[[30, 3]])
         np.testing.assert_array_equal(np.concatenate(list(part)), expected[[3, 30]])
-        folder = images._folder
+        folder = images._items._folder
         assert folder.exists()
     assert not folder.exists()
 

@@ -39,7 +39,7 @@ from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
 from .base import Arrays, Detector, TrainingRecord, check_state
 
 STRIDE = 16  # of the code, in pixels
-WIDTHS = (32, 64, 96)  # channels at strides 4, 8 and 16
+WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
 BATCH = 8
 LEARNING_RATE = 2e-3
 

