@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 from .errors import (
     AnomalyADError,
+    BackboneError,
     DataError,
     ImageError,
     MissingExtraError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AD",
     "AnomalyADError",
+    "BackboneError",
     "DataError",
     "ImageError",
     "MissingExtraError",

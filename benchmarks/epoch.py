@@ -83,7 +83,7 @@ def main() -> None:
         plan = Plan.from_options("AD0", {})
         detector = build(plan)
         with ImageSet.decode(paths, plan.spec) as images:
-            parts = split(len(images), part_sizes(len(images), 10), plan.seed)
+            parts = split(len(images), part_sizes(len(images)), plan.seed)
             fit, validation = (images.subset(part) for part in parts[:2])
             stop = np.linspace(0, plan.spec.height - 1, SIDE).round().astype(int)
             pictures = np.concatenate(list(fit))[:, stop][:, :, stop].astype(np.float32) / 255

@@ -139,7 +139,9 @@ def _layer(network: keras.Model, name: str) -> keras.layers.Layer:
     try:
         return network.get_layer(name)
     except ValueError:
-        last = {layer.output.shape[1:3]: layer.name for layer in _candidates(network)}
+        candidates = _candidates(network)
+        named = [layer for layer in candidates if isinstance(layer, keras.layers.Identity)]
+        last = {layer.output.shape[1:3]: layer.name for layer in named or candidates}
         raise BackboneError(
             f"{network.name} has no layer {name!r}. The last layer of each size of feature map: "
             f"{', '.join(f'{layer!r} {h}x{w}' for (h, w), layer in last.items())}."
