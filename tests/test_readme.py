@@ -19,6 +19,8 @@ def test_the_blocks_run_in_order(tmp_path, monkeypatch):
     (tmp_path / "Dataset").mkdir()
     (sample / "train" / "good").rename("Dataset/Train")
     (sample / "test").rename("Dataset/Test")
+    render_sample("more", n_train=3, n_test_good=1, n_per_defect=0, size=(128, 128), seed=1)
+    Path("more/train/good").rename("Dataset/More")
     assert len(BLOCKS) >= 3
     names = {}
     for block in BLOCKS:
@@ -37,6 +39,9 @@ def test_the_commands_run_in_order(tmp_path, monkeypatch):
     small = {"n_train": 12, "n_test_good": 1, "n_per_defect": 1, "size": (64, 64)}
     monkeypatch.setattr(sample, "render_sample", lambda path, **_: render(path, **small))
     monkeypatch.chdir(tmp_path)
+    render("more", n_train=3, n_test_good=1, n_per_defect=0, size=(64, 64), seed=1)
+    Path("Dataset").mkdir()
+    Path("more/train/good").rename("Dataset/More")
     text = README.read_text(encoding="utf-8")
     (block,) = re.findall(r"```bash\n(anomaly-ad .*?)```", text, re.DOTALL)
     named = set()
@@ -67,7 +72,7 @@ def test_every_preset_and_every_parameter_is_described():
     text = README.read_text(encoding="utf-8")
     for name in PRESETS:
         assert f"`{name}`" in text
-    for method in (AD, AD.load_data, AD.train, AD.test_img, AD.predict, AD.stream):
+    for method in (AD, AD.load_data, AD.train, AD.add_images, AD.test_img, AD.predict, AD.stream):
         for parameter in inspect.signature(method).parameters:
             if parameter not in ("self", "parameters"):
                 assert f"`{parameter}`" in text, (method, parameter)
