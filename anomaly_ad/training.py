@@ -149,7 +149,7 @@ def part_sizes(count: int) -> list[int]:
 def _check_count(count: int, minimum: int) -> None:
     if count < minimum:
         raise DataError(
-            f"At least {minimum} images of good parts are needed; {count} were found. "
+            f"Training needs at least {minimum} images of good parts; {count} were found. "
             "Take more photographs; 50 to 200 are usual."
         )
 

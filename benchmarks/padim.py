@@ -1,0 +1,153 @@
+"""What PaDiM costs beside its backbone: its graph, its fit, and the memory of the fit.
+
+    python benchmarks/padim.py $ANOMALY_AD_DATA/bottle
+
+graph   the compiled model on one prepared image, against the bare backbone, in turn; f32 and bf16
+fit     the whole fit with cross-fitting on the good images, against decoding, preparing and the
+        bare backbone over them; importing TensorFlow, building and converting networks and the
+        proof of parity are reported apart
+memory  the peak of a process that fits 200 and one that fits 2,000 images
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROUNDS = 60
+
+FIT = """
+import re, sys
+from pathlib import Path
+from anomaly_ad import AD
+AD("padim", sys.argv[1], save_path=sys.argv[2]).train()
+status = Path("/proc/self/status").read_text()
+print(int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1)) / 1024)
+"""
+
+
+class Stopwatch:
+    """Adds up the seconds of the functions it wraps; calls within calls count once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+
+    def wrap(self, module: object, name: str) -> None:
+        """Put a timed function in the place of a module's."""
+        function = getattr(module, name)
+
+        def timed(*arguments: object, **options: object) -> object:
+            start = time.perf_counter()
+            self._depth += 1
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self.seconds += time.perf_counter() - start
+
+        setattr(module, name, timed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    options = parser.parse_args()
+
+    start = time.perf_counter()
+    import keras
+
+    from anomaly_ad import AD, training
+    from anomaly_ad.backbones.networks import DEFAULT_LAYERS, feature_maps
+    from anomaly_ad.detectors import padim, registry
+    from anomaly_ad.images import find_training_images, read_image
+    from anomaly_ad.runtime import convert
+    from anomaly_ad.runtime.engine import Engine
+    from anomaly_ad.threads import ordered_map
+
+    registry.detector_class("padim")
+    importing = time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ad = AD("padim", options.data, save_path=folder)
+        spec = ad._plan.spec
+        images = keras.Input(spec.shape, dtype="uint8")
+        maps = feature_maps(images, spec, "efficientnet_lite0", DEFAULT_LAYERS)
+        bare = convert.to_openvino(
+            keras.Model(images, {f"map{n}": features for n, features in enumerate(maps)})
+        )
+        paths = find_training_images(options.data).paths
+
+        apart = Stopwatch()
+        apart.wrap(training, "build")
+        apart.wrap(convert, "to_openvino")
+        apart.wrap(convert, "prove_parity")
+        apart.wrap(training, "_prove_formula")
+        apart.wrap(padim.Padim, "graph")
+        fits, bares, totals = [], [], []
+        for _ in range(3):
+            apart.seconds = 0.0
+            start = time.perf_counter()
+            ad.train()
+            totals.append(time.perf_counter() - start)
+            fits.append(totals[-1] - apart.seconds)
+            engine = Engine(bare)
+            start = time.perf_counter()
+            prepared = ordered_map(lambda path: spec.prepare(read_image(path)), paths)
+            for _ in engine.stream((None, image) for image in prepared):
+                pass
+            bares.append(time.perf_counter() - start)
+
+        for precision in ("f32", "bf16"):
+            engines = [
+                Engine(next((folder / "model").glob("*.xml")), precision),
+                Engine(bare, precision),
+            ]
+            image = spec.prepare(read_image(paths[0]))[None]
+            times: list[list[float]] = [[], []]
+            for engine in engines:
+                engine.run(image, ())
+            for _ in range(ROUNDS):
+                for engine, kept in zip(engines, times, strict=True):
+                    start = time.perf_counter()
+                    engine.run(image, ())
+                    kept.append(time.perf_counter() - start)
+            ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
+            first, second = (1000 * statistics.median(kept) for kept in times)
+            bar = {"f32": 1.35, "bf16": 1.3}[precision]
+            print(
+                f"graph {precision:4}  {first:.2f} ms against {second:.2f} ms bare   "
+                f"ratio {ratio:.2f}   (at most {bar})"
+            )
+        ratio = statistics.median(a / b for a, b in zip(fits, bares, strict=True))
+        fit, alone = statistics.median(fits), statistics.median(bares)
+        print(
+            f"fit         {fit:.2f} s against {alone:.2f} s bare, {len(paths)} images   "
+            f"ratio {ratio:.2f}   (at most 2.5)"
+        )
+        print(
+            f"apart       {importing:.1f} s importing TensorFlow, "
+            f"{statistics.median(totals) - fit:.1f} s building, converting, proving"
+        )
+        sizes = {path.suffix: path.stat().st_size / 1e6 for path in (folder / "model").iterdir()}
+        print(f"size        .bin {sizes['.bin']:.1f} MB   (below 24)")
+        print(f"            whole directory {sum(sizes.values()):.1f} MB   (below 50)")
+        for count in (200, 2000):
+            many = folder / f"many-{count}"
+            many.mkdir()
+            for n in range(count):
+                path = paths[n % len(paths)].absolute()
+                (many / f"{n:04d}{path.suffix}").symlink_to(path)
+            command = [sys.executable, "-c", FIT, str(many), str(folder / "other")]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peak = float(done.stdout.splitlines()[-1])
+            print(f"memory      {peak:.0f} MB fitting {count} images   (at most 1500)")
+
+
+if __name__ == "__main__":
+    main()

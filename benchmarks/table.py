@@ -1,0 +1,170 @@
+"""A table of detectors on a data folder: accuracy, seconds, milliseconds, size and memory.
+
+    python benchmarks/table.py $ANOMALY_AD_DATA/bottle padim AD0
+    python benchmarks/table.py $ANOMALY_AD_DATA/magnetic_tile padim
+
+The folder is laid out as train/good, test/good, test/<defect> and ground_truth/<defect>/*_mask.png.
+Each detector is trained at its defaults. Pixel metrics are taken at the size of the masks. The
+milliseconds are medians over single images, on all cores: decode and prepare, the bare backbone
+(for methods that have one), the whole graph, and predict(save=False) from the file. Peak memory is
+that of a new process without TensorFlow that inspects the test folder.
+"""
+
+import argparse
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from anomaly_ad import AD
+from anomaly_ad.images import find_images, read_image
+from anomaly_ad.metrics import aupro, pixel_auroc
+from anomaly_ad.runtime.engine import Engine
+from anomaly_ad.threads import cpu_count
+
+COLUMNS = (
+    "detector",
+    "image AUROC",
+    "pixel AUROC",
+    "AUPRO",
+    "good flagged",
+    "defects found",
+    "fit s",
+    "decode+prepare ms",
+    "bare backbone ms",
+    "graph ms",
+    "end to end ms",
+    "detector .bin MB",
+    "model MB",
+    "peak MB",
+)
+PREDICT = """
+import re, sys
+from pathlib import Path
+from anomaly_ad import AD
+AD(sys.argv[1]).predict(sys.argv[2], save=False)
+assert "tensorflow" not in sys.modules
+status = Path("/proc/self/status").read_text()
+print(int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1)) / 1024)
+"""
+
+
+def milliseconds(run, items: list) -> float:
+    """Median of single runs, after a warm-up."""
+    run(items[0])
+    times = []
+    for item in items:
+        start = time.perf_counter()
+        run(item)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def mask_of(image: Path, data: Path) -> np.ndarray:
+    """The mask of a test image, bool (H, W) at its own size; a good image has none."""
+    kind = image.parent.name
+    if kind == "good":
+        return np.zeros(read_image(image).shape[:2], bool)
+    return read_image(data / "ground_truth" / kind / f"{image.stem}_mask.png")[..., 0] > 127
+
+
+def bare_backbone(ad: AD) -> Engine | None:
+    """The backbone alone, compiled; None for a method without one."""
+    if "backbone" not in ad.model.manifest.plan.parameters:
+        return None
+    import keras
+
+    from anomaly_ad.backbones.networks import DEFAULT_LAYERS, feature_maps
+    from anomaly_ad.runtime.convert import to_openvino
+
+    plan = ad.model.manifest.plan
+    images = keras.Input(plan.spec.shape, dtype="uint8")
+    layers = plan.parameters["layers"] or DEFAULT_LAYERS
+    maps = feature_maps(images, plan.spec, plan.parameters["backbone"], layers)
+    named = {f"map{n}": features for n, features in enumerate(maps)}
+    return Engine(to_openvino(keras.Model(images, named)), plan.precision)
+
+
+def row(name: str, data: Path, folder: Path) -> list[str]:
+    """Train, inspect and measure one detector."""
+    ad = AD(name, data, save_path=folder / name)
+    start = time.perf_counter()
+    ad.train()
+    fit = time.perf_counter() - start
+    files = find_images(data / "test")
+    bad = np.array([file.parent.name != "good" for file in files])
+    predictions = ad.predict(files, save=False)
+    flagged = np.array([prediction.is_anomalous for prediction in predictions])
+    limit, spec = ad.model.manifest.calibration, ad.model.manifest.plan.spec
+    engine = ad.model.engine
+    prepared = [spec.prepare(read_image(file))[None] for file in files]
+
+    def maps():
+        for image, file in zip(prepared, files, strict=True):
+            raw = engine.run(image, ("anomaly_map",))["anomaly_map"][0]
+            yield spec.map_to_original(raw, mask_of(file, data).shape)
+
+    scores = {"pixel": float("nan"), "aupro": float("nan")}
+    if limit.map is not None and (data / "ground_truth").is_dir():
+        scores["pixel"] = pixel_auroc(maps(), (mask_of(file, data) for file in files))
+        scores["aupro"] = aupro(maps(), (mask_of(file, data) for file in files))
+    bare = bare_backbone(ad)
+    some = list(range(0, len(files), -(-len(files) // 60)))
+    times = [
+        milliseconds(lambda n: spec.prepare(read_image(files[n])), some),
+        milliseconds(lambda n: bare.run(prepared[n], ()), some) if bare else float("nan"),
+        milliseconds(lambda n: engine.run(prepared[n], ()), some),
+        milliseconds(lambda n: ad.predict(files[n], save=False), some),
+    ]
+    sizes = {path.suffix: path.stat().st_size / 1e6 for path in ad.model.directory.iterdir()}
+    command = [sys.executable, "-c", PREDICT, str(ad.model.directory), str(data / "test")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [
+        name,
+        f"{roc_auc_score(bad, [prediction.raw_score for prediction in predictions]):.4f}",
+        f"{scores['pixel']:.4f}",
+        f"{scores['aupro']:.4f}",
+        f"{flagged[~bad].sum()} of {(~bad).sum()}",
+        f"{flagged[bad].sum()} of {bad.sum()}",
+        f"{fit:.1f}",
+        *("-" if np.isnan(value) else f"{value:.1f}" for value in times),
+        f"{sizes['.bin']:.1f}",
+        f"{sum(sizes.values()):.1f}",
+        f"{float(done.stdout.splitlines()[-1]):.0f}",
+    ]
+
+
+def processor() -> str:
+    """The processor's name and how many of its cores this process may use."""
+    try:
+        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)
+    except (OSError, AttributeError):
+        name = platform.processor()
+    return f"{name}, {cpu_count()} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("detectors", nargs="+")
+    options = parser.parse_args()
+    cv2.setNumThreads(cpu_count())
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row(name, options.data, Path(folder)) for name in options.detectors]
+    print(f"\n{options.data.name}, {processor()}\n")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * len(COLUMNS)}")
+    for cells in rows:
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
