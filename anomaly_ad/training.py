@@ -38,7 +38,7 @@ _PARITY_IMAGES = 8
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
 _FOLDS = 5
-_BATCH = 32
+_BATCH = 128  # images; features of so many are in memory at a time
 # Of the formula that the limits come from and the converted graph, by arithmetic.
 _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
 
@@ -288,15 +288,14 @@ def _cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _He
     maxima = np.empty(count)
     with bar(count, "Calibrating") as step:
         for fold in split(count, [count // folds] * (folds - 1), seed):
-            rest = detector.statistic.copy()
-            rest.subtract(_learn(detector.new_statistic(), features, fold))
-            score = detector.scorer(rest)
-            for part in _batches(fold):
-                outputs = score(features[part])
-                scores[part] = outputs["score"]
+            part = _learn(detector.new_statistic(), features, fold)
+            score = detector.scorer(detector.statistic.without(part))
+            for batch in _batches(fold):
+                outputs = score(features[batch])
+                scores[batch] = outputs["score"]
                 if "anomaly_map" in outputs:
-                    maxima[part] = outputs["anomaly_map"].max(axis=(1, 2))
-                for _ in part:
+                    maxima[batch] = outputs["anomaly_map"].max(axis=(1, 2))
+                for _ in batch:
                     step("")
     return _HeldOut(scores, maxima if "anomaly_map" in outputs else np.empty(0))
 
@@ -318,15 +317,11 @@ def _prove_formula(
 ) -> None:
     """Compare the converted graph with the formula that the limits are taken with."""
     images = _with_defects(images)
-    score = detector.scorer(detector.statistic)
-    expected = [score(features.run(image[None])["features"]) for image in images]
-    received = [finished.run(image[None], ("score", "anomaly_map")) for image in images]
-    scale = "anomaly_map" if "anomaly_map" in expected[0] else "score"
-    extent = float(np.ptp([outputs[scale] for outputs in expected])) or 1.0
+    expected = detector.scorer(detector.statistic)(features.run_all(images)["features"])
+    received = finished.run_all(images, expected)
+    extent = float(np.ptp(expected.get("anomaly_map", expected["score"]))) or 1.0
     largest = max(
-        float(np.abs(values - other[name]).max()) / extent
-        for one, other in zip(expected, received, strict=True)
-        for name, values in one.items()
+        float(np.abs(values - received[name]).max()) / extent for name, values in expected.items()
     )
     tolerance = _FORMULA_TOLERANCE[finished.precision]
     if not largest <= tolerance:
@@ -350,8 +345,10 @@ def _finish(
     state = {**detector.state(), **fitted.arrays}
     with ModelWriter(directory) as writer:
         writer.write_graph(to_openvino(graph))
-        parity = prove_parity(graph, Engine(writer.xml, "f32"), _with_defects(fitted.shown))
-        engine = Engine(writer.xml, plan.precision)
+        engine = Engine(writer.xml, "f32")
+        parity = prove_parity(graph, engine, _with_defects(fitted.shown))
+        if plan.precision != "f32":
+            engine = Engine(writer.xml, plan.precision)
         limits = fitted.calibrate(engine)
         writer.write_state(state)
         manifest = Manifest(

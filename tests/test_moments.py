@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_ad.errors import ModelError
-from anomaly_ad.statistics.moments import Moments, mahalanobis, whitening
+from anomaly_ad.statistics.moments import Moments, mahalanobis, regularized, whitening
 
 POSITIONS, CHANNELS = 3, 6
 
@@ -58,7 +58,7 @@ def test_the_distance_is_that_of_scikit_learn_where_nothing_is_regularized():
     covariance = pytest.importorskip("sklearn.covariance", reason="needs the extra 'eval'")
     data, queries = features(200), features(7, seed=1)
     moments = Moments(POSITIONS, CHANNELS).update(data)
-    out = mahalanobis(queries, moments.mean, whitening(moments, 1e-9))
+    out = mahalanobis(queries, moments.mean, regularized(moments, 1e-9))
     for p in range(POSITIONS):
         fitted = covariance.EmpiricalCovariance().fit(data[:, p].astype(np.float64))
         expected = np.sqrt(fitted.mahalanobis(queries[:, p]) * 199 / 200)
@@ -72,8 +72,8 @@ def test_the_regularization_is_relative_to_each_channel():
     distances = []
     for factor in (1, units):
         moments = Moments(POSITIONS, CHANNELS).update(data * factor)
-        white = whitening(moments, 0.1)
-        distances.append(mahalanobis(queries * factor, moments.mean, white))
+        covariance = regularized(moments, 0.1)
+        distances.append(mahalanobis(queries * factor, moments.mean, covariance))
     np.testing.assert_allclose(distances[0], distances[1], rtol=1e-3)
 
 
@@ -85,6 +85,11 @@ def test_whitening_is_the_inverse_of_the_regularized_covariance():
     for p in range(POSITIONS):
         expected = np.linalg.inv(covariance[p] + np.diag(added))
         np.testing.assert_allclose(white[p].T @ white[p], expected, rtol=1e-3, atol=1e-8)
+    queries = features(4, seed=1)
+    centred = (queries - moments.mean).transpose(1, 2, 0)
+    by_whitening = np.linalg.norm(white @ centred, axis=1).T
+    by_solving = mahalanobis(queries, moments.mean, regularized(moments, 0.1))
+    np.testing.assert_allclose(by_whitening, by_solving, rtol=1e-4)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(0, 1000))
@@ -106,16 +111,19 @@ def test_what_was_merged_can_be_taken_out(kept, removed, seed):
     data = features(kept + removed, seed)
     rest = Moments(POSITIONS, CHANNELS).update(data[:kept])
     part = Moments(POSITIONS, CHANNELS).update(data[kept:])
-    before = part.copy()
-    whole = rest.copy().merge(part)
-    same(whole.copy().subtract(part), rest, rtol=1e-8)
-    same(part, before)
+    whole = Moments(POSITIONS, CHANNELS).merge(rest).merge(part)
+    before = [array.copy() for array in (whole.mean, whole.scatter, part.mean, part.scatter)]
+    same(whole.without(part), rest, rtol=1e-8)
+    for array, kept in zip(
+        before, (whole.mean, whole.scatter, part.mean, part.scatter), strict=True
+    ):
+        np.testing.assert_array_equal(array, kept)
 
 
 def test_more_than_there_is_cannot_be_taken_out():
     moments = Moments(POSITIONS, CHANNELS).update(features(3))
     with pytest.raises(ValueError, match="3 of 3 images"):
-        moments.copy().subtract(moments)
+        moments.without(moments)
 
 
 def test_arrays_are_packed_triangles_and_restore_the_moments():
@@ -150,9 +158,9 @@ def test_fewer_images_than_channels_and_channels_that_never_vary():
     data = features(3)
     data[..., 0] = 7
     moments = Moments(POSITIONS, CHANNELS).update(data)
-    white = whitening(moments, 0.01)
-    assert np.isfinite(white).all()
+    covariance = regularized(moments, 0.01)
+    assert np.isfinite(whitening(moments, 0.01)).all()
     odd = data[:1].copy()
     odd[..., 0] = 8
-    near, far = (mahalanobis(x, moments.mean, white)[0] for x in (data[:1], odd))
+    near, far = (mahalanobis(x, moments.mean, covariance)[0] for x in (data[:1], odd))
     assert (far > near).all()

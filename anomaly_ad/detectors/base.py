@@ -94,7 +94,7 @@ class StatisticalDetector(Detector):
     """A method that learns statistics of features in one pass; its fit is `training`'s business.
 
     Features come from the graph that `features` gives. What is learnt from them is in `statistic`,
-    an object with `update(features)`, `merge(other)`, `subtract(other)` and `count`.
+    an object with `update(features)`, `merge(other)`, `without(other)` and `count`.
     """
 
     statistic: Any

@@ -30,7 +30,7 @@ from ..errors import BackboneError, OptionError
 from ..images import ImageSpec
 from ..layers.gaussian import MahalanobisDistance
 from ..layers.maps import LinearMap, gaussian_matrix, upsampling_matrix
-from ..statistics.moments import Moments, mahalanobis, whitening
+from ..statistics.moments import Moments, mahalanobis, regularized, whitening
 from .base import Arrays, StatisticalDetector, TrainingRecord, check_state
 
 
@@ -105,12 +105,12 @@ class Padim(StatisticalDetector):
 
     def scorer(self, statistic: Moments) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
         """The graph's formula in numpy."""
-        mean, white = statistic.mean, whitening(statistic, self.regularization)
+        mean, covariance = statistic.mean, regularized(statistic, self.regularization)
         rows, columns = self._enlargement()
 
         def score(features: NDArray[np.float32]) -> dict[str, NDArray]:
             vectors = features.reshape(len(features), *mean.shape)
-            distance = mahalanobis(vectors, mean, white).reshape(-1, *self.grid)
+            distance = mahalanobis(vectors, mean, covariance).reshape(-1, *self.grid)
             anomaly_map = rows @ distance @ columns.T
             return {"anomaly_map": anomaly_map, "score": anomaly_map.max(axis=(1, 2))}
 

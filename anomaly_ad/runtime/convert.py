@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,22 +72,21 @@ def prove_parity(
     ParityError
         An output deviates by more than the tolerance, or is not finite.
     """
-    trained: dict[str, list[Any]] = {}
-    converted: dict[str, list[Any]] = {}
-    for start in range(0, len(images), 4):
-        batch = images[start : start + 4]
-        _extend(trained, {k: np.asarray(v) for k, v in graph(batch, training=False).items()})
-        _extend(converted, engine.run(batch))
-    if trained.keys() != converted.keys():
+    converted = engine.run_all(images)
+    parts: dict[str, list[NDArray[Any]]] = {}
+    for image in images:
+        for name, values in graph(image[None], training=False).items():
+            parts.setdefault(name, []).append(np.asarray(values))
+    expected = {name: np.concatenate(values) for name, values in parts.items()}
+    if expected.keys() != converted.keys():
         raise ParityError(
             f"The converted model has the outputs {sorted(converted)}, the trained one "
-            f"{sorted(trained)}. Report this as a bug."
+            f"{sorted(expected)}. Report this as a bug."
         )
-    expected = {name: np.concatenate(values) for name, values in trained.items()}
     deviation = {
         name: _deviation(
             expected[name],
-            np.concatenate(converted[name]),
+            converted[name],
             scale=expected.get("anomaly_map", expected[name])
             if name == "score"
             else expected[name],
@@ -103,11 +101,6 @@ def prove_parity(
             "with the versions of keras, tensorflow and openvino."
         )
     return Parity(len(images), tolerance, deviation)
-
-
-def _extend(parts: dict[str, list[Any]], outputs: Mapping[str, NDArray]) -> None:
-    for name, values in outputs.items():
-        parts.setdefault(name, []).append(values)
 
 
 def _deviation(expected: NDArray, received: NDArray, scale: NDArray) -> float:

@@ -108,6 +108,17 @@ class Engine:
         self._single.infer([images], share_inputs=True)
         return _copy_outputs(self._single, names)
 
+    def run_all(self, images: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
+        """Run many images (N, height, width, channels), each alone, and put the results together.
+
+        One at a time, since the memory of a batch is never given back.
+        """
+        results = [
+            outputs for _, outputs in self.stream(((None, image) for image in images), names)
+        ]
+        found = [outputs for outputs in results if outputs is not None]
+        return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
     def stream(
         self,
         items: Iterable[tuple[T, NDArray[np.uint8] | None]],

@@ -50,40 +50,45 @@ class Moments:
                 f"Received: {features.shape}."
             )
         if len(features):
-            batch = Moments(*self.mean.shape)
-            batch.count = len(features)
-            batch.mean = features.mean(axis=0, dtype=np.float64)
-            centred = np.ascontiguousarray((features - batch.mean).transpose(1, 0, 2))
-            np.matmul(centred.transpose(0, 2, 1), centred, out=batch.scatter)
-            self.merge(batch)
+            mean = features.mean(axis=0, dtype=np.float64)
+            centred = np.ascontiguousarray((features - mean).transpose(1, 0, 2))
+            scatter = np.matmul(centred.transpose(0, 2, 1), centred)
+            self._merge(len(features), mean, scatter)
         return self
 
     def merge(self, other: Moments) -> Self:
         """Add what another has seen; `other` is not changed."""
-        count = self.count + other.count
-        if count:
-            step = other.mean - self.mean
-            self.scatter += other.scatter
-            self.scatter += (self.count * other.count / count) * _outer(step)
-            self.mean = self.mean + step * (other.count / count)
-            self.count = count
+        if other.count:
+            self._merge(other.count, other.mean, other.scatter.copy())
         return self
 
-    def subtract(self, other: Moments) -> Self:
-        """Take out what another has seen, which must be a part of this; the inverse of `merge`."""
-        count = self.count - other.count
-        if count < 1:
-            raise ValueError(f"{other.count} of {self.count} images cannot be taken out.")
-        mean = (self.count * self.mean - other.count * other.mean) / count
-        self.scatter -= other.scatter
-        self.scatter -= (count * other.count / self.count) * _outer(other.mean - mean)
-        self.mean, self.count = mean, count
-        return self
+    def _merge(self, count: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
+        """Add images; `scatter` is taken over."""
+        if not self.count:
+            self.count, self.mean, self.scatter = count, mean.copy(), scatter
+            return
+        total = self.count + count
+        step = mean - self.mean
+        self.scatter += scatter
+        _add_outer(self.scatter, step, self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
 
-    def copy(self) -> Moments:
-        """An independent one."""
+    def without(self, other: Moments) -> Moments:
+        """What is left when that which another has seen is taken out; the inverse of `merge`.
+
+        Parameters
+        ----------
+        other : Moments
+            Of a part of the same images. Neither is changed.
+        """
         out = Moments(*self.mean.shape)
-        out.count, out.mean, out.scatter = self.count, self.mean.copy(), self.scatter.copy()
+        out.count = self.count - other.count
+        if out.count < 1:
+            raise ValueError(f"{other.count} of {self.count} images cannot be taken out.")
+        out.mean = (self.count * self.mean - other.count * other.mean) / out.count
+        out.scatter = self.scatter - other.scatter
+        _add_outer(out.scatter, other.mean - out.mean, -out.count * other.count / self.count)
         return out
 
     def covariance(self) -> NDArray[np.float64]:
@@ -125,16 +130,18 @@ class Moments:
         return out
 
 
-def _outer(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors[:, :, None] * vectors[:, None, :]
+def _add_outer(matrices: NDArray[np.float64], vectors: NDArray[np.float64], factor: float) -> None:
+    """Add factor * v vᵀ at each position, a few at a time: what is small stays in the cache."""
+    for start in range(0, len(vectors), 16):
+        part = vectors[start : start + 16]
+        matrices[start : start + 16] += (factor * part[:, :, None]) * part[:, None, :]
 
 
-def whitening(moments: Moments, regularization: float) -> NDArray[np.float32]:
-    """Matrices W with which |W (x - mean)| is the Mahalanobis distance at each position.
+def regularized(moments: Moments, regularization: float) -> NDArray[np.float64]:
+    """Covariance matrices that can be inverted: covariance + regularization * V.
 
-    W = L⁻¹ with L Lᵀ = covariance + regularization * V, where V holds the variances of the channels
-    averaged over the positions on its diagonal: it makes the matrix invertible where there are
-    fewer images than channels, or a place that is always the same.
+    V holds the variances of the channels, averaged over the positions, on its diagonal. It makes up
+    for fewer images than channels, and for places that are always the same.
 
     Parameters
     ----------
@@ -145,8 +152,7 @@ def whitening(moments: Moments, regularization: float) -> NDArray[np.float32]:
 
     Returns
     -------
-    ndarray of float32, shape (P, C, C)
-        Lower triangular.
+    ndarray of float64, shape (P, C, C)
     """
     covariance = moments.covariance()
     variances = np.einsum("pcc->c", covariance) / len(covariance)
@@ -154,26 +160,41 @@ def whitening(moments: Moments, regularization: float) -> NDArray[np.float32]:
     floor = 1e-6 * variances.mean()
     diagonal = np.arange(covariance.shape[1])
     covariance[:, diagonal, diagonal] += regularization * np.maximum(variances, floor)
-    inverse = np.linalg.inv(np.linalg.cholesky(covariance))
+    return covariance
+
+
+def whitening(moments: Moments, regularization: float) -> NDArray[np.float32]:
+    """Matrices W with which |W (x - mean)| is the Mahalanobis distance at each position.
+
+    W = L⁻¹ with L Lᵀ the `regularized` covariance; parameters as there.
+
+    Returns
+    -------
+    ndarray of float32, shape (P, C, C)
+        Lower triangular.
+    """
+    inverse = np.linalg.inv(np.linalg.cholesky(regularized(moments, regularization)))
     return np.tril(inverse).astype(np.float32)
 
 
 def mahalanobis(
-    features: NDArray[np.floating], mean: NDArray[np.floating], whitening: NDArray[np.float32]
+    features: NDArray[np.floating], mean: NDArray[np.floating], covariance: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """The distance of each feature vector from the mean of its position, in standard deviations.
+
+    d² = (x - mean)ᵀ covariance⁻¹ (x - mean), by solving for the vectors at hand: to score a few
+    hundred, that takes a third of the time of inverting the matrices.
 
     Parameters
     ----------
     features : ndarray of float, shape (B, P, C)
     mean : ndarray of float, shape (P, C)
-    whitening : ndarray of float32, shape (P, C, C)
-        As `whitening` gives it.
+    covariance : ndarray of float64, shape (P, C, C)
 
     Returns
     -------
     ndarray of float32, shape (B, P)
     """
-    centred = (features - mean).astype(np.float32).transpose(1, 2, 0)
-    white = np.matmul(whitening, centred)
-    return np.sqrt(np.einsum("pcb,pcb->bp", white, white))
+    centred = np.ascontiguousarray((features - mean).transpose(1, 2, 0))
+    solved = np.linalg.solve(covariance, centred)
+    return np.sqrt(np.einsum("pcb,pcb->bp", centred, solved)).astype(np.float32)
