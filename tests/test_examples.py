@@ -38,3 +38,51 @@ def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["picture.py"])
     runpy.run_path(str(ROOT / "examples" / "picture.py"), run_name="__main__")
     assert cv2.imread("docs/washer.jpg").shape == (600, 1200, 3)
+
+
+SMALL = {"n_train": 12, "n_test_good": 2, "n_per_defect": 1, "size": (96, 96)}
+
+
+def test_padim(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    from anomaly_ad import sample
+
+    sample.render_sample(tmp_path / "data", **SMALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["padim.py", "data"])
+    runpy.run_path(str(ROOT / "examples" / "padim.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert all(kind in out for kind in (*sample.DEFECTS, "good", "the limit of good"))
+    assert (tmp_path / "Output" / "padim" / "dent" / "000.jpg").is_file()
+
+
+def test_the_notebook(tmp_path):
+    """Every cell runs; with a small sample set in the place of the default one."""
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    pytest.importorskip("matplotlib", reason="needs the extra 'eval'")
+    nbformat = pytest.importorskip("nbformat", reason="needs the extra 'test'")
+    nbclient = pytest.importorskip("nbclient", reason="needs the extra 'test'")
+    notebook = nbformat.read(ROOT / "examples" / "padim.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = cell.source.replace(
+                'render_sample("Dataset/Washer")', f'render_sample("Dataset/Washer", **{SMALL})'
+            )
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    texts = [
+        output.get("text", "")
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    ]
+    assert any("flagged" in text for text in texts)
+    pictures = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 2

