@@ -272,12 +272,11 @@ class AD:
     def _tell_model(self) -> None:
         limit = self.model.manifest.calibration.image
         print(f"Saved the model in {self.model.directory}")
-        how = (
-            "from statistics of the others" if "folds" in self.model.manifest.training else "unseen"
-        )
+        crossed = "folds" in self.model.manifest.training
+        how = "each judged by what the others taught" if crossed else "which training has not seen"
         print(
-            f"The limit of good comes from {limit.n_images} good images, each judged {how}: at "
-            f"most {limit.stated_rate:.1%} of good parts exceed it."
+            f"The limit of good comes from {limit.n_images} good images, {how}: at most "
+            f"{limit.stated_rate:.1%} of good parts exceed it."
         )
         if limit.stated_rate > limit.asked_rate:
             needed = images_needed(limit.asked_rate)

@@ -65,7 +65,7 @@ def test_adding_says_what_is_wrong_before_it_begins(model, tmp_path, monkeypatch
         wrong = {**weights.WEIGHTS, "efficientnet_lite0": dataclasses.replace(good, **change)}
         monkeypatch.setattr("anomaly_ad.backbones.networks.WEIGHTS", wrong)
         with pytest.raises(error, match=message):
-            AD(copy).add_images(tmp_path / "missing folder would be said later" / "..")
+            AD(copy).add_images(write_parts(tmp_path / "two", 2))
     assert AD(copy).model.digest == model.digest
 
 
