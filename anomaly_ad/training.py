@@ -123,14 +123,19 @@ def add_images(
     with _decode(good, plan) as images:
         added = {"source": str(good), "images": images.fingerprint()}
         record = stored.manifest.training
-        if any(entry["images"] == added["images"] for entry in record["sets"]):
+        if any(entry["images"] == added["images"] for entry in record.get("sets", [])):
             raise DataError(
                 f"The model has learnt from these images already: {good}. Adding them twice would "
                 "count them twice."
             )
         fitted = _fit_statistics(detector, images, plan, held_out)
-        together = hashlib.sha256(f"{record['images']}{added['images']}".encode()).hexdigest()
-        record = record | fitted.record | {"images": together, "sets": [*record["sets"], added]}
+        together = f"{record.get('images')}{added['images']}".encode()
+        record = {
+            **record,
+            **fitted.record,
+            "images": hashlib.sha256(together).hexdigest(),
+            "sets": [*record.get("sets", []), added],
+        }
         return _finish(plan, detector, fitted, record, directory)
 
 

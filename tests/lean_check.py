@@ -5,6 +5,7 @@ python lean_check.py predict DIR
 """
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def train(folder: Path) -> None:
 def predict(folder: Path) -> None:
     ad = AD(folder / "model", folder / "sample")
     predictions = ad.predict(folder / "sample" / "test", folder / "out")
+    command = [sys.executable, "-m", "anomaly_ad", "info", str(folder / "model"), "--verify"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "every file is as it was saved" in out
     assert not {"tensorflow", "keras", "matplotlib", "sklearn", "scipy"} & set(sys.modules)
     expected = json.loads((folder / "scores.json").read_text())
     assert len(expected) == 8
