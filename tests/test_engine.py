@@ -31,6 +31,30 @@ def test_a_batch(engine):
     assert out["score"].tolist() == [3, 200] and again["score"].tolist() == [9]
 
 
+def test_only_what_is_wanted_is_copied_and_what_there_is_not_is_left_out(engine):
+    assert set(engine.run(image(3)[None], ("score", "reconstruction"))) == {"score"}
+    assert engine.run(image(3)[None], ()) == {}
+    ((_, outputs),) = engine.stream([(0, image(3))], ("score",))
+    assert set(outputs) == {"score"}
+
+
+def test_many_images_at_once(engine):
+    out = engine.run_all(np.stack([image(n) for n in range(11)]))
+    assert out["score"].tolist() == list(range(11)) and out["anomaly_map"].shape == (11, 8, 8)
+
+
+def test_what_a_model_takes_and_gives(engine):
+    assert engine.input_shape == (8, 8, 1)
+    assert engine.output_shape("anomaly_map") == (8, 8)
+    assert sorted(engine.output_names) == ["anomaly_map", "score"]
+
+
+def test_a_model_that_takes_no_batch_of_images():
+    vector = op.parameter([-1, 8], np.uint8, name="images")
+    with pytest.raises(ModelError, match="no batch of images"):
+        _ = Engine(ov.Model([vector], [vector], "toy")).input_shape
+
+
 def test_a_stream_keeps_the_order_and_the_gaps(engine):
     items = [(n, None if n % 7 == 3 else image(n)) for n in range(200)]
     results = list(engine.stream(items))
