@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Literal
 
 from . import show as screen
 from .calibration import images_needed
 from .detectors import registry
 from .errors import ModelError, NotTrainedError, OptionError
-from .images import Image, PathLike, TrainingImages, find_training_images, read_image
+from .images import (
+    Image,
+    PathLike,
+    TrainingImages,
+    check_path,
+    find_training_images,
+    read_image,
+)
 from .inspection import (
     Inspector,
     Output,
@@ -26,7 +32,7 @@ from .inspection import (
 from .model_store import StoredModel, is_model, load
 from .plan import Plan
 from .prediction import Prediction
-from .progress import say
+from .progress import printable, say
 from .training import add_images, train
 
 _SAVE_PATH = "Models/"
@@ -62,7 +68,7 @@ class AD:
     false_alarm_rate : float, optional
         Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
-        Arithmetic of the OpenVINO model. Limits are taken in it.
+        Arithmetic of the OpenVINO model. Limits hold in it.
     **parameters
         Options of the method itself; an unknown one is an error that lists the valid ones. A
         model that was trained on a backbone of your own needs ``backbone=`` again only to train
@@ -99,7 +105,7 @@ class AD:
         self.train_path = train_path
         self._good: TrainingImages | None = None
         self._model: StoredModel | None = None
-        self._directory = Path(save_path, "model")
+        self._directory = check_path(save_path, "save_path") / "model"
         self._network: Any = None
         if not isinstance(parameters.get("backbone", ""), str):
             self._network = parameters["backbone"]
@@ -271,7 +277,7 @@ class AD:
 
     def _tell_model(self) -> None:
         limit = self.model.manifest.calibration.image
-        print(f"Saved the model in {self.model.directory}")
+        print(printable(f"Saved the model in {self.model.directory}"))
         crossed = "folds" in self.model.manifest.training
         how = "each judged by what the others taught" if crossed else "which training has not seen"
         print(
@@ -356,7 +362,7 @@ class AD:
         results = _run(
             model,
             sources,
-            save_path if save else None,
+            check_path(save_path, "save_path") if save else None,
             threshold=thresh,
             patch_size=patch_size,
             hardcore=hardcore,

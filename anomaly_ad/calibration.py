@@ -45,7 +45,7 @@ class Limit:
 
     def __post_init__(self) -> None:
         values = (self.median, self.limit, self.asked_rate, self.stated_rate)
-        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+        if not all(isinstance(value, (int, float)) and abs(value) < 1e300 for value in values):
             raise DataError(f"Limits are finite numbers. Received: {self}.")
         if not self.median < self.limit:
             raise DataError(f"The limit must lie above the median. Received: {self}.")

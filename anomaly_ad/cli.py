@@ -9,6 +9,7 @@ Nothing but typer is imported before a command runs, so --help answers at once.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of `anomaly-ad` and of ``python -m anomaly_ad``."""
+    # File names may hold bytes that are no text; they go out as they came in.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     app(prog_name="anomaly-ad")
 
 
@@ -293,7 +297,8 @@ def info(
         f"{'gray' if plan.spec.channels == 1 else 'colour'}, {plan.spec.fit}, "
         f"patch {plan.patch_size}, {plan.precision}",
         "outputs": ", ".join(manifest.outputs),
-        "trained": f"{manifest.created} on {training.get('source')}",
+        "trained": f"{manifest.created} on "
+        + ", ".join(str(entry.get("source")) for entry in training.get("sets", [])),
         "images": f"{training.get('n_fit')} fitted, {training.get('n_validation', 0)} for "
         f"validation, {limit.n_images} for the limit"
         + (", cross-fitted" if "folds" in training else ""),

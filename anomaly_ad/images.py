@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, ImageError, OptionError, PathError
+from .progress import printable
 from .spool import Spool
 from .threads import ordered_map
 
@@ -69,9 +70,9 @@ class ImageSpec:
                     f"img_size is (height, width) in pixels, whole numbers from 16 to 8192. "
                     f"Received {name}={value!r}."
                 )
-        if self.channels not in (1, 3):
+        if type(self.channels) is not int or self.channels not in (1, 3):
             raise OptionError(f"channels is 1 (gray) or 3 (RGB). Received: {self.channels!r}.")
-        if self.fit not in ("stretch", "pad"):
+        if not isinstance(self.fit, str) or self.fit not in ("stretch", "pad"):
             raise OptionError(f"fit is 'stretch' or 'pad'. Received: {self.fit!r}.")
 
     @property
@@ -175,6 +176,13 @@ def _resize(image: NDArray, size: tuple[int, int]) -> NDArray:
     return image
 
 
+def check_path(path: Any, name: str) -> Path:
+    """A path as `Path`; OptionError names the argument if it is something else."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(f"{name} is a path. Received: {path!r}.")
+    return Path(path)
+
+
 def read_image(path: PathLike) -> Image:
     """Read a JPEG, PNG or BMP file as RGB.
 
@@ -253,8 +261,9 @@ def check_array(image: NDArray) -> Image:
 
 
 def _read_bytes(path: PathLike) -> bytes:
+    file = check_path(path, "An image file")
     try:
-        return Path(path).read_bytes()
+        return file.read_bytes()
     except FileNotFoundError as error:
         raise PathError(f"{path}: there is no such file. Check the path.") from error
     except OSError as error:
@@ -378,7 +387,7 @@ class TrainingImages:
     paths: tuple[Path, ...]
 
     def __str__(self) -> str:
-        where = self.folder if self.folder is not None else "a list of paths"
+        where = "a list of paths" if self.folder is None else printable(self.folder)
         return f"{len(self.paths)} images of good parts from {where}"
 
 
@@ -404,7 +413,7 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
     if not isinstance(path, (str, os.PathLike)):
         return TrainingImages(None, _check_list(path))
     folder = Path(path)
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise DataError(
             f"{folder} is a file; training takes a folder of images of good parts, or a list "
             "of image files."
@@ -438,8 +447,11 @@ def _check_list(paths: Iterable[PathLike]) -> tuple[Path, ...]:
             f"Training images are a folder or a list of paths. Received: {paths!r}."
         ) from error
     for file in files:
-        if not file.is_file():
-            raise PathError(f"{file}: there is no such file. Check the list of training images.")
+        if not os.path.isfile(file):
+            raise PathError(
+                f"{file}: there is no such file, or it may not be read. Check the list of "
+                "training images."
+            )
     if not files:
         raise DataError("The list of training images is empty; name the image files in it.")
     return files
@@ -583,10 +595,11 @@ class ImageSet:
             digest.update(batch.tobytes())
         return digest.hexdigest()
 
-    def all_alike(self) -> bool:
-        """Whether every image is the same as the first, so that there is nothing to learn."""
-        first = self[slice(0, 1)]
-        return all((batch == first).all() for batch in self)
+    def digests(self) -> list[str]:
+        """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
+        return [
+            hashlib.sha256(image.tobytes()).hexdigest()[:16] for batch in self for image in batch
+        ]
 
     def subset(self, indices: NDArray[np.integer]) -> ImageSet:
         """These images alone, without copying them; it lives no longer than the whole."""

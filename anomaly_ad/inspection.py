@@ -6,6 +6,7 @@ Nothing here knows the method, and nothing here needs TensorFlow.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 from collections import Counter
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 
 from . import drawing
 from .calibration import check_threshold
-from .errors import ImageError, OptionError, PathError
+from .errors import ImageError, OptionError, OutputError, PathError
 from .images import SUFFIXES, Image, PathLike, check_array, find_images, read_image
 from .model_store import StoredModel
 from .prediction import Prediction
-from .progress import bar
-from .records import RunRecord, cannot_write
+from .progress import bar, printable
+from .records import FileState, RunRecord, cannot_write, file_state
 from .regions import check_patch_size, deviating_cells, peak_cell
 from .runtime.engine import Outputs
 from .threads import ordered_map
@@ -36,12 +37,14 @@ _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRI
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
+_JPEG_LIMIT = 65_500  # pixels a side
+
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 PredictInput = PathLike | NDArray[np.uint8] | Iterable[PathLike | NDArray[np.uint8]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """An image to inspect: a file or an array, and the relative path of its picture."""
 
@@ -102,7 +105,7 @@ def find_sources(path: PredictInput) -> Sources:
 
 
 def _path_sources(path: Path) -> Sources:
-    if path.is_dir():
+    if os.path.isdir(path):
         files = find_images(path)
         if not files:
             raise PathError(
@@ -111,7 +114,9 @@ def _path_sources(path: Path) -> Sources:
         items = [Source(str(file), file, None, file.relative_to(path)) for file in files]
         return Sources(items, False, path)
     if not os.path.lexists(path):
-        raise PathError(f"{path}: there is no such file or folder. Check the path.")
+        raise PathError(
+            f"{path}: there is no such file or folder, or it may not be read. Check the path."
+        )
     return Sources([Source(str(path), path, None, Path(path.name))], True, None)
 
 
@@ -192,15 +197,18 @@ class Output:
 
     def _keep_out_of_input(self, sources: Sources) -> None:
         # Links are resolved on both sides: the input may hold some, and so may the output folder.
-        home = Path(os.path.realpath(self.folder))
+        home = _real(self.folder)
         paths = [source.path for source in sources.items if source.path is not None]
+        parents = {path.parent: _real(path.parent) for path in paths}
+        # Both what was named and what it leads to.
+        input_files = {_real(path) for path in paths}
+        input_files |= {parents[path.parent] / path.name for path in paths}
         input_folders: set[Path] = set()
-        input_files: set[Path] = set()
-        if sources.root is None:
-            input_files = {Path(os.path.realpath(path)) for path in paths}
-        else:
-            parents = {sources.root, *(path.parent for path in paths)}
-            input_folders = {Path(os.path.realpath(parent)) for parent in parents}
+        if sources.root is not None:
+            between = {sources.root}
+            for parent in parents:
+                between |= {parent, *(p for p in parent.parents if p.is_relative_to(sources.root))}
+            input_folders = {_real(folder) for folder in between}
         if not input_folders.isdisjoint((home, *home.parents)):
             raise OptionError(
                 f"The output folder {self.folder} is or lies in the input folder {sources.root}. "
@@ -210,11 +218,10 @@ class Output:
         for source in sources.items:
             parent = home / source.relative.parent
             if parent not in real:
-                real[parent] = Path(os.path.realpath(parent))
+                real[parent] = _real(parent)
             place = real[parent]
-            if not input_folders.isdisjoint((place, *place.parents)) or (
-                input_files and place / source.relative.name in input_files
-            ):
+            inside = not input_folders.isdisjoint((place, *place.parents))
+            if inside or place / source.relative.name in input_files:
                 raise OptionError(
                     f"The picture of {source.name} would be written into the input. Choose "
                     f"another save_path than {self.folder}."
@@ -228,13 +235,14 @@ class Output:
         self._record.__exit__(*exception)
 
     @property
-    def done(self) -> dict[str, Prediction]:
-        """What the run that is resumed has said already, by the sources' names."""
+    def done(self) -> dict[FileState, Prediction]:
+        """What the run that is resumed has said already, by the states of the files."""
         return self._record.done
 
     def record(self, result: Result) -> None:
         """Append a result to the record."""
-        self._record.append(result.source.name, result.prediction)
+        source = result.source
+        self._record.append(source.name, result.prediction, file_state(source.path))
 
     def write_picture(self, result: Result) -> None:
         """Write a result's picture, in the format of its source's name."""
@@ -244,6 +252,8 @@ class Output:
 
 def write_picture(picture: Image, target: Path) -> None:
     """Write a picture in the format of its name (PNG if that is none); whole or not at all.
+
+    JPEG holds at most 65,500 pixels a side; a larger picture is shrunk to that.
 
     Parameters
     ----------
@@ -257,16 +267,36 @@ def write_picture(picture: Image, target: Path) -> None:
         ".png": _FAST_PNG,
         ".bmp": [],
     }.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    height, width, _ = picture.shape
+    if suffix not in (".png", ".bmp") and max(height, width) > _JPEG_LIMIT:
+        scale = _JPEG_LIMIT / max(height, width)
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    written, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    if not written:
+        raise OutputError(
+            f"A picture of {width}x{height} pixels cannot be written as {suffix}. Choose another "
+            "format by the output's name, or save=False."
+        )
     unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(data.tobytes())
         os.replace(unfinished, target)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        raise cannot_write(target.parent, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(target.parent, error) from error
+        raise
+
+
+def _real(path: Path) -> Path:
+    """A path with its links resolved; one that is none is refused when it is opened."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return Path(os.path.abspath(path))
 
 
 @dataclass(frozen=True)
@@ -315,13 +345,13 @@ class Inspector:
         self.spec = plan.spec
         self.calibration = stored.manifest.calibration
         self.threshold = float(threshold)
-        self.patch_size = patch_size or plan.patch_size
-        self.hardcore = hardcore
+        self.patch_size = int(patch_size) or plan.patch_size
+        self.hardcore = bool(hardcore)
         self.draw = draw
         self.keep_maps = keep_maps
-        self._raw_threshold = self.calibration.image.raw(threshold)
+        self._raw_threshold = self.calibration.image.raw(self.threshold)
         maxima = self.calibration.map
-        self._raw_map_threshold = None if maxima is None else maxima.raw(threshold)
+        self._raw_map_threshold = None if maxima is None else maxima.raw(self.threshold)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -349,10 +379,13 @@ class Inspector:
             Whether to show a bar.
         """
         with ExitStack() as stack:
-            done: dict[str, Prediction] = {}
-            if output is not None:
-                done = stack.enter_context(output).done
-            items = [source for source in sources.items if source.name not in done]
+            said: dict[Source, Prediction] = {}
+            if output is not None and stack.enter_context(output).done:
+                for source in sources.items:
+                    before = output.done.get(file_state(source.path))
+                    if before is not None:
+                        said[source] = dataclasses.replace(before, path=str(source.path))
+            items = [source for source in sources.items if source not in said]
             # Closed before the output is, so that an interrupt leaves no thread that still writes.
             fresh = stack.enter_context(
                 closing(
@@ -364,8 +397,8 @@ class Inspector:
             shown = progress and not sources.single
             step = stack.enter_context(bar(len(sources.items), "Inspecting", shown=shown))
             for source in sources.items:
-                if source.name in done:
-                    result = Result(source, done[source.name], None)
+                if source in said:
+                    result = Result(source, said[source], None)
                 else:
                     result = next(fresh)
                     if output is not None:
@@ -501,4 +534,4 @@ def summary(counts: Counter[str], output: PathLike | None) -> str:
     )
     if counts["errors"]:
         line += f", {counts['errors']} could not be inspected"
-    return line if output is None else f"{line}. Results: {output}"
+    return line if output is None else printable(f"{line}. Results: {output}")

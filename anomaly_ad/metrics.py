@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, OptionError
 
 
 def pixel_auroc(maps: Iterable[NDArray[np.floating]], masks: Iterable[NDArray[np.bool_]]) -> float:
@@ -54,6 +55,8 @@ def aupro(
     ----------
     Bergmann et al. 2021, The MVTec Anomaly Detection Dataset, IJCV 129, section 5.
     """
+    if not 0 < limit <= 1:
+        raise OptionError(f"limit is a false positive rate in (0, 1]. Received: {limit!r}.")
     good, regions = _collect(maps, masks)
     # A region's pixel is found for every rate above that at which its own value is the threshold.
     gains = [np.maximum(limit - _share_above(good, region), 0).mean() for region in regions]
@@ -66,7 +69,11 @@ def _collect(
     """The values of all good pixels in ascending order, and those of each defective region."""
     good: list[NDArray[np.floating]] = []
     regions: list[NDArray[np.floating]] = []
-    for anomaly_map, mask in zip(maps, masks, strict=True):
+    for anomaly_map, mask in zip_longest(maps, masks):
+        if anomaly_map is None or mask is None:
+            raise DataError("Each map needs a mask, and each mask a map; their numbers differ.")
+        if mask.dtype != np.bool_:
+            raise DataError(f"A mask is bool, such as `mask > 0`. Received: {mask.dtype}.")
         if anomaly_map.shape != mask.shape or not np.isfinite(anomaly_map).all():
             raise DataError(
                 f"A map and its mask have one size, and a map is finite. Received a map of "

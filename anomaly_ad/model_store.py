@@ -39,6 +39,8 @@ FORMAT = 1  # raise it when a reader of the old number would misread a new direc
 MANIFEST = "manifest.json"
 
 _MAX_MANIFEST = 16 * 2**20  # bytes
+# What using values of another kind than expected may raise.
+_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _PAYLOAD = re.compile(r"(detector|state)-[0-9a-f]{16}\.(xml|bin|npz)")
 _ROLES = {".xml": "detector", ".bin": "detector", ".npz": "state"}
 _STALE = 24 * 3600  # seconds after which an unfinished save is taken for a crashed one
@@ -81,6 +83,14 @@ class Manifest:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ModelError(f"{name} is no {kind.__name__}: {getattr(self, name)!r}.")
+        deviations = self.parity.get("deviation", {})
+        if not isinstance(deviations, dict) or not all(
+            isinstance(value, (int, float)) for value in deviations.values()
+        ):
+            raise ModelError(f"parity holds numbers by output. Received: {deviations!r}.")
+        sets = self.training.get("sets", [])
+        if not isinstance(sets, list) or not all(isinstance(entry, dict) for entry in sets):
+            raise ModelError(f"training holds a list of sets of images. Received: {sets!r}.")
         if not all(isinstance(name, str) for name in self.outputs):
             raise ModelError(f"outputs are names. Received: {self.outputs!r}.")
 
@@ -140,7 +150,7 @@ class StoredModel:
 
 def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a directory with a manifest."""
-    return Path(path, MANIFEST).is_file()
+    return os.path.isfile(os.path.join(path, MANIFEST))  # False also where it may not be read
 
 
 # -------------------------------------------------------------------------------- loading
@@ -173,7 +183,14 @@ def _open(directory: Path, data: dict[str, Any]) -> StoredModel:
     try:
         manifest = Manifest.from_dict(data)
         files = _check_names(data["files"])
-    except (AnomalyADError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        AnomalyADError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = f"{type(error).__name__}: {error}"
         raise _damaged(directory, f"its manifest cannot be used ({reason})") from error
     for name in files:
@@ -226,9 +243,16 @@ def _check_names(files: Any) -> dict[str, dict[str, Any]]:
 
 
 def _check_file(path: Path, entry: Mapping[str, Any]) -> None:
-    if path.is_symlink() or not path.is_file():
+    if os.path.islink(path) or not os.path.isfile(path):
         raise _damaged(path.parent, f"{path.name} is missing")
-    if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+    try:
+        whole = path.stat().st_size == entry["size"] and _sha256(path) == entry["sha256"]
+    except OSError as error:
+        raise ModelError(
+            f"The model in {path.parent} cannot be opened: {path.name} cannot be read "
+            f"({error.strerror}). Check that you may read it."
+        ) from error
+    if not whole:
         raise _damaged(path.parent, f"{path.name} is not as it was saved")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -67,7 +68,15 @@ class Plan:
                 f"The options of {self.method} are {', '.join(own) or 'none'}. "
                 f"Received: {self.parameters!r}."
             )
+        try:
+            json.dumps(self.parameters)
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"The options of {self.method} are numbers, words and lists of them ({error}). "
+                f"Received: {self.parameters!r}."
+            ) from error
         check_patch_size(self.patch_size, self.spec.size)
+        object.__setattr__(self, "patch_size", int(self.patch_size))
         seed = self.seed
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
             raise OptionError(f"seed is a whole number from 0 to 2**31 - 1. Received: {seed!r}.")

@@ -31,4 +31,9 @@ def _ignore(note: str = "") -> None:
 
 def say(text: str) -> None:
     """Print a line on stderr, above a bar that may be shown there."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable(text), file=sys.stderr)
+
+
+def printable(text: object) -> str:
+    """A text that can be printed: file names may hold bytes that are no UTF-8."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ JSONL = "predictions.jsonl"
 CSV = "predictions.csv"
 COLUMNS = ("path", "score", "raw_score", "threshold", "is_anomalous", "n_boxes", "error")
 
+
+FileState = tuple[str | None, int | None, int | None]  # absolute path, bytes, time of change in ns
+_RUN_ID = re.compile("[0-9a-f]{16}")
 
 # A link in the place of the record could lead into the input: it is not followed. (Windows has no
 # such flag, and needs the other one so that it leaves line ends alone.)
@@ -46,7 +51,7 @@ class RunRecord:
         self.folder = folder
         self.about = about
         self.run_id = secrets.token_hex(8)
-        self.done: dict[str, Prediction] = {}
+        self.done: dict[FileState, Prediction] = {}
         self._resume = resume
 
     def __enter__(self) -> Self:
@@ -68,17 +73,18 @@ class RunRecord:
         """Find the last run of the same kind, become it, and remember what it has said."""
         same = self.about.items()
         for line in read_records(self.folder / JSONL):
-            if same <= line.items() and isinstance(line.get("run"), str):
-                self.run_id = line["run"]
+            run = line.get("run")
+            if same <= line.items() and isinstance(run, str) and _RUN_ID.fullmatch(run):
+                self.run_id = run
         for line in read_records(self.folder / JSONL):
             if line.get("run") == self.run_id and same <= line.items():
                 try:
-                    prediction = Prediction.from_dict(line)
-                except (AnomalyADError, KeyError, TypeError, ValueError):
+                    state = (line["file"], line["bytes"], line["modified"])
+                    self.done[state] = Prediction.from_dict(line)
+                except (AnomalyADError, ArithmeticError, LookupError, TypeError, ValueError):
                     continue  # someone edited it; the image is inspected again
-                self.done[line["path"]] = prediction
 
-    def append(self, name: str, prediction: Prediction) -> None:
+    def append(self, name: str, prediction: Prediction, state: FileState) -> None:
         """Add one line.
 
         Parameters
@@ -87,6 +93,8 @@ class RunRecord:
             The image's path; for an array the name of its picture.
         prediction : Prediction
             What was said of it.
+        state : tuple
+            Of the image's file, as `file_state` gives it; a resumed run knows it by that.
         """
         line = {
             "run": self.run_id,
@@ -94,6 +102,7 @@ class RunRecord:
             **self.about,
             **prediction.to_dict(),
             "path": name,
+            **dict(zip(("file", "bytes", "modified"), state, strict=True)),
         }
         data = (json.dumps(line) + "\n").encode()
         try:
@@ -116,17 +125,41 @@ class RunRecord:
 
     def _write_csv(self) -> None:
         fresh = self.folder / f".{self.run_id}.csv"
+        last: dict[Any, int] = {}  # where a resumed run speaks of a file for the last time
+        if self._resume:
+            for number, line in enumerate(self._own_lines()):
+                last[str(line.get("file"))] = number
         try:
-            with fresh.open("w", newline="", encoding="utf-8") as file:
+            # A name may hold bytes that are no text; they come out as they went in.
+            with fresh.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
                 writer.writeheader()
-                for line in read_records(self.folder / JSONL):
-                    if line.get("run") == self.run_id:
+                for number, line in enumerate(self._own_lines()):
+                    if last.get(str(line.get("file")), number) == number:
                         writer.writerow(line)
             os.replace(fresh, self.folder / CSV)
-        except OSError as error:
-            fresh.unlink(missing_ok=True)
-            raise cannot_write(self.folder, error) from error
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise cannot_write(self.folder, error) from error
+            raise
+
+    def _own_lines(self) -> Iterator[dict[str, Any]]:
+        lines = read_records(self.folder / JSONL)
+        return (line for line in lines if line.get("run") == self.run_id)
+
+
+def file_state(path: Path | None) -> FileState:
+    """What a file is known by: a file that was replaced since is another one. None: an array."""
+    if path is None:
+        return None, None, None
+    name = os.path.abspath(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return name, None, None
+    return name, status.st_size, status.st_mtime_ns
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
@@ -135,7 +168,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 values = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(values, dict):
                 yield values

@@ -13,6 +13,7 @@ from conftest import SIDE, draw_part, write_image, write_parts
 
 from anomaly_ad import (
     AD,
+    AnomalyADError,
     DataError,
     ImageError,
     NotTrainedError,
@@ -349,6 +350,101 @@ def test_links_do_not_lead_into_the_input(ad, tmp_path):
         ad.predict(folder, elsewhere / "out")
     assert {path: path.read_bytes() for path in before} == before
     assert os.listdir(elsewhere) == ["000.png"]
+
+
+def test_what_links_lead_to_is_input_too(ad, tmp_path):
+    store, links = tmp_path / "store", tmp_path / "links"
+    write_image(store / "c.png", draw_part(0))
+    write_image(store / "deep" / "d.png", draw_part(1))
+    links.mkdir()
+    (links / "c.png").symlink_to(store / "c.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").symlink_to(store / "deep" / "d.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "sub").symlink_to(store)
+    before = {path: path.read_bytes() for path in store.rglob("*.png")}
+    for path, save_path in (
+        (links, store),
+        (tmp_path / "in" / "a.png", tmp_path / "in"),
+        ([tmp_path / "in" / "a.png"], tmp_path / "in"),
+        (tmp_path / "root", store / "out"),
+    ):
+        with pytest.raises(OptionError, match=r"into the input|in the input"):
+            ad.predict(path, save_path)
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "in" / "a.png").is_symlink()
+
+
+def test_resume_tells_files_of_the_same_name_apart(ad, tmp_path, monkeypatch):
+    """The same relative path in two places, and a file that was replaced, are other images."""
+    for place, defect in (("first", False), ("second", True)):
+        write_image(tmp_path / place / "parts" / "a.png", draw_part(100, defect=defect))
+    out = tmp_path / "out"
+    monkeypatch.chdir(tmp_path / "first")
+    assert not ad.predict("parts", out)[0].is_anomalous
+    monkeypatch.chdir(tmp_path / "second")
+    assert ad.predict("parts", out, resume=True)[0].is_anomalous
+    monkeypatch.chdir(tmp_path / "first")
+    write_image(Path("parts/a.png"), draw_part(101, defect=True))
+    assert ad.predict("./parts", out, resume=True)[0].is_anomalous
+    assert len(list(read_records(out / JSONL))) == 3
+    assert ad.predict(tmp_path / "first" / "parts", out, resume=True)[0].is_anomalous
+    assert len(list(read_records(out / JSONL))) == 3
+    with (out / CSV).open(newline="") as file:  # each file once
+        assert [row["is_anomalous"] for row in csv.DictReader(file)] == ["True", "True"]
+
+
+def test_names_that_are_no_text(ad, tmp_path, capsys):
+    folder = write_parts(tmp_path / "in", 1)
+    (folder / "000.png").rename(folder / os.fsdecode(b"\xfc.png"))
+    (prediction,) = ad.predict(folder, tmp_path / "out")
+    assert prediction.error is None
+    assert b"\xfc.png" in os.listdir(os.fsencode(tmp_path / "out"))
+    assert b"\xfc.png" in (tmp_path / "out" / CSV).read_bytes()
+
+
+def test_a_picture_too_wide_for_jpeg_is_shrunk(ad, tmp_path):
+    wide = np.zeros((20, 70_000, 3), np.uint8)
+    path = write_image(tmp_path / "in" / "wide.png", wide)
+    path.rename(
+        path.with_name("wide.jpg")
+    )  # the content decides what is read, the name what is written
+    write_image(path.with_name("z.png"), draw_part(0))
+    predictions = ad.predict(tmp_path / "in", tmp_path / "out")
+    assert [p.error for p in predictions] == [None, None]
+    assert read(tmp_path / "out" / "wide.jpg").shape[1] == 65_500
+
+
+def test_numbers_of_numpy_are_numbers(ad, dataset, tmp_path):
+    options = {"patch_size": np.int64(16), "thresh": np.float32(0.5), "hardcore": np.bool_(True)}
+    assert len(ad.predict(dataset / "test", tmp_path, **options)) == 8
+    assert AD("AD0", patch_size=np.int64(24)).patch_size == 24
+    assert type(AD("AD0", patch_size=np.int64(24)).patch_size) is int
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", "x" * 5000, "/proc/1/root/x.png"])
+def test_paths_that_cannot_be_opened(ad, path, tmp_path):
+    for call in (ad.predict, ad.test_img, ad.load_data, AD):
+        with pytest.raises(AnomalyADError):
+            call(path)
+    (prediction,) = ad.predict([path], tmp_path)
+    assert prediction.error is not None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ad: AD("AD0", save_path=None),
+        lambda ad: AD("AD0", fit=np.zeros(2)),
+        lambda ad: ad.predict(draw_part(0), 5),
+        lambda ad: ad.predict(draw_part(0), None),
+        lambda ad: ad.test_img(5),
+        lambda ad: AD("padim", layers={"stage1"}),
+    ],
+)
+def test_arguments_of_another_kind(ad, call):
+    with pytest.raises(OptionError, match="Received"):
+        call(ad)
 
 
 @pytest.mark.parametrize(

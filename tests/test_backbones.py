@@ -219,10 +219,12 @@ def padim(spec=ImageSpec(64, 64, 3), **options):  # noqa: B008 - a frozen value
         ({"layers": ["logits"]}, "a feature map"),
         ({"layers": "stage1"}, "layers is a list"),
         ({"layers": [1]}, "layers is a list"),
+        ({"layers": 5}, "layers is a list"),
         ({"channels": 0}, "channels is a whole number"),
         ({"channels": 2.5}, "channels is a whole number"),
-        ({"regularization": 0}, "regularization is a number > 0"),
-        ({"regularization": float("nan")}, "regularization is a number > 0"),
+        ({"regularization": 0}, "regularization is a number from"),
+        ({"regularization": float("nan")}, "regularization is a number from"),
+        ({"regularization": 10**400}, "regularization is a number from"),
         ({"blur": -1}, "blur is in pixels"),
         ({"spec": ImageSpec(16, 64, 3)}, "grid of 1x4 features"),
     ],
@@ -296,6 +298,16 @@ def test_a_network_of_ones_own(tmp_path):
     assert again.model.manifest.training["n_fit"] == 14
     with pytest.raises(OptionError, match="a name or a Keras model"):
         AD("padim", backbone=7)
+
+
+def test_networks_whose_layers_cannot_be_reached():
+    class Subclassed(keras.Model):
+        def call(self, pictures):
+            return pictures
+
+    for network in (Subclassed(), keras.layers.Dense(2)):
+        with pytest.raises(BackboneError, match=r"functional keras\.Model"):
+            padim(network=network, layers=["conv0"])
 
 
 def test_gray_images_are_given_as_three_equal_channels():

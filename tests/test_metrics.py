@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_ad.errors import DataError
+from anomaly_ad.errors import DataError, OptionError
 from anomaly_ad.metrics import aupro, pixel_auroc
 
 
@@ -83,9 +83,20 @@ def test_a_perfect_map_and_a_useless_one():
         (np.full((4, 4), np.nan), np.eye(4, dtype=bool)),
         (np.zeros((4, 4)), np.zeros((4, 4), bool)),
         (np.zeros((4, 4)), np.ones((4, 4), bool)),
+        (np.zeros((4, 4)), np.eye(4, dtype=np.uint8)),
     ],
 )
 def test_what_cannot_be_measured(anomaly_map, mask):
     for metric in (aupro, pixel_auroc):
         with pytest.raises(DataError):
             metric([anomaly_map], [mask])
+
+
+def test_numbers_of_maps_and_masks_and_the_limit():
+    maps, masks = made(0)
+    for metric in (aupro, pixel_auroc):
+        with pytest.raises(DataError, match="their numbers differ"):
+            metric(maps[:2], masks)
+    for limit in (0, 1.5, float("nan")):
+        with pytest.raises(OptionError, match="false positive rate"):
+            aupro(maps, masks, limit)

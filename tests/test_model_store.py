@@ -136,6 +136,10 @@ CHANGES = {
     "files": lambda d: d.update(files=7),
     "entry": lambda d: [e.update(size="1") for e in d["files"].values()],
     "outputs": lambda d: d.update(outputs=["score"]),
+    "a huge number": lambda d: d["calibration"]["image"].update(n_images=1, limit=10**401),
+    "channels as a float": lambda d: d["plan"]["spec"].update(channels=3.0),
+    "parity": lambda d: d["parity"].update(deviation=[1]),
+    "sets": lambda d: d["training"].update(sets=[7]),
     "a key is missing": lambda d: d["plan"].pop("seed"),
 }
 

@@ -42,9 +42,32 @@ def test_few_that_differ_among_many_that_do_not(tmp_path):
     """A singular covariance at nearly every place is no failure."""
     folder = write_parts(tmp_path / "parts", 2)
     for n in range(10):
-        write_image(folder / f"black{n}.png", np.zeros((64, 64, 3), np.uint8))
+        black = np.zeros((64, 64, 3), np.uint8)
+        black[0, n] = 1  # no copies: those are left out
+        write_image(folder / f"black{n}.png", black)
     ad = AD("padim", folder, save_path=tmp_path, **SMALL).train()
     assert np.isfinite(ad.predict(draw_part(5), save=False).raw_score)
+
+
+def test_copies_count_once(tmp_path, capsys):
+    """A copy in another fold would make held-out scores those of images that were seen."""
+    folder = write_parts(tmp_path / "parts", 12)
+    for n in range(3):
+        shutil.copy(folder / f"{n:03d}.png", folder / f"copy{n}.png")
+    ad = AD("padim", folder, save_path=tmp_path, **SMALL).train()
+    assert "3 of 15 images are copies" in capsys.readouterr().out
+    assert ad.model.manifest.training["n_fit"] == 12
+    write_parts(folder, 2, first=80)  # the usual way: more photographs in the same folder
+    ad.add_images(folder)
+    assert "are left out" in capsys.readouterr().out
+    assert ad.model.manifest.training["n_fit"] == 14
+    with pytest.raises(DataError, match="learnt from all of these images already"):
+        ad.add_images(folder)
+    few = write_parts(tmp_path / "few", 9)
+    for n in range(9):
+        shutil.copy(few / f"{n:03d}.png", few / f"copy{n}.png")
+    with pytest.raises(DataError, match="at least 10 images of good parts; 9 were found"):
+        AD("padim", few, save_path=tmp_path / "other", **SMALL).train()
 
 
 def test_epochs_are_ignored_and_that_is_said(tmp_path, capsys):

@@ -45,6 +45,11 @@ def feature_maps(
         The package with the weights is not installed.
     """
     network = _network(backbone, spec) if isinstance(backbone, str) else backbone
+    if not isinstance(network, keras.Model) or not hasattr(network, "inputs"):
+        raise BackboneError(
+            "A backbone of your own is a functional keras.Model, whose layers can be reached by "
+            f"name. Received: {type(network).__name__}."
+        )
     outputs = [_layer(network, name).output for name in layers]
     pictures = ops.cast(images, "float32")
     if spec.channels == 1:

@@ -50,7 +50,8 @@ class Padim(StatisticalDetector):
         How many channels are kept, at random; all if there are no more. Memory and file grow with
         their square.
     regularization : float
-        Part of each channel's mean variance that is added to its variance everywhere, > 0.
+        Part of each channel's mean variance that is added to its variance everywhere; from 1e-6
+        to 1e6.
     blur : float
         Standard deviation of the blur in pixels of the map, >= 0.
     """
@@ -69,8 +70,10 @@ class Padim(StatisticalDetector):
     ) -> None:
         if isinstance(channels, bool) or not isinstance(channels, int) or not 1 <= channels <= 1024:
             raise OptionError(f"channels is a whole number from 1 to 1024. Received: {channels!r}.")
-        if not _is_number(regularization) or not 0 < regularization < float("inf"):
-            raise OptionError(f"regularization is a number > 0. Received: {regularization!r}.")
+        if not _is_number(regularization) or not 1e-6 <= regularization <= 1e6:
+            raise OptionError(
+                f"regularization is a number from 1e-6 to 1e6. Received: {regularization!r}."
+            )
         if not _is_number(blur) or not 0 <= blur <= 100:
             raise OptionError(f"blur is in pixels, from 0 to 100. Received: {blur!r}.")
         self.spec = spec
@@ -153,7 +156,8 @@ def _layer_names(backbone: str | keras.Model, layers: Sequence[str] | None) -> l
         if isinstance(backbone, str) and backbone.startswith("efficientnet_lite"):
             return list(DEFAULT_LAYERS)
         layers = []  # the error lists those there are
-    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+    is_list = isinstance(layers, (list, tuple))
+    if not is_list or not all(isinstance(name, str) for name in layers):
         raise OptionError(f"layers is a list of names of layers. Received: {layers!r}.")
     return list(layers) or ["None"]
 
