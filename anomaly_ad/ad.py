@@ -245,7 +245,7 @@ class AD:
         Parameters
         ----------
         path : path or list of paths
-            As for `load_data`; 2 images at least.
+            As for `load_data`; 2 images at least. Those that the model knows already are left out.
 
         Returns
         -------
@@ -257,7 +257,7 @@ class AD:
         OptionError
             The method cannot do it exactly.
         DataError
-            The model holds these images already, or as for `train`.
+            The model knows all of these images already, or as for `train`.
         MissingExtraError, BackboneError
             The backbone's weights are not there, or not the same.
         """
@@ -349,8 +349,8 @@ class AD:
             Whether the predictions of a list keep their anomaly maps. A single one always does.
         resume : bool
             Go on with the last run in `save_path` that was made with the same model, `thresh`,
-            `patch_size` and `hardcore`: images whose paths it has in its record are not inspected
-            again, their predictions come from there (without maps).
+            `patch_size` and `hardcore`: files that it has in its record, unchanged since, are not
+            inspected again; their predictions come from there (without maps).
 
         Returns
         -------

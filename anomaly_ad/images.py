@@ -588,13 +588,6 @@ class ImageSet:
         for start in range(0, len(self), self.BATCH):
             yield self[start : start + self.BATCH]
 
-    def fingerprint(self) -> str:
-        """The sha256 of the prepared images in their order, as hexadecimal digits."""
-        digest = hashlib.sha256(repr((len(self), *self.shape)).encode())
-        for batch in self:
-            digest.update(batch.tobytes())
-        return digest.hexdigest()
-
     def digests(self) -> list[str]:
         """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
         return [

@@ -92,9 +92,8 @@ def train(
     detector = build(plan, network)
     _check_count(len(good.paths), registry.preset(plan.method).min_images)
     start = time.perf_counter()
-    with _decode(good, plan, set()) as images:
+    with _decode(good, plan, set()) as (images, own):
         _check_count(len(images), registry.preset(plan.method).min_images)
-        own = _about(good, images)
         if before is not None and before.manifest.training.get("images") != own["images"]:
             # Other images are divided otherwise: some that the old weights were fitted to would be
             # calibrated with, and the stated false alarm rate would not hold.
@@ -114,7 +113,8 @@ def add_images(
     The new images are scored by the statistics of all others, old and new; these scores join those
     that the old images got when they came, and the limits are taken from all.
 
-    Parameters and errors as in `train`; DataError also if the model holds these images already.
+    Images that the model knows already are left out; parameters and errors as in `train`, and
+    DataError also if none is left.
     """
     plan = stored.manifest.plan
     detector = build(plan, network)
@@ -124,8 +124,7 @@ def add_images(
     detector.restore({name: state[name] for name in state if name not in held_out.arrays()})
     record = stored.manifest.training
     known = {digest for entry in record.get("sets", []) for digest in entry.get("digests", [])}
-    with _decode(good, plan, known) as images:
-        added = _about(good, images)
+    with _decode(good, plan, known) as (images, added):
         fitted = _fit_statistics(detector, images, plan, held_out)
         together = f"{record.get('images')}{added['images']}".encode()
         record = {
@@ -158,12 +157,18 @@ def _check_count(count: int, minimum: int) -> None:
 
 
 @contextmanager
-def _decode(good: TrainingImages, plan: Plan, known: set[str]) -> Iterator[ImageSet]:
-    """The images, each once: a copy in another part would make the limit of good too low."""
+def _decode(
+    good: TrainingImages, plan: Plan, known: set[str]
+) -> Iterator[tuple[ImageSet, dict[str, Any]]]:
+    """The images and what the manifest says of them.
+
+    Each image comes once: a copy in another part would make the limit of good too low.
+    """
     with bar(len(good.paths), "Reading images") as step:
         images = ImageSet.decode(good.paths, plan.spec, lambda: step(""))
     with images:
-        first = {digest: index for index, digest in reversed([*enumerate(images.digests())])}
+        digests = images.digests()
+        first = {digest: index for index, digest in reversed([*enumerate(digests)])}
         if len(first) == 1 and len(images) > 1:
             raise DataError(
                 f"All {len(images)} images look the same to the model, so there is nothing to "
@@ -177,16 +182,13 @@ def _decode(good: TrainingImages, plan: Plan, known: set[str]) -> Iterator[Image
                 f"{len(images) - len(new)} of {len(images)} images are copies of others, or known "
                 "to the model already; they are left out."
             )
-        yield images.subset(np.array(new))
-
-
-def _about(good: TrainingImages, images: ImageSet) -> dict[str, Any]:
-    """What the manifest says of a set of images."""
-    return {
-        "source": str(good),
-        "images": images.fingerprint(),
-        "digests": images.digests(),
-    }
+        kept = [digests[index] for index in new]
+        about = {
+            "source": str(good),
+            "images": hashlib.sha256(" ".join([repr(plan.spec), *kept]).encode()).hexdigest(),
+            "digests": kept,
+        }
+        yield images.subset(np.array(new)), about
 
 
 @dataclass(frozen=True)
