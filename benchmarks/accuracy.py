@@ -46,7 +46,8 @@ def main() -> None:
     print(f"stated false alarms  {manifest.calibration.image.stated_rate:.1%}")
     deviation = max(manifest.parity["deviation"].values())
     print(f"Keras vs OpenVINO    {deviation:.1e} of the range")
-    print(f"training             {seconds:.0f} s, {manifest.training['epochs']} epochs")
+    epochs = manifest.training.get("epochs")
+    print(f"training             {seconds:.0f} s{f', {epochs} epochs' if epochs else ''}")
     print(f"inspecting           {1000 * per_image:.1f} ms per image, first compilation included")
 
 
