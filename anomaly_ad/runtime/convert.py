@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,7 +52,34 @@ def to_openvino(graph: keras.Model) -> ov.Model:
     shape = graph.inputs[0].shape
     signature = [tf.TensorSpec(shape, tf.uint8, name="images")]
     function = tf.function(lambda images: graph(images, training=False), signature)
-    return ov.convert_model(function)
+    with _unreported():
+        return ov.convert_model(function)
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep OpenVINO's converter from reporting its use over the network while it works.
+
+    It starts a process for every event and waits for it; where there is no internet that costs
+    more than a second per conversion, and what a factory does is nobody else's business. OpenVINO
+    brings a stub for machines without the package that reports; it takes its place here.
+    """
+    names = ("convert_impl", "telemetry_utils", "utils")
+    modules: list[Any] = [sys.modules.get(f"openvino.tools.ovc.{name}") for name in names]
+    reporting = [module for module in modules if hasattr(module, "tm")]
+    before = [module.tm for module in reporting]
+    try:
+        stub = importlib.import_module("openvino.tools.ovc.telemetry_stub")
+    except ImportError:  # a version of OpenVINO without it
+        stub = None
+    try:
+        if stub is not None:
+            for module in reporting:
+                module.tm = stub
+        yield
+    finally:
+        for module, real in zip(reporting, before, strict=True):
+            module.tm = real
 
 
 def prove_parity(
