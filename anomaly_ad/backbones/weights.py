@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import pickle
 import struct
 from collections import OrderedDict
@@ -69,8 +70,7 @@ class WeightsFile:
         received = hashlib.sha256(content).hexdigest()
         if received != self.sha256:
             raise self._wrong(f"{path} has the sha256 {received}, not {self.sha256}")
-        with path.open("rb") as file:
-            return read_legacy_torch(file)
+        return read_legacy_torch(io.BytesIO(content))  # the very bytes that were checked
 
     def _wrong(self, reason: str) -> BackboneError:
         return BackboneError(
