@@ -18,6 +18,7 @@ from .images import (
     check_path,
     find_training_images,
     read_image,
+    sample_sizes,
 )
 from .inspection import (
     Inspector,
@@ -57,7 +58,9 @@ class AD:
         Where `train` saves: the model directory is ``<save_path>/model``. A model that was loaded
         from a path is saved back there unless another `save_path` is given.
     img_size : (int, int), optional
-        (height, width) of the model's input in pixels; None for the method's own.
+        (height, width) of the model's input in pixels; None for the method's own. For "padim",
+        "patchcore" and "dfm" that is 256x256 until `train` has seen the images, whose aspect ratio
+        it then takes, and for "patchcore" their number of pixels up to 384x384.
     patch_size : int, optional
         Side of a patch in pixels of the model's input, larger than the largest defect; None for
         the method's own.
@@ -107,6 +110,7 @@ class AD:
         self._model: StoredModel | None = None
         self._directory = check_path(save_path, "save_path") / "model"
         self._network: Any = None
+        self._options: dict[str, Any] | None = None  # None: a loaded model has fixed them
         if not isinstance(parameters.get("backbone", ""), str):
             self._network = parameters["backbone"]
             parameters["backbone"] = _own_name(self._network)
@@ -121,6 +125,7 @@ class AD:
             **parameters,
         }
         if isinstance(model_name, str) and model_name in registry.PRESETS:
+            self._options = options
             self._plan = Plan.from_options(model_name, options)
             return
         own = options.pop("backbone") if self._network is not None else None
@@ -224,6 +229,12 @@ class AD:
         assert self._good is not None
         if preset.epochs is None and epochs is not None:
             print(f"{self._plan.method} needs no epochs: it learns in one pass. They are ignored.")
+        if self._options is not None and preset.largest_area is not None:
+            sizes = sample_sizes(self._good.paths) if self._options["img_size"] is None else ()
+            self._plan = Plan.from_options(self._plan.method, self._options, sizes)
+            if sizes:
+                height, width = self._plan.spec.size
+                print(f"Input of the model: {height}x{width} pixels, the shape of the images.")
         self._model = train(
             self._plan,
             self._good,

@@ -497,6 +497,23 @@ def _refuse_defects_below(folder: Path, above: frozenset[str] = frozenset()) -> 
         _refuse_defects_below(child, above | {real})
 
 
+def sample_sizes(paths: Sequence[Path], count: int = 32) -> list[tuple[int, int]]:
+    """(height, width) of some of the images, spread evenly; those that cannot be read are left out.
+
+    They are decoded, since a camera's note of the orientation may turn them.
+    """
+    chosen = [paths[index] for index in range(0, len(paths), -(-len(paths) // count))]
+    return [size for size in ordered_map(_try_size, chosen) if size is not None]
+
+
+def _try_size(path: Path) -> tuple[int, int] | None:
+    try:
+        height, width = read_image(path).shape[:2]
+    except (ImageError, PathError):
+        return None
+    return height, width
+
+
 # ---------------------------------------------------------------------------- many images
 
 

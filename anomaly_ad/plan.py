@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from .calibration import check_rate
 from .detectors import registry
@@ -84,7 +87,12 @@ class Plan:
         check_rate(self.false_alarm_rate)
 
     @classmethod
-    def from_options(cls, method: str, options: Mapping[str, Any]) -> Self:
+    def from_options(
+        cls,
+        method: str,
+        options: Mapping[str, Any],
+        image_sizes: Sequence[tuple[int, int]] = (),
+    ) -> Self:
         """The preset of a method with what the user gave in its place.
 
         Parameters
@@ -93,6 +101,9 @@ class Plan:
             Name in the registry.
         options : mapping
             Names as in `AD`; None stands for the preset's own value.
+        image_sizes : sequence of (int, int)
+            (height, width) of photographs to train on. Where no img_size is given, a method whose
+            preset says so takes their shape; see `input_size`.
 
         Raises
         ------
@@ -111,7 +122,7 @@ class Plan:
         gray = given.get("gray_scale", preset.gray_scale)
         if not isinstance(gray, bool):
             raise OptionError(f"gray_scale is True or False. Received: {gray!r}.")
-        size = given.get("img_size", preset.img_size)
+        size = given["img_size"] if "img_size" in given else input_size(preset, image_sizes)
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
         spec = ImageSpec(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
@@ -129,3 +140,35 @@ class Plan:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`."""
         return cls(**{**values, "spec": ImageSpec(**values["spec"])})
+
+
+def input_size(
+    preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]
+) -> tuple[int, int]:
+    """The size of a model's input where the user names none.
+
+    A preset with a `largest_area` keeps the shape of the photographs: the median of their aspect
+    ratios, up to 1 : 4. The input has as many pixels as they have (the median), but not fewer than
+    the preset's `img_size` and not more than its `largest_area`. Sides are multiples of 16.
+
+    Parameters
+    ----------
+    preset : Preset
+        Of the method.
+    image_sizes : sequence of (int, int)
+        (height, width) of photographs; without any, the preset's `img_size` is taken.
+
+    Returns
+    -------
+    (int, int)
+        (height, width) in pixels.
+    """
+    if preset.largest_area is None or not image_sizes:
+        return preset.img_size
+    heights, widths = np.array(image_sizes, np.float64).T
+    ratio = float(np.exp(np.clip(np.median(np.log(heights / widths)), *np.log([1 / 4, 4]))))
+    area = float(
+        np.clip(np.median(heights * widths), math.prod(preset.img_size), preset.largest_area)
+    )
+    height, width = math.sqrt(area * ratio), math.sqrt(area / ratio)
+    return 16 * round(height / 16), 16 * round(width / 16)

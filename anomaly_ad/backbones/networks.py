@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from ..errors import BackboneError
+from ..errors import BackboneError, OptionError
 from ..images import ImageSpec
 from .efficientnet_lite import NAMES, efficientnet_lite
 from .weights import WEIGHTS
@@ -69,6 +69,53 @@ def feature_maps(
                 "a feature map (B, h, w, c) is needed. Choose another layer."
             )
     return maps
+
+
+def layer_names(backbone: str | keras.Model, layers: Sequence[str] | None) -> list[str]:
+    """The layers that were asked for, checked; None stands for the default of a backbone."""
+    if layers is None:
+        if isinstance(backbone, str) and backbone.startswith("efficientnet_lite"):
+            return list(DEFAULT_LAYERS)
+        layers = []  # the error lists those there are
+    is_list = isinstance(layers, (list, tuple))
+    if not is_list or not all(isinstance(name, str) for name in layers):
+        raise OptionError(f"layers is a list of names of layers. Received: {layers!r}.")
+    return list(layers) or ["None"]
+
+
+def on_the_coarsest_grid(
+    maps: Sequence[keras.KerasTensor], *, pooled: bool = False
+) -> keras.KerasTensor:
+    """Average finer feature maps down to the grid of the coarsest and put all channels together.
+
+    Parameters
+    ----------
+    maps : sequence of tensor of float32, shape (B, h, w, c)
+    pooled : bool
+        Average the finer maps over 3 x 3 of their own cells first: a cell then knows a little of
+        its surroundings. Cells of the coarsest map cover more than that already.
+
+    Returns
+    -------
+    tensor of float32, shape (B, h, w, C)
+        Of the coarsest h, w; C is the sum of all channels.
+    """
+    height, width = (min(features.shape[axis] for features in maps) for axis in (1, 2))
+    averaged = []
+    for features in maps:
+        step = (-(-features.shape[1] // height), -(-features.shape[2] // width))
+        if step != (1, 1):
+            if pooled:
+                features = ops.average_pool(features, 3, 1, padding="same")
+            features = ops.average_pool(features, step, step, padding="same")
+        if features.shape[1:3] != (height, width):
+            raise BackboneError(
+                "The feature maps of the chosen layers do not lie on one grid: "
+                f"{', '.join('x'.join(map(str, m.shape[1:3])) for m in maps)}. Choose layers whose "
+                "sizes are multiples of each other."
+            )
+        averaged.append(features)
+    return averaged[0] if len(averaged) == 1 else ops.concatenate(averaged, axis=-1)
 
 
 def own_name(network: keras.Model) -> str:

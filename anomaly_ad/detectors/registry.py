@@ -38,6 +38,9 @@ class Preset:
         Fewer images of good parts are refused.
     adds_images : bool
         Whether good images can be added to a trained model as if they had been there before.
+    largest_area : int or None
+        For a method whose input takes the shape of the training images: the pixels of its input at
+        most, where these have so many. None for one that keeps `img_size` as it is.
     """
 
     summary: str
@@ -50,6 +53,7 @@ class Preset:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     min_images: int = 10
     adds_images: bool = False
+    largest_area: int | None = None
 
 
 _AUTOENCODER: dict[str, Any] = {
@@ -61,23 +65,38 @@ _AUTOENCODER: dict[str, Any] = {
     "parameters": {"code_channels": 4, "hidden_share": 0.15},
 }
 
+_FEATURES: dict[str, Any] = {
+    "gray_scale": False,
+    "img_size": (256, 256),
+    "patch_size": 32,
+    "epochs": None,
+    "largest_area": 256 * 256,
+}
+_BACKBONE: dict[str, Any] = {"backbone": "efficientnet_lite0", "layers": None, "blur": 4.0}
+
 PRESETS: dict[str, Preset] = {
     "padim": Preset(
-        "Gaussian of pretrained features at each position, colour, 256x256",
+        "Gaussian of pretrained features at each position: parts that lie alike",
         module="padim",
         cls="Padim",
-        gray_scale=False,
-        img_size=(256, 256),
-        patch_size=32,
-        epochs=None,
-        parameters={
-            "backbone": "efficientnet_lite0",
-            "layers": None,
-            "channels": 128,
-            "regularization": 0.1,
-            "blur": 4.0,
-        },
+        parameters={**_BACKBONE, "channels": 128, "prior": 20.0, "regularization": 0.03},
         adds_images=True,
+        **_FEATURES,
+    ),
+    "patchcore": Preset(
+        "Nearest neighbours of pretrained features: parts in any place and rotation",
+        module="patchcore",
+        cls="PatchCore",
+        parameters={**_BACKBONE, "neighbours": 2000, "pool": 200_000},
+        **{**_FEATURES, "largest_area": 384 * 384},
+    ),
+    "dfm": Preset(
+        "Principal components of pretrained features: whole images that deviate",
+        module="dfm",
+        cls="DFM",
+        parameters={**_BACKBONE, "variance": 0.97},
+        adds_images=True,
+        **_FEATURES,
     ),
     "AD0": Preset("Patch autoencoder, colour, 200x200", gray_scale=False, **_AUTOENCODER),
     "AD1": Preset("Patch autoencoder, gray, 200x200", gray_scale=True, **_AUTOENCODER),

@@ -1,4 +1,4 @@
-"""Distance from a Gaussian at each position."""
+"""Distance from a Gaussian, at each position or in a subspace."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
+
+from ..statistics.pca import Subspace
 
 
 @keras.saving.register_keras_serializable("anomaly_ad")
@@ -38,3 +40,37 @@ class MahalanobisDistance(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Shape of the result."""
         return input_shape[:2]
+
+
+@keras.saving.register_keras_serializable("anomaly_ad")
+class SubspaceErrors(keras.layers.Layer):
+    """How far vectors lie outside a subspace, and how unusual they are inside it.
+
+    Parameters
+    ----------
+    subspace : Subspace
+        Its `errors` is the formula.
+
+    Call with a tensor of shape (..., C); returns the squared feature reconstruction error and the
+    squared Mahalanobis distance within the subspace, both of shape (...).
+    """
+
+    def __init__(self, subspace: Subspace, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.mean = subspace.mean
+        self.basis = subspace.basis
+        self.inverse = 1 / subspace.variances
+
+    def call(self, vectors: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Shape (..., C) -> (...), (...)."""
+        centred = vectors - self.mean
+        inside = ops.matmul(centred, self.basis)
+        outside = centred - ops.matmul(inside, self.basis.T)
+        return (
+            ops.sum(outside * outside, axis=-1),
+            ops.sum(inside * inside * self.inverse, axis=-1),
+        )
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple[tuple, tuple]:
+        """Shapes of the results."""
+        return input_shape[:-1], input_shape[:-1]

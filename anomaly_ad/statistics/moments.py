@@ -137,11 +137,15 @@ def _add_outer(matrices: NDArray[np.float64], vectors: NDArray[np.float64], fact
         matrices[start : start + 16] += (factor * part[:, :, None]) * part[:, None, :]
 
 
-def regularized(moments: Moments, regularization: float) -> NDArray[np.float64]:
-    """Covariance matrices that can be inverted: covariance + regularization * V.
+def regularized(
+    moments: Moments, regularization: float, prior: float = 0.0
+) -> NDArray[np.float64]:
+    """Covariance matrices that can be inverted, for fewer images than channels too.
 
-    V holds the variances of the channels, averaged over the positions, on its diagonal. It makes up
-    for fewer images than channels, and for places that are always the same.
+    (S + prior * P) / (n - 1 + prior) + regularization * V, with S the scatter of a position, P the
+    covariance averaged over all positions, and V the variances of the channels, averaged over the
+    positions, on its diagonal. It is the covariance that Friedman's regularized discriminant
+    analysis shrinks towards the pooled one, the weight of which falls as images are added.
 
     Parameters
     ----------
@@ -149,31 +153,45 @@ def regularized(moments: Moments, regularization: float) -> NDArray[np.float64]:
         Of at least two images that are not all alike.
     regularization : float
         > 0, relative to the mean variance of each channel.
+    prior : float
+        How many images the pooled covariance counts for, >= 0.
 
     Returns
     -------
     ndarray of float64, shape (P, C, C)
+
+    References
+    ----------
+    Friedman 1989, Regularized Discriminant Analysis, JASA 84(405), equations 16 to 18; the pooled
+    covariance takes the place of a share of the images instead of a share that is tuned.
     """
-    covariance = moments.covariance()
-    variances = np.einsum("pcc->c", covariance) / len(covariance)
+    pooled = moments.scatter.mean(axis=0) / (moments.count - 1)
+    covariance = moments.scatter + prior * pooled
+    covariance /= moments.count - 1 + prior
+    variances = np.diag(pooled)
     # A channel that never varies anywhere gets a little of what the others have.
     floor = 1e-6 * variances.mean()
-    diagonal = np.arange(covariance.shape[1])
+    diagonal = np.arange(len(pooled))
     covariance[:, diagonal, diagonal] += regularization * np.maximum(variances, floor)
     return covariance
 
 
-def whitening(moments: Moments, regularization: float) -> NDArray[np.float32]:
+def whitening(covariance: NDArray[np.float64]) -> NDArray[np.float32]:
     """Matrices W with which |W (x - mean)| is the Mahalanobis distance at each position.
 
-    W = L⁻¹ with L Lᵀ the `regularized` covariance; parameters as there.
+    W = L⁻¹ with L Lᵀ the covariance.
+
+    Parameters
+    ----------
+    covariance : ndarray of float64, shape (P, C, C)
+        Invertible, such as `regularized` gives.
 
     Returns
     -------
     ndarray of float32, shape (P, C, C)
         Lower triangular.
     """
-    inverse = np.linalg.inv(np.linalg.cholesky(regularized(moments, regularization)))
+    inverse = np.linalg.inv(np.linalg.cholesky(covariance))
     return np.tril(inverse).astype(np.float32)
 
 

@@ -1,0 +1,143 @@
+"""PatchCore: a cell that resembles no cell of any good image is odd.
+
+Each cell of a grid is described by pretrained features of a few layers. A coreset of the cells of
+all good images stands for what is good, wherever it lies in the image; so parts may lie anywhere
+and in any rotation. The anomaly map is each cell's distance to the nearest of the coreset, enlarged
+to the image and slightly blurred. The image score is the distance of the oddest cell, weighted
+down where the coreset is thin.
+
+References
+----------
+Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection, arXiv 2106.08265, sections
+3.1 to 3.3, equations 6 and 7. Deviations: features lie on the grid of the coarsest layer instead of
+the finest; only finer layers are averaged over 3 x 3 cells, since cells of the coarsest cover more
+than that; each layer is scaled to the same total variance; those of `statistics.neighbours`; the
+backbone is EfficientNet-Lite0. docs/quality.md holds the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..images import ImageSpec
+from ..layers.neighbours import NearestNeighbour
+from ..statistics.neighbours import FeatureBank, nearest
+from .base import Arrays, check_state
+from .grid import GridDetector, whole_number
+
+_SUPPORT = 9  # b of equation 7, the value of the authors' own program
+
+
+class PatchCore(GridDetector):
+    """PatchCore.
+
+    Parameters
+    ----------
+    spec, patch_size, seed
+        See `Detector`. `patch_size` is the side of boxes only; `seed` chooses candidates and the
+        projection that they are compared in.
+    backbone, layers, blur
+        See `GridDetector`.
+    neighbours : int
+        Size of the coreset, from 10 to 20000. Time per image grows with it.
+    pool : int
+        How many cells of the good images are candidates for it at most, at random; from 1000 to
+        10 million. Training needs about 2 kB of memory for each.
+    """
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        patch_size: int,
+        seed: int,
+        *,
+        backbone: str | keras.Model = "efficientnet_lite0",
+        layers: Sequence[str] | None = None,
+        neighbours: int = 2000,
+        pool: int = 200_000,
+        blur: float = 4.0,
+    ) -> None:
+        self.neighbours = whole_number("neighbours", neighbours, 10, 20_000)
+        self.pool = whole_number("pool", pool, 1000, 10_000_000)
+        self.seed = seed
+        super().__init__(spec, backbone, layers, blur, pooled=True)
+        self.statistic = self.new_statistic()
+
+    def new_statistic(self) -> FeatureBank:
+        """A bank that has seen nothing."""
+        return FeatureBank(self.groups, self.pool, self.neighbours, self.seed)
+
+    def distances(
+        self, statistic: FeatureBank
+    ) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+        """Distances to the nearest, and the weighted one of the oddest cell."""
+        coreset = statistic.coreset()
+        bank = coreset.scaled
+        support = _support(bank)
+
+        def measure(vectors: NDArray[np.float32]) -> dict[str, NDArray]:
+            scaled = (vectors * coreset.scale).reshape(-1, bank.shape[1])
+            cells, winners = nearest(scaled, bank)
+            shape = vectors.shape[:2]
+            cells, winners = cells.reshape(shape), winners.reshape(shape)
+            every = np.arange(len(vectors))
+            oddest = cells.argmax(axis=1)
+            cell = scaled.reshape(*shape, -1)[every, oddest]
+            others = bank[support[winners[every, oddest]]]
+            around = np.linalg.norm(cell[:, None] - others, axis=-1)
+            distance = cells[every, oddest]
+            largest = around.max(axis=1)
+            share = np.exp(distance - largest) / np.exp(around - largest[:, None]).sum(axis=1)
+            return {"cells": cells, "score": (1 - share) * distance}
+
+        return measure
+
+    def layer(self, vectors: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+        """Distances to the nearest, and the weighted one of the oddest cell.
+
+        Equation 7: s = (1 - exp(s*) / sum of exp(|x - m|) over the neighbours m of the winner) s*.
+        The exponents are in the unit in which a channel varies by one on average.
+        """
+        coreset = self.statistic.coreset()
+        bank = coreset.scaled
+        scaled = vectors * coreset.scale
+        cells, winners = NearestNeighbour(bank)(scaled)
+        distance, oddest = ops.top_k(cells, 1)
+        cell = ops.take_along_axis(scaled, oddest[..., None], axis=1)
+        winner = ops.take_along_axis(winners, oddest, axis=1)[:, 0]
+        others = ops.take(bank[_support(bank)], winner, axis=0)
+        around = ops.sqrt(ops.sum(ops.square(cell - others), axis=-1))
+        largest = ops.max(around, axis=1, keepdims=True)
+        total = ops.sum(ops.exp(around - largest), axis=1, keepdims=True)
+        share = ops.exp(distance - largest) / total
+        return {"cells": cells, "score": ((1 - share) * distance)[:, 0]}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The coreset."""
+        return self.statistic.arrays()
+
+    def restore(self, state: Arrays) -> Self:
+        """Take over what `state` gave."""
+        try:
+            shapes = {name: state[name].shape for name in ("count", "coreset", "scale")}
+        except KeyError as error:
+            raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
+        check_state(state, shapes)
+        self.statistic = self.new_statistic().restore(state)
+        return self
+
+
+def _support(bank: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The nearest of the bank to each of it, itself included: shape (K, b)."""
+    count = min(_SUPPORT, len(bank))
+    squares = np.einsum("kc,kc->k", bank, bank)
+    # Half a distance squared, up to a constant in each row.
+    gaps = squares / 2 - bank @ bank.T
+    return np.argpartition(gaps, count - 1, axis=1)[:, :count]

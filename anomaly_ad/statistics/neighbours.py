@@ -1,0 +1,255 @@
+"""A bounded sample of all feature vectors, and a few of them that no other is far from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+
+_PROJECTED = 64  # dimensions of the random projection, at most
+_CANDIDATES = 8192  # vectors that are looked at one by one between two passes over all
+_CHUNK = 8192  # vectors whose distances are in memory at a time
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """Feature vectors that stand for all.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape (K, C)
+        As they came from the network.
+    scale : ndarray of float32, shape (C,)
+        Distances are taken between vectors times this.
+    """
+
+    vectors: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @property
+    def scaled(self) -> NDArray[np.float32]:
+        """The vectors as they are compared."""
+        return self.vectors * self.scale
+
+
+class FeatureBank:
+    """Candidates drawn from all feature vectors that come in, and a coreset of them.
+
+    Every vector gets a random-looking number made from its own bytes, and those with the smallest
+    numbers are kept. So the sample is uniform, memory is bounded however many images come, and
+    neither their order nor the parts they come in matter: banks can be merged, and a part be taken
+    out again.
+
+    Parameters
+    ----------
+    groups : tuple of int
+        Numbers of channels that belong together; their sum is C, the length of a feature vector.
+        Distances are taken in features that are scaled so that every group varies as much as the
+        others.
+    pool : int
+        How many candidates are kept at most.
+    neighbours : int
+        Size of the coreset at most.
+    seed : int
+        Chooses the sample and the projection.
+
+    References
+    ----------
+    Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection, arXiv 2106.08265,
+    section 3.2, algorithm 1. Deviations: the candidates are a bounded sample instead of all
+    features, the coreset has a fixed size instead of a share of them, and the projection never has
+    more dimensions than the features.
+    """
+
+    def __init__(self, groups: tuple[int, ...], pool: int, neighbours: int, seed: int) -> None:
+        self.groups, self.pool, self.neighbours, self.seed = groups, pool, neighbours, seed
+        self.count = 0  # images
+        self.keys = np.empty(0, np.uint64)
+        self.vectors = np.empty((0, sum(groups)), np.float32)
+        self._coreset: Coreset | None = None  # once it is asked for
+
+    def update(self, features: NDArray[np.floating]) -> Self:
+        """Add a batch.
+
+        Parameters
+        ----------
+        features : ndarray of float, shape (B, P, C)
+            Not changed.
+        """
+        vectors = np.ascontiguousarray(features, np.float32).reshape(-1, self.vectors.shape[1])
+        return self._add(len(features), _keys(vectors, self.seed), vectors)
+
+    def merge(self, other: FeatureBank) -> Self:
+        """Add what another has seen; `other` is not changed."""
+        return self._add(other.count, other.keys, other.vectors)
+
+    def _add(self, count: int, keys: NDArray[np.uint64], vectors: NDArray[np.float32]) -> Self:
+        keys, first = np.unique(np.concatenate([self.keys, keys]), return_index=True)
+        self.vectors = np.concatenate([self.vectors, vectors])[first[: self.pool]]
+        self.keys = keys[: self.pool]
+        self.count += count
+        self._coreset = None
+        return self
+
+    def without(self, other: FeatureBank) -> FeatureBank:
+        """The bank without the vectors that another has seen, which must be a part of it.
+
+        Its coreset is chosen anew from what is left. Neither bank is changed.
+        """
+        kept = ~np.isin(self.keys, other.keys)
+        out = FeatureBank(self.groups, self.pool, self.neighbours, self.seed)
+        out.count = self.count - other.count
+        out.keys, out.vectors = self.keys[kept], self.vectors[kept]
+        return out
+
+    def coreset(self) -> Coreset:
+        """Vectors that no candidate is far from, at most `neighbours`, and how they are compared.
+
+        The scale gives every group of channels the same total variance over the candidates, and
+        all channels together a mean variance of one.
+        """
+        if self._coreset is None:
+            variances = self.vectors.var(axis=0, dtype=np.float64)
+            totals = np.add.reduceat(variances, np.cumsum([0, *self.groups[:-1]]))
+            floor = 1e-6 * totals.max() or 1e-12  # of a group that is everywhere the same
+            share = len(variances) / len(self.groups)
+            factors = np.sqrt(share / np.maximum(totals, floor))
+            scale = np.repeat(factors, self.groups).astype(np.float32)
+            chosen = greedy_k_centre(self.vectors * scale, self.neighbours, self.seed)
+            self._coreset = Coreset(self.vectors[chosen], scale)
+        return self._coreset
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is stored: the coreset and its scale; candidates cannot be added to it again."""
+        coreset = self.coreset()
+        return {
+            "count": np.array(self.count, np.int64),
+            "coreset": coreset.vectors,
+            "scale": coreset.scale,
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Take over a stored coreset: it scores as the one that was stored.
+
+        Raises
+        ------
+        ModelError
+            The arrays are not those of such a bank.
+        """
+        vectors, scale = arrays["coreset"], arrays["scale"]
+        channels = self.vectors.shape[1]
+        if (
+            vectors.shape[1:] != (channels,)
+            or not 2 <= len(vectors) <= self.neighbours
+            or scale.shape != (channels,)
+        ):
+            raise ModelError(
+                f"The coreset does not belong to this model: vectors {vectors.shape}, scale "
+                f"{scale.shape}; at most {self.neighbours} vectors of {channels} numbers were "
+                "expected. Restore the model directory from a copy."
+            )
+        self.count = int(arrays["count"])
+        self._coreset = Coreset(vectors, scale)
+        return self
+
+
+def _keys(vectors: NDArray[np.float32], seed: int) -> NDArray[np.uint64]:
+    """A random-looking number for each vector, made from its bytes."""
+    factors = np.random.default_rng(seed).integers(0, 2**64, vectors.shape[1], np.uint64)
+    keys = np.zeros(len(vectors), np.uint64)
+    for bits, factor in zip(vectors.view(np.uint32).T, factors | np.uint64(1), strict=True):
+        keys += bits.astype(np.uint64) * factor  # wraps around
+    # The last steps of MurmurHash3 spread every bit of the sum over the whole number.
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        keys = (keys ^ (keys >> np.uint64(33))) * np.uint64(factor)
+    return keys ^ (keys >> np.uint64(33))
+
+
+def greedy_k_centre(vectors: NDArray[np.float32], count: int, seed: int) -> NDArray[np.intp]:
+    """Choose vectors one after the other, each the farthest from all that were chosen before.
+
+    Plain selection passes over all vectors for every choice. Here a distance that was true some
+    choices ago serves as an upper bound: while the farthest of a few thousand candidates, which
+    are kept up to date, is farther than any bound outside, it is the farthest of all. Only then
+    are all vectors compared with the latest choices, in one matrix product. The choice is the
+    same, up to ties.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape (N, C)
+        Not changed.
+    count : int
+        How many to choose; all if there are no more.
+    seed : int
+        Chooses the random projection that distances are measured in, where C is large.
+
+    Returns
+    -------
+    ndarray of int, shape (min(N, count),)
+        In the order of choice; the first is the one farthest from the mean.
+    """
+    if len(vectors) <= count:
+        return np.arange(len(vectors))
+    points = vectors - vectors.mean(axis=0)
+    if points.shape[1] > _PROJECTED:
+        projection = np.random.default_rng(seed).normal(size=(points.shape[1], _PROJECTED))
+        points = points @ (projection / np.sqrt(_PROJECTED)).astype(np.float32)
+    squares = np.einsum("nc,nc->n", points, points)
+    nearest = np.full(len(points), np.inf, np.float32)  # squared, to what was chosen
+    chosen = [int(squares.argmax())]
+    compared = 0
+    while len(chosen) < count:
+        latest = np.array(chosen[compared:])
+        compared = len(chosen)
+        for start in range(0, len(points), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            distance = squares[latest] - 2 * (points[part] @ points[latest].T)
+            nearest[part] = np.minimum(nearest[part], distance.min(axis=1) + squares[part])
+        nearest[latest] = -np.inf
+        some = np.arange(len(points))
+        bound = -np.inf
+        if len(points) > _CANDIDATES:
+            order = np.argpartition(nearest, -_CANDIDATES - 1)
+            bound = nearest[order[-_CANDIDATES - 1]]
+            some = np.sort(order[-_CANDIDATES:])
+        few, few_squares, few_nearest = points[some], squares[some], nearest[some]
+        while len(chosen) < count:
+            best = int(few_nearest.argmax())
+            if few_nearest[best] < bound:
+                break
+            last = some[best]
+            chosen.append(int(last))
+            distance = few_squares - 2 * (few @ points[last]) + squares[last]
+            np.minimum(few_nearest, distance, out=few_nearest)
+            few_nearest[best] = -np.inf
+    return np.array(chosen)
+
+
+def nearest(
+    vectors: NDArray[np.float32], bank: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """The Euclidean distance of each vector to the nearest of a bank, and which that is.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape (N, C)
+    bank : ndarray of float32, shape (K, C)
+
+    Returns
+    -------
+    (ndarray of float32, ndarray of int), shape (N,) each
+    """
+    squares = np.einsum("kc,kc->k", bank, bank) / 2
+    distances = np.empty(len(vectors), np.float32)
+    indices = np.empty(len(vectors), np.intp)
+    for start in range(0, len(vectors), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        indices[part] = (vectors[part] @ bank.T - squares).argmax(axis=1)
+        # |a|² - 2ab + |b|² loses its digits where a is near b, so the winner's is computed anew.
+        distances[part] = np.linalg.norm(vectors[part] - bank[indices[part]], axis=1)
+    return distances, indices

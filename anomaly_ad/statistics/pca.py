@@ -1,0 +1,81 @@
+"""Principal components of feature vectors, exactly, however the images come in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .moments import Moments
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """The directions in which feature vectors vary most, and what is left beside them.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (C,)
+        Mean of the vectors.
+    basis : ndarray of float32, shape (C, K)
+        Orthonormal columns, the one of largest variance first.
+    variances : ndarray of float32, shape (K,)
+        Variances along them, > 0.
+    residual : float
+        Mean variance of the other C - K directions, > 0.
+    """
+
+    mean: NDArray[np.float32]
+    basis: NDArray[np.float32]
+    variances: NDArray[np.float32]
+    residual: float
+
+    @classmethod
+    def of(cls, moments: Moments, share: float) -> Subspace:
+        """Principal components, as many as hold a share of the total variance.
+
+        Parameters
+        ----------
+        moments : Moments
+            With one position.
+        share : float
+            In (0, 1).
+        """
+        variances, basis = np.linalg.eigh(moments.covariance()[0])
+        variances, basis = np.maximum(variances[::-1], 0), basis[:, ::-1]
+        together = np.cumsum(variances)
+        # Beyond rank n - 1 there is only rounding.
+        most = min(moments.count - 1, len(variances) - 1)
+        kept = min(int(np.searchsorted(together, share * together[-1])) + 1, max(most, 1))
+        floor = 1e-6 * together[-1] / len(variances) or 1e-12
+        rest = (together[-1] - together[kept - 1]) / max(len(variances) - kept, 1)
+        return cls(
+            moments.mean[0].astype(np.float32),
+            np.ascontiguousarray(basis[:, :kept], np.float32),
+            np.maximum(variances[:kept], floor).astype(np.float32),
+            float(max(rest, floor)),
+        )
+
+    def errors(
+        self, vectors: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """How far vectors lie outside the subspace, and how unusual they are inside it.
+
+        Parameters
+        ----------
+        vectors : ndarray of float, shape (..., C)
+
+        Returns
+        -------
+        (ndarray of float32, ndarray of float32), shape (...) each
+            The squared feature reconstruction error |x - mean - B Bᵀ (x - mean)|², and the squared
+            Mahalanobis distance within the subspace, sum of ((x - mean) b)² / variance.
+        """
+        centred = vectors - self.mean
+        inside = centred @ self.basis
+        outside = centred - inside @ self.basis.T
+        return (
+            np.square(outside).sum(axis=-1).astype(np.float32),
+            (np.square(inside) / self.variances).sum(axis=-1).astype(np.float32),
+        )
