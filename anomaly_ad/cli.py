@@ -317,12 +317,15 @@ def info(
 @_command
 def sample(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    pose: Annotated[
+        str, typer.Option(help="small: parts lie as in a fixture; any: in any rotation.")
+    ] = "small",
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
 ) -> None:
     """Render the sample data set. For a machine without data; prints its folder."""
     from .sample import render_sample
 
-    print(render_sample(path, seed=seed, progress=True))
+    print(render_sample(path, pose=pose, seed=seed, progress=True))
 
 
 @_command

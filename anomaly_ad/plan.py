@@ -138,13 +138,18 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`."""
-        return cls(**{**values, "spec": ImageSpec(**values["spec"])})
+        """The inverse of `dataclasses.asdict`; an option that came later has its former value."""
+        formerly = registry.preset(values["method"]).formerly
+        saved = {
+            name: value
+            for name, value in values["parameters"].items()
+            if value is not None or name not in formerly
+        }
+        spec = ImageSpec(**values["spec"])
+        return cls(**{**values, "spec": spec, "parameters": {**formerly, **saved}})
 
 
-def input_size(
-    preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]
-) -> tuple[int, int]:
+def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The size of a model's input where the user names none.
 
     A preset with a `largest_area` keeps the shape of the photographs: the median of their aspect

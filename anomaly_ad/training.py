@@ -344,18 +344,20 @@ def _prove_formula(
     Returns how much higher the graph scores good images than the formula, at most: next to nothing
     in f32; in another arithmetic the held-out scores are raised by it, so that the limits hold.
     """
+    from .runtime.convert import extent
+
     good = len(images)
     images = _with_defects(images)
     expected = detector.scorer(detector.statistic)(features.run_all(images)["features"])
     received = finished.run_all(images, expected)
-    extent = float(np.ptp(expected.get("anomaly_map", expected["score"]))) or 1.0
     largest = max(
-        float(np.abs(values - received[name]).max()) / extent for name, values in expected.items()
+        float(np.abs(values - received[name]).max()) / extent(expected, name)
+        for name, values in expected.items()
     )
     tolerance = _FORMULA_TOLERANCE[finished.precision]
     if not largest <= tolerance:
         raise ParityError(
-            f"The converted model deviates by {largest:.1e} of the map's range from the formula "
+            f"The converted model deviates by {largest:.1e} of the range from the formula "
             f"that its limits come from; at most {tolerance} is accepted. Nothing was saved. "
             "Report this as a bug, with the versions of keras, tensorflow and openvino."
         )

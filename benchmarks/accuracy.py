@@ -1,6 +1,7 @@
 """Detection on a data folder: the sample set, or real images in the MVTec layout.
 
     python benchmarks/accuracy.py AD1
+    python benchmarks/accuracy.py patchcore --pose any
     python benchmarks/accuracy.py AD0 $ANOMALY_AD_DATA/bottle
 
 Trains a method at its defaults on train/good, inspects test/ at thresh 0.8 and prints the image
@@ -15,18 +16,21 @@ from pathlib import Path
 from sklearn.metrics import roc_auc_score
 
 from anomaly_ad import AD
-from anomaly_ad.sample import render_sample
+from anomaly_ad.sample import POSES, render_sample
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("method")
     parser.add_argument("data", nargs="?", type=Path, help="default: the sample set, rendered")
+    parser.add_argument("--pose", choices=POSES, default="small", help="of the sample set")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = options.data or render_sample(Path(folder, "sample"), progress=True)
+        data = options.data or render_sample(
+            Path(folder, "sample"), pose=options.pose, progress=True
+        )
         ad = AD(options.method, data, save_path=folder, seed=options.seed)
         start = time.perf_counter()
         ad.train(options.epochs)
@@ -39,7 +43,8 @@ def main() -> None:
     manifest = ad.model.manifest
     alarms = sum(f for f, b in zip(flagged, bad, strict=True) if not b)
     found = sum(f for f, b in zip(flagged, bad, strict=True) if b)
-    print(f"\n{options.method} on {options.data or 'the sample set'}, seed {options.seed}")
+    name = options.data or f"the sample set, pose {options.pose}"
+    print(f"\n{options.method} on {name}, seed {options.seed}")
     print(f"image AUROC          {roc_auc_score(bad, [p.raw_score for p in predictions]):.4f}")
     print(f"good images flagged  {alarms} of {len(bad) - sum(bad)}")
     print(f"defects found        {found} of {sum(bad)}")

@@ -1,7 +1,7 @@
 """A table of detectors on a data folder: accuracy, seconds, milliseconds, size and memory.
 
-    python benchmarks/table.py $ANOMALY_AD_DATA/bottle padim AD0
-    python benchmarks/table.py $ANOMALY_AD_DATA/magnetic_tile padim
+    python benchmarks/table.py $ANOMALY_AD_DATA/bottle padim patchcore dfm AD0
+    python benchmarks/table.py $ANOMALY_AD_DATA/magnetic_tile padim patchcore dfm
 
 The folder is laid out as train/good, test/good, test/<defect> and ground_truth/<defect>/*_mask.png.
 Each detector is trained at its defaults. Pixel metrics are taken at the size of the masks. The
@@ -82,13 +82,13 @@ def bare_backbone(ad: AD) -> Engine | None:
         return None
     import keras
 
-    from anomaly_ad.backbones.networks import DEFAULT_LAYERS, feature_maps
+    from anomaly_ad.backbones.networks import feature_maps
     from anomaly_ad.runtime.convert import to_openvino
 
     plan = ad.model.manifest.plan
     images = keras.Input(plan.spec.shape, dtype="uint8")
-    layers = plan.parameters["layers"] or DEFAULT_LAYERS
-    maps = feature_maps(images, plan.spec, plan.parameters["backbone"], layers)
+    chosen = plan.parameters
+    maps = feature_maps(images, plan.spec, chosen["backbone"], chosen["layers"])
     named = {f"map{n}": features for n, features in enumerate(maps)}
     return Engine(to_openvino(keras.Model(images, named)), plan.precision)
 

@@ -224,8 +224,10 @@ def padim(spec=ImageSpec(64, 64, 3), **options):  # noqa: B008 - a frozen value
         ({"channels": 2.5}, "channels is a whole number"),
         ({"regularization": 0}, "regularization is a number from"),
         ({"regularization": float("nan")}, "regularization is a number from"),
+        ({"prior": -1}, "prior is a number of images from 0"),
+        ({"prior": "20"}, "prior is a number of images from 0"),
         ({"regularization": 10**400}, "regularization is a number from"),
-        ({"blur": -1}, "blur is in pixels"),
+        ({"blur": -1}, "blur is a number of pixels from 0 to 100"),
         ({"spec": ImageSpec(16, 64, 3)}, "grid of 1x4 features"),
     ],
 )

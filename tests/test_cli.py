@@ -112,7 +112,11 @@ def test_exit_status(trained, dataset, tmp_path):
         (["predict", "{model}", "{image}", "--patch-size", "3"], 2, "patch_size is the side"),
         (["predict", "{model}", "{image}", "--no-save", "--resume"], 2, "resume"),
         (["predict", "{model}"], 2, "Missing argument"),
-        (["train", "missing", "--detector", "AD7"], 2, "Valid names: padim, AD0, AD1"),
+        (
+            ["train", "missing", "--detector", "AD7"],
+            2,
+            "Valid names: padim, patchcore, dfm, AD0, AD1",
+        ),
         (["train", "missing", "--detector", "{model}"], 2, "There is no detector named"),
         (["train", "missing", "--option", "beta"], 2, "NAME=VALUE"),
         (

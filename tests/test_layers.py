@@ -5,8 +5,13 @@ pytest.importorskip("tensorflow", reason="layers need the extra 'train'")
 
 from scipy.ndimage import gaussian_filter1d
 
+from anomaly_ad.layers.gaussian import SubspaceErrors
 from anomaly_ad.layers.maps import LinearMap, gaussian_matrix
+from anomaly_ad.layers.neighbours import NearestNeighbour
 from anomaly_ad.layers.similarity import cell_mean, structural_dissimilarity
+from anomaly_ad.statistics.moments import Moments
+from anomaly_ad.statistics.neighbours import nearest
+from anomaly_ad.statistics.pca import Subspace
 
 
 @pytest.mark.parametrize("sigma", [0.5, 2, 10])
@@ -73,3 +78,27 @@ def test_the_gaussian_matrix_of_cells_enlarges_a_ramp_to_pixels():
     ramp = np.arange(60) * 2 + 0.5  # the pixel coordinates of the cells' centres
     pixels = gaussian_matrix(119, 4, cell=2) @ ramp
     np.testing.assert_allclose(pixels[30:90], np.arange(30, 90), rtol=1e-3)
+
+
+def test_the_nearest_neighbour_equals_the_formula_also_near_zero():
+    random = np.random.default_rng(0)
+    bank = random.normal(30, 5, (40, 7)).astype(np.float32)
+    vectors = random.normal(30, 5, (2, 9, 7)).astype(np.float32)
+    vectors[0, 0] = bank[3]
+    vectors[1, 2] = bank[5] + np.float32(1e-4)
+    distances, indices = map(np.asarray, NearestNeighbour(bank)(vectors))
+    expected, which = nearest(vectors.reshape(-1, 7), bank)
+    np.testing.assert_allclose(distances.ravel(), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(indices.ravel(), which)
+    assert distances[0, 0] == 0 and distances.shape == indices.shape == (2, 9)
+
+
+def test_subspace_errors_equal_the_formula():
+    random = np.random.default_rng(0)
+    data = random.normal(5, 10, (50, 1, 7)) * np.arange(1, 8)
+    subspace = Subspace.of(Moments(1, 7).update(data), 0.9)
+    vectors = random.normal(5, 10, (2, 3, 7)).astype(np.float32)
+    for received, expected in zip(
+        SubspaceErrors(subspace)(vectors), subspace.errors(vectors), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(received), expected, rtol=1e-4)

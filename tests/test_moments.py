@@ -77,9 +77,38 @@ def test_the_regularization_is_relative_to_each_channel():
     np.testing.assert_allclose(distances[0], distances[1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("prior", [0, 3, 1e6])
+def test_the_prior_counts_as_that_many_images_of_the_pooled_covariance(prior):
+    moments = Moments(POSITIONS, CHANNELS).update(features(12))
+    covariance = moments.covariance()
+    pooled = covariance.mean(axis=0)
+    share = prior / (11 + prior)
+    expected = (1 - share) * covariance + share * pooled
+    diagonal = np.arange(CHANNELS)
+    expected[:, diagonal, diagonal] += 0.1 * np.diag(pooled)
+    np.testing.assert_allclose(regularized(moments, 0.1, prior), expected, rtol=1e-9)
+    np.testing.assert_allclose(moments.covariance(), covariance)  # not changed
+
+
+def test_a_prior_makes_up_for_few_images_where_positions_are_alike():
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(8, 8))
+    good, unseen = (
+        random.normal(size=(10, 30, 8)) @ mixing,
+        random.normal(size=(50, 30, 8)) @ mixing,
+    )
+    true = np.linalg.norm(np.linalg.solve(mixing.T, unseen[..., None])[..., 0], axis=-1)
+    few = Moments(30, 8).update(good)
+    plain, drawn = (
+        np.abs(mahalanobis(unseen, few.mean, regularized(few, 1e-6, prior)) - true).mean()
+        for prior in (0, 20)
+    )
+    assert drawn < plain / 4
+
+
 def test_whitening_is_the_inverse_of_the_regularized_covariance():
     moments = Moments(POSITIONS, CHANNELS).update(features(40))
-    white = whitening(moments, 0.1).astype(np.float64)
+    white = whitening(regularized(moments, 0.1)).astype(np.float64)
     covariance = moments.covariance()
     added = 0.1 * np.einsum("pcc->c", covariance) / POSITIONS
     for p in range(POSITIONS):
@@ -159,7 +188,7 @@ def test_fewer_images_than_channels_and_channels_that_never_vary():
     data[..., 0] = 7
     moments = Moments(POSITIONS, CHANNELS).update(data)
     covariance = regularized(moments, 0.01)
-    assert np.isfinite(whitening(moments, 0.01)).all()
+    assert np.isfinite(whitening(covariance)).all()
     odd = data[:1].copy()
     odd[..., 0] = 8
     near, far = (mahalanobis(x, moments.mean, covariance)[0] for x in (data[:1], odd))

@@ -13,8 +13,6 @@ from ..images import ImageSpec
 from .efficientnet_lite import NAMES, efficientnet_lite
 from .weights import WEIGHTS
 
-DEFAULT_LAYERS = ("stage1", "stage2", "stage4")
-
 
 def feature_maps(
     images: keras.KerasTensor, spec: ImageSpec, backbone: str | keras.Model, layers: Sequence[str]
@@ -39,6 +37,8 @@ def feature_maps(
 
     Raises
     ------
+    OptionError
+        `layers` is no list of names.
     BackboneError
         There is no such backbone or layer, the weights cannot be had, or the images are too small.
     MissingExtraError
@@ -50,6 +50,9 @@ def feature_maps(
             "A backbone of your own is a functional keras.Model, whose layers can be reached by "
             f"name. Received: {type(network).__name__}."
         )
+    is_list = isinstance(layers, (list, tuple)) and len(layers) > 0
+    if not is_list or not all(isinstance(name, str) for name in layers):
+        raise OptionError(f"layers is a list of names of layers. Received: {layers!r}.")
     outputs = [_layer(network, name).output for name in layers]
     pictures = ops.cast(images, "float32")
     if spec.channels == 1:
@@ -69,18 +72,6 @@ def feature_maps(
                 "a feature map (B, h, w, c) is needed. Choose another layer."
             )
     return maps
-
-
-def layer_names(backbone: str | keras.Model, layers: Sequence[str] | None) -> list[str]:
-    """The layers that were asked for, checked; None stands for the default of a backbone."""
-    if layers is None:
-        if isinstance(backbone, str) and backbone.startswith("efficientnet_lite"):
-            return list(DEFAULT_LAYERS)
-        layers = []  # the error lists those there are
-    is_list = isinstance(layers, (list, tuple))
-    if not is_list or not all(isinstance(name, str) for name in layers):
-        raise OptionError(f"layers is a list of names of layers. Received: {layers!r}.")
-    return list(layers) or ["None"]
 
 
 def on_the_coarsest_grid(

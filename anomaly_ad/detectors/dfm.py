@@ -36,7 +36,7 @@ from .base import Arrays, check_state
 from .grid import GridDetector, number
 
 _PARTS = 4  # of the coarse grid along each axis
-_LAYERS = ("stage4",)
+_CHANNELS = 320  # at most; the covariance of images then takes 210 MB
 
 
 class DFM(GridDetector):
@@ -47,7 +47,7 @@ class DFM(GridDetector):
     spec, patch_size, seed
         See `Detector`. `patch_size` is the side of boxes only; nothing is random.
     backbone, layers, blur
-        See `GridDetector`; layers None for stage 4 of an EfficientNet-Lite.
+        See `GridDetector`.
     variance : float
         Share of the variance that the principal components hold, from 0.5 to 0.9999.
     """
@@ -58,19 +58,17 @@ class DFM(GridDetector):
         patch_size: int,
         seed: int,
         *,
-        backbone: str | keras.Model = "efficientnet_lite0",
-        layers: Sequence[str] | None = None,
-        variance: float = 0.97,
-        blur: float = 4.0,
+        backbone: str | keras.Model,
+        layers: Sequence[str],
+        variance: float,
+        blur: float,
     ) -> None:
         self.variance = number("variance", variance, 0.5, 0.9999)
-        if layers is None and isinstance(backbone, str) and backbone.startswith("efficientnet"):
-            layers = _LAYERS
         super().__init__(spec, backbone, layers, blur)
-        if sum(self.groups) > 1024:
+        if sum(self.groups) > _CHANNELS:
             raise OptionError(
-                f"dfm takes layers of 1024 channels together at most, since its memory grows with "
-                f"their square. Received: {sum(self.groups)} channels. Choose fewer layers."
+                f"dfm takes layers of {_CHANNELS} channels together at most, since its memory "
+                f"grows with their square. Received: {sum(self.groups)} channels. Choose others."
             )
         self._parts = _coarse(self.grid)
         self.statistic = self.new_statistic()

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ..backbones.networks import feature_maps, layer_names, on_the_coarsest_grid
+from ..backbones.networks import feature_maps, on_the_coarsest_grid
 from ..errors import BackboneError, OptionError
 from ..images import ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix, upsampling_matrix
@@ -30,8 +30,9 @@ class GridDetector(StatisticalDetector):
         What the graph takes.
     backbone : str or keras.Model
         See `backbones.networks.feature_maps`.
-    layers : sequence of str, optional
-        Layers of the backbone; None for stages 1, 2 and 4 of an EfficientNet-Lite.
+    layers : sequence of str
+        Layers of the backbone, such as stage0 to stage6 of an EfficientNet-Lite. Finer ones find
+        smaller defects, coarser ones see more of the surroundings.
     blur : float
         Standard deviation of the map's blur in pixels of the map, from 0 to 100.
     pooled : bool
@@ -49,16 +50,16 @@ class GridDetector(StatisticalDetector):
         self,
         spec: ImageSpec,
         backbone: str | keras.Model,
-        layers: Sequence[str] | None,
+        layers: Sequence[str],
         blur: float,
         *,
         pooled: bool = False,
     ) -> None:
         self.spec = spec
-        self.blur = number("blur", blur, 0, 100, "pixels")
+        self.blur = number("blur", blur, 0, 100, "a number of pixels")
         self.record = TrainingRecord()
         images = keras.Input(spec.shape, dtype="uint8", name="images")
-        maps = feature_maps(images, spec, backbone, layer_names(backbone, layers))
+        maps = feature_maps(images, spec, backbone, layers)
         features = on_the_coarsest_grid(maps, pooled=pooled)
         self.grid = features.shape[1:3]
         self.groups = tuple(each.shape[-1] for each in maps)
@@ -133,7 +134,5 @@ def number(name: str, value: Any, low: float, high: float, unit: str = "a number
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """An option as int; OptionError names it unless it is a whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(
-            f"{name} is a whole number from {low} to {high}. Received: {value!r}."
-        )
+        raise OptionError(f"{name} is a whole number from {low} to {high}. Received: {value!r}.")
     return value

@@ -42,8 +42,7 @@ class Padim(GridDetector):
     spec, patch_size, seed
         See `Detector`. `patch_size` is the side of boxes only; `seed` chooses the channels.
     backbone, layers, blur
-        See `GridDetector`. Finer layers find smaller defects, coarser ones see more of the
-        surroundings.
+        See `GridDetector`.
     channels : int
         How many channels are kept, at random; all if there are no more. Memory and file grow with
         their square.
@@ -61,12 +60,12 @@ class Padim(GridDetector):
         patch_size: int,
         seed: int,
         *,
-        backbone: str | keras.Model = "efficientnet_lite0",
-        layers: Sequence[str] | None = None,
-        channels: int = 128,
-        prior: float = 20.0,
-        regularization: float = 0.03,
-        blur: float = 4.0,
+        backbone: str | keras.Model,
+        layers: Sequence[str],
+        channels: int,
+        prior: float,
+        regularization: float,
+        blur: float,
     ) -> None:
         whole_number("channels", channels, 1, 1024)
         self.prior = number("prior", prior, 0, 1e6, "a number of images")

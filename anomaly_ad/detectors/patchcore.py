@@ -58,11 +58,11 @@ class PatchCore(GridDetector):
         patch_size: int,
         seed: int,
         *,
-        backbone: str | keras.Model = "efficientnet_lite0",
-        layers: Sequence[str] | None = None,
-        neighbours: int = 2000,
-        pool: int = 200_000,
-        blur: float = 4.0,
+        backbone: str | keras.Model,
+        layers: Sequence[str],
+        neighbours: int,
+        pool: int,
+        blur: float,
     ) -> None:
         self.neighbours = whole_number("neighbours", neighbours, 10, 20_000)
         self.pool = whole_number("pool", pool, 1000, 10_000_000)
@@ -79,11 +79,11 @@ class PatchCore(GridDetector):
     ) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
         """Distances to the nearest, and the weighted one of the oddest cell."""
         coreset = statistic.coreset()
-        bank = coreset.scaled
+        bank = coreset.scaled(coreset.vectors)
         support = _support(bank)
 
         def measure(vectors: NDArray[np.float32]) -> dict[str, NDArray]:
-            scaled = (vectors * coreset.scale).reshape(-1, bank.shape[1])
+            scaled = coreset.scaled(vectors).reshape(-1, bank.shape[1])
             cells, winners = nearest(scaled, bank)
             shape = vectors.shape[:2]
             cells, winners = cells.reshape(shape), winners.reshape(shape)
@@ -106,8 +106,8 @@ class PatchCore(GridDetector):
         The exponents are in the unit in which a channel varies by one on average.
         """
         coreset = self.statistic.coreset()
-        bank = coreset.scaled
-        scaled = vectors * coreset.scale
+        bank = coreset.scaled(coreset.vectors)
+        scaled = (vectors - coreset.mean) * coreset.scale
         cells, winners = NearestNeighbour(bank)(scaled)
         distance, oddest = ops.top_k(cells, 1)
         cell = ops.take_along_axis(scaled, oddest[..., None], axis=1)
@@ -126,7 +126,7 @@ class PatchCore(GridDetector):
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
         try:
-            shapes = {name: state[name].shape for name in ("count", "coreset", "scale")}
+            shapes = {name: state[name].shape for name in ("count", "coreset", "mean", "scale")}
         except KeyError as error:
             raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
         check_state(state, shapes)

@@ -41,6 +41,9 @@ class Preset:
     largest_area : int or None
         For a method whose input takes the shape of the training images: the pixels of its input at
         most, where these have so many. None for one that keeps `img_size` as it is.
+    formerly : mapping
+        Values of options that manifests do not name, or name as null, which were written before
+        there were these options.
     """
 
     summary: str
@@ -54,6 +57,7 @@ class Preset:
     min_images: int = 10
     adds_images: bool = False
     largest_area: int | None = None
+    formerly: Mapping[str, Any] = field(default_factory=dict)
 
 
 _AUTOENCODER: dict[str, Any] = {
@@ -72,7 +76,11 @@ _FEATURES: dict[str, Any] = {
     "epochs": None,
     "largest_area": 256 * 256,
 }
-_BACKBONE: dict[str, Any] = {"backbone": "efficientnet_lite0", "layers": None, "blur": 4.0}
+_BACKBONE: dict[str, Any] = {
+    "backbone": "efficientnet_lite0",
+    "layers": ["stage1", "stage2", "stage4"],
+    "blur": 4.0,
+}
 
 PRESETS: dict[str, Preset] = {
     "padim": Preset(
@@ -81,6 +89,7 @@ PRESETS: dict[str, Preset] = {
         cls="Padim",
         parameters={**_BACKBONE, "channels": 128, "prior": 20.0, "regularization": 0.03},
         adds_images=True,
+        formerly={"prior": 0.0, "layers": _BACKBONE["layers"]},
         **_FEATURES,
     ),
     "patchcore": Preset(
@@ -94,7 +103,7 @@ PRESETS: dict[str, Preset] = {
         "Principal components of pretrained features: whole images that deviate",
         module="dfm",
         cls="DFM",
-        parameters={**_BACKBONE, "variance": 0.97},
+        parameters={**_BACKBONE, "layers": ["stage4"], "variance": 0.97},
         adds_images=True,
         **_FEATURES,
     ),

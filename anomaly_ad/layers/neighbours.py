@@ -29,9 +29,7 @@ class NearestNeighbour(keras.layers.Layer):
         self.transposed = np.ascontiguousarray(self.bank.T)
         self.half_squares = (np.einsum("kc,kc->k", self.bank, self.bank) / 2).astype(np.float32)
 
-    def call(
-        self, vectors: keras.KerasTensor
-    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    def call(self, vectors: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Shape (B, P, C) -> (B, P), (B, P)."""
         similarity = ops.matmul(vectors, self.transposed) - self.half_squares
         # argmax does not convert; top_k does.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,10 +32,8 @@ class Parity:
     tolerance : float
         Largest deviation that is accepted.
     deviation : dict of str to float
-        For each output the largest absolute difference, divided by the range of the output
-        (largest minus smallest value of the Keras graph over these images). The score is a value
-        on the map's scale, so where there is a map its range counts for the score too: the range
-        of a few scores of good images says little.
+        For each output the largest absolute difference, divided by the `extent` of the output in
+        the Keras graph over these images.
     """
 
     n_images: int
@@ -115,13 +113,7 @@ def prove_parity(
             f"{sorted(expected)}. Report this as a bug."
         )
     deviation = {
-        name: _deviation(
-            expected[name],
-            converted[name],
-            scale=expected.get("anomaly_map", expected[name])
-            if name == "score"
-            else expected[name],
-        )
+        name: _deviation(expected[name], converted[name], extent(expected, name))
         for name in sorted(expected)
     }
     odd = {name: value for name, value in deviation.items() if not value <= tolerance}
@@ -134,9 +126,20 @@ def prove_parity(
     return Parity(len(images), tolerance, deviation)
 
 
-def _deviation(expected: NDArray, received: NDArray, scale: NDArray) -> float:
+def extent(outputs: Mapping[str, NDArray], name: str) -> float:
+    """The range that deviations of an output are measured by: its largest minus its least value.
+
+    For the score that of the map, where there is one and it is larger: a score mostly is a value on
+    the map's scale, and the range of a few scores of good images says little. Where all values are
+    the same there is no range, and their own size takes its place.
+    """
+    names = {name, "anomaly_map"} if name == "score" else {name}
+    values = [outputs[each] for each in names if each in outputs]
+    largest = max(float(np.ptp(array)) for array in values)
+    return largest or max(float(np.abs(array).max()) for array in values) or 1.0
+
+
+def _deviation(expected: NDArray, received: NDArray, scale: float) -> float:
     if expected.shape != received.shape or not np.isfinite(received).all():
         return float("inf")
-    # Where all values are the same there is no range, and their own size takes its place.
-    extent = float(np.ptp(scale)) or float(np.abs(scale).max()) or 1.0
-    return float(np.abs(expected.astype(np.float64) - received).max()) / extent
+    return float(np.abs(expected.astype(np.float64) - received).max()) / scale

@@ -137,9 +137,7 @@ def _add_outer(matrices: NDArray[np.float64], vectors: NDArray[np.float64], fact
         matrices[start : start + 16] += (factor * part[:, :, None]) * part[:, None, :]
 
 
-def regularized(
-    moments: Moments, regularization: float, prior: float = 0.0
-) -> NDArray[np.float64]:
+def regularized(moments: Moments, regularization: float, prior: float = 0.0) -> NDArray[np.float64]:
     """Covariance matrices that can be inverted, for fewer images than channels too.
 
     (S + prior * P) / (n - 1 + prior) + regularization * V, with S the scatter of a position, P the

@@ -24,17 +24,18 @@ class Coreset:
     ----------
     vectors : ndarray of float32, shape (K, C)
         As they came from the network.
-    scale : ndarray of float32, shape (C,)
-        Distances are taken between vectors times this.
+    mean, scale : ndarray of float32, shape (C,)
+        Vectors are compared as (vector - mean) * scale: the mean changes no distance, but which of
+        them is least is found from products, that are the more exact the smaller they are.
     """
 
     vectors: NDArray[np.float32]
+    mean: NDArray[np.float32]
     scale: NDArray[np.float32]
 
-    @property
-    def scaled(self) -> NDArray[np.float32]:
-        """The vectors as they are compared."""
-        return self.vectors * self.scale
+    def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (..., C) as they are compared."""
+        return (vectors - self.mean) * self.scale
 
 
 class FeatureBank:
@@ -114,14 +115,15 @@ class FeatureBank:
         all channels together a mean variance of one.
         """
         if self._coreset is None:
-            variances = self.vectors.var(axis=0, dtype=np.float64)
+            mean, variances = _mean_and_variance(self.vectors)
             totals = np.add.reduceat(variances, np.cumsum([0, *self.groups[:-1]]))
             floor = 1e-6 * totals.max() or 1e-12  # of a group that is everywhere the same
             share = len(variances) / len(self.groups)
             factors = np.sqrt(share / np.maximum(totals, floor))
             scale = np.repeat(factors, self.groups).astype(np.float32)
-            chosen = greedy_k_centre(self.vectors * scale, self.neighbours, self.seed)
-            self._coreset = Coreset(self.vectors[chosen], scale)
+            points = projected(self.vectors, scale, self.seed)
+            chosen = greedy_k_centre(points, self.neighbours)
+            self._coreset = Coreset(self.vectors[chosen], mean.astype(np.float32), scale)
         return self._coreset
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -130,6 +132,7 @@ class FeatureBank:
         return {
             "count": np.array(self.count, np.int64),
             "coreset": coreset.vectors,
+            "mean": coreset.mean,
             "scale": coreset.scale,
         }
 
@@ -141,20 +144,20 @@ class FeatureBank:
         ModelError
             The arrays are not those of such a bank.
         """
-        vectors, scale = arrays["coreset"], arrays["scale"]
+        vectors, mean, scale = (arrays[name] for name in ("coreset", "mean", "scale"))
         channels = self.vectors.shape[1]
         if (
             vectors.shape[1:] != (channels,)
             or not 2 <= len(vectors) <= self.neighbours
-            or scale.shape != (channels,)
+            or not mean.shape == scale.shape == (channels,)
         ):
             raise ModelError(
-                f"The coreset does not belong to this model: vectors {vectors.shape}, scale "
-                f"{scale.shape}; at most {self.neighbours} vectors of {channels} numbers were "
-                "expected. Restore the model directory from a copy."
+                f"The coreset does not belong to this model: vectors {vectors.shape}, mean "
+                f"{mean.shape}, scale {scale.shape}; at most {self.neighbours} vectors of "
+                f"{channels} numbers were expected. Restore the model directory from a copy."
             )
         self.count = int(arrays["count"])
-        self._coreset = Coreset(vectors, scale)
+        self._coreset = Coreset(vectors, mean, scale)
         return self
 
 
@@ -170,35 +173,65 @@ def _keys(vectors: NDArray[np.float32], seed: int) -> NDArray[np.uint64]:
     return keys ^ (keys >> np.uint64(33))
 
 
-def greedy_k_centre(vectors: NDArray[np.float32], count: int, seed: int) -> NDArray[np.intp]:
-    """Choose vectors one after the other, each the farthest from all that were chosen before.
+def _mean_and_variance(
+    vectors: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each channel; a chunk at a time, for a copy in float64 would be the largest array here."""
+    chunks = [vectors[start : start + _CHUNK] for start in range(0, len(vectors), _CHUNK)]
+    mean = np.add.reduce([chunk.sum(axis=0, dtype=np.float64) for chunk in chunks]) / len(vectors)
+    squares = np.add.reduce([np.square(chunk - mean).sum(axis=0) for chunk in chunks])
+    return mean, squares / len(vectors)
 
-    Plain selection passes over all vectors for every choice. Here a distance that was true some
-    choices ago serves as an upper bound: while the farthest of a few thousand candidates, which
-    are kept up to date, is farther than any bound outside, it is the farthest of all. Only then
-    are all vectors compared with the latest choices, in one matrix product. The choice is the
-    same, up to ties.
+
+def projected(
+    vectors: NDArray[np.float32], scale: NDArray[np.float32], seed: int
+) -> NDArray[np.float32]:
+    """Scaled vectors in few dimensions: a random projection that keeps distances, roughly.
 
     Parameters
     ----------
     vectors : ndarray of float32, shape (N, C)
         Not changed.
+    scale : ndarray of float32, shape (C,)
+    seed : int
+        Chooses the projection.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, min(C, 64))
+    """
+    channels = vectors.shape[1]
+    matrix = np.eye(channels)
+    if channels > _PROJECTED:
+        random = np.random.default_rng(seed).normal(size=(channels, _PROJECTED))
+        matrix = random / np.sqrt(_PROJECTED)
+    return vectors @ (scale[:, None] * matrix).astype(np.float32)
+
+
+def greedy_k_centre(points: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Choose points one after the other, each the farthest from all that were chosen before.
+
+    Plain selection passes over all points for every choice. Here a distance that was true some
+    choices ago serves as an upper bound: while the farthest of a few thousand candidates, which
+    are kept up to date, is farther than any bound outside, it is the farthest of all. Only then
+    are all points compared with the latest choices, in one matrix product. The choice is the
+    same, up to ties.
+
+    Parameters
+    ----------
+    points : ndarray of float32, shape (N, C)
+        Not changed.
     count : int
         How many to choose; all if there are no more.
-    seed : int
-        Chooses the random projection that distances are measured in, where C is large.
 
     Returns
     -------
     ndarray of int, shape (min(N, count),)
         In the order of choice; the first is the one farthest from the mean.
     """
-    if len(vectors) <= count:
-        return np.arange(len(vectors))
-    points = vectors - vectors.mean(axis=0)
-    if points.shape[1] > _PROJECTED:
-        projection = np.random.default_rng(seed).normal(size=(points.shape[1], _PROJECTED))
-        points = points @ (projection / np.sqrt(_PROJECTED)).astype(np.float32)
+    if len(points) <= count:
+        return np.arange(len(points))
+    points = points - points.mean(axis=0)
     squares = np.einsum("nc,nc->n", points, points)
     nearest = np.full(len(points), np.inf, np.float32)  # squared, to what was chosen
     chosen = [int(squares.argmax())]
