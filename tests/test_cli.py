@@ -203,7 +203,14 @@ def start_long_run(trained, dataset, out, count=3000):
     for n in range(count):
         os.link(dataset / "test" / "bar" / "200.png", folder / f"{n:05d}.png")
     command = [*COMMAND, "predict", trained, folder, "--output", out, "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # In the background of a shell Ctrl-C is ignored, and that is passed on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if (out / JSONL).exists() and (out / JSONL).stat().st_size > 20_000:

@@ -94,10 +94,10 @@ class DFM(GridDetector):
     def layer(self, vectors: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
         """Reconstruction errors of the cells, and the distance of the image."""
         cells, images = (Subspace.of(part, self.variance) for part in self.statistic.parts())
-        outside, _ = SubspaceErrors(cells)(vectors)
+        outside, _ = SubspaceErrors(cells.mean, cells.basis, cells.variances)(vectors)
         together = ops.matmul(self._parts, vectors)
         together = ops.reshape(together, (-1, len(images.mean)))
-        left, inside = SubspaceErrors(images)(together)
+        left, inside = SubspaceErrors(images.mean, images.basis, images.variances)(together)
         return {"cells": ops.sqrt(outside), "score": ops.sqrt(inside + left / images.residual)}
 
     def state(self) -> dict[str, NDArray[Any]]:

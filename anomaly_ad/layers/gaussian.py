@@ -7,8 +7,6 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ..statistics.pca import Subspace
-
 
 @keras.saving.register_keras_serializable("anomaly_ad")
 class MahalanobisDistance(keras.layers.Layer):
@@ -48,18 +46,21 @@ class SubspaceErrors(keras.layers.Layer):
 
     Parameters
     ----------
-    subspace : Subspace
-        Its `errors` is the formula.
+    mean : ndarray of float, shape (C,)
+    basis : ndarray of float, shape (C, K)
+        Orthonormal columns.
+    variances : ndarray of float, shape (K,)
+        Along the columns, > 0.
 
     Call with a tensor of shape (..., C); returns the squared feature reconstruction error and the
     squared Mahalanobis distance within the subspace, both of shape (...).
     """
 
-    def __init__(self, subspace: Subspace, **kwargs: object) -> None:
+    def __init__(self, mean: NDArray, basis: NDArray, variances: NDArray, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.mean = subspace.mean
-        self.basis = subspace.basis
-        self.inverse = 1 / subspace.variances
+        self.mean = np.asarray(mean, np.float32)
+        self.basis = np.ascontiguousarray(basis, np.float32)
+        self.inverse = (1 / variances).astype(np.float32)
 
     def call(self, vectors: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Shape (..., C) -> (...), (...)."""
