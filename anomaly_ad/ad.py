@@ -31,7 +31,7 @@ from .inspection import (
     summary,
 )
 from .model_store import StoredModel, is_model, load
-from .plan import Plan
+from .plan import Plan, input_size
 from .prediction import Prediction
 from .progress import printable, say
 from .training import add_images, train
@@ -46,8 +46,9 @@ class AD:
     Parameters
     ----------
     model_name : str
-        The name of a method ("padim": Gaussian of pretrained features; "AD0": patch autoencoder
-        in colour; "AD1": the same in gray), or the path of a model directory that `train` has
+        The name of a method ("padim", "patchcore", "dfm": Gaussians, nearest neighbours and
+        principal components of pretrained features; "AD0", "AD1": patch autoencoders in colour and
+        gray; `anomaly-ad detectors` lists them), or the path of a model directory that `train` has
         saved. A method's name wins over a path.
     train_path : path or list of paths
         Images of good parts, for `train`. Nothing is read before that. Rules for folders:
@@ -218,7 +219,8 @@ class AD:
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """
-        preset = registry.preset(self._plan.method)
+        plan = self._plan
+        preset = registry.preset(plan.method)
         if epochs is not None and (
             isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1
         ):
@@ -231,18 +233,22 @@ class AD:
             print(f"{self._plan.method} needs no epochs: it learns in one pass. They are ignored.")
         if self._options is not None and preset.largest_area is not None:
             sizes = sample_sizes(self._good.paths) if self._options["img_size"] is None else ()
-            self._plan = Plan.from_options(self._plan.method, self._options, sizes)
             if sizes:
-                height, width = self._plan.spec.size
-                print(f"Input of the model: {height}x{width} pixels, the shape of the images.")
+                height, width = input_size(preset, sizes)
+                print(
+                    f"Input of the model: {height}x{width} pixels (height x width), after the "
+                    "shape of the images; img_size sets another."
+                )
+            plan = Plan.from_options(plan.method, self._options, sizes)
         self._model = train(
-            self._plan,
+            plan,
             self._good,
             self._directory,
             epochs=epochs or preset.epochs or 1,
             before=self._model,
             network=self._network,
         )
+        self._plan = plan
         self._tell_model()
         return self
 

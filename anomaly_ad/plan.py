@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,10 @@ class Plan:
         spec = ImageSpec(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
         return cls(
             method,
-            {name: given.get(name, default) for name, default in preset.parameters.items()},
+            {
+                name: copy.deepcopy(given.get(name, default))
+                for name, default in preset.parameters.items()
+            },
             spec,
             given.get("patch_size", min(preset.patch_size, *spec.size)),
             given.get("seed", 0),
@@ -153,8 +157,9 @@ def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) 
     """The size of a model's input where the user names none.
 
     A preset with a `largest_area` keeps the shape of the photographs: the median of their aspect
-    ratios, up to 1 : 4. The input has as many pixels as they have (the median), but not fewer than
-    the preset's `img_size` and not more than its `largest_area`. Sides are multiples of 16.
+    ratios, up to 1 : 4 (longer ones are squeezed to that). The input has about as many pixels as
+    they have (the median), but not fewer than the preset's `img_size` and not more than its
+    `largest_area`. Sides are rounded to multiples of 16.
 
     Parameters
     ----------

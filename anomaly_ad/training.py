@@ -294,9 +294,9 @@ def _fit_statistics(
     shown = images[slice(0, _PARITY_IMAGES)]
 
     def calibrate(finished: Engine) -> Calibration:
-        offset = _prove_formula(detector, engine, finished, shown)
-        maxima = held_out.maxima + offset if len(held_out.maxima) else None
-        return Calibration.from_good(held_out.scores + offset, maxima, plan.false_alarm_rate)
+        higher = _prove_formula(detector, engine, finished, shown)
+        scores, maxima = held_out.scores + higher.score, held_out.maxima + higher.maximum
+        return Calibration.from_good(scores, maxima if len(maxima) else None, plan.false_alarm_rate)
 
     count = detector.statistic.count
     record = {"n_fit": count, "n_calibration": len(held_out.scores), "folds": _FOLDS}
@@ -336,14 +336,22 @@ def _learn(statistic: Any, features: Spool, indices: NDArray[np.intp]) -> Any:
     return statistic
 
 
+@dataclass(frozen=True)
+class _Higher:
+    """How much higher the graph judges good images than the formula, at most.
+
+    In an arithmetic other than f32 the held-out scores and maxima are raised by it, so that the
+    limits hold.
+    """
+
+    score: float
+    maximum: float
+
+
 def _prove_formula(
     detector: StatisticalDetector, features: Engine, finished: Engine, images: NDArray[np.uint8]
-) -> float:
-    """Compare the converted graph with the formula that the limits are taken with.
-
-    Returns how much higher the graph scores good images than the formula, at most: next to nothing
-    in f32; in another arithmetic the held-out scores are raised by it, so that the limits hold.
-    """
+) -> _Higher:
+    """Compare the converted graph with the formula that the limits are taken with."""
     from .runtime.convert import extent
 
     good = len(images)
@@ -355,14 +363,29 @@ def _prove_formula(
         for name, values in expected.items()
     )
     tolerance = _FORMULA_TOLERANCE[finished.precision]
+    if not largest <= tolerance and finished.precision != "f32":
+        raise ParityError(
+            f"In the arithmetic {finished.precision} the model deviates by {largest:.1e} of the "
+            f"range from what was trained; at most {tolerance} is accepted. Nothing was saved. "
+            'Train with precision="f32", or with a larger img_size.'
+        )
     if not largest <= tolerance:
         raise ParityError(
             f"The converted model deviates by {largest:.1e} of the range from the formula "
             f"that its limits come from; at most {tolerance} is accepted. Nothing was saved. "
             "Report this as a bug, with the versions of keras, tensorflow and openvino."
         )
-    higher = float((received["score"] - expected["score"])[:good].max())
-    return max(higher, 0.0) if finished.precision != "f32" else 0.0
+    if finished.precision == "f32":  # next to nothing
+        return _Higher(0.0, 0.0)
+
+    def higher(values: Callable[[Mapping[str, NDArray]], NDArray]) -> float:
+        return max(float((values(received) - values(expected))[:good].max()), 0.0)
+
+    with_map = "anomaly_map" in expected
+    return _Higher(
+        higher(lambda outputs: outputs["score"]),
+        higher(lambda outputs: outputs["anomaly_map"].max(axis=(1, 2))) if with_map else 0.0,
+    )
 
 
 # -------------------------------------------------------------------------------- all methods

@@ -7,7 +7,7 @@ Input of 256x256 pixels; all else at its defaults.
 graph   the compiled model on one prepared image, against the bare backbone, in turn; f32 and bf16
 fit     the whole fit with cross-fitting on the good images, against decoding, preparing and the
         bare backbone over them; importing TensorFlow, building and converting networks and the
-        proof of parity are reported apart
+        proofs of parity are reported apart
 memory  the peak of a process that fits 200 and one that fits 2,000 images
 """
 
@@ -79,7 +79,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
         print(f"{label:12}{figures}" + (f"   (at most {bar})" if bar else ""), flush=True)
 
     bars = BARS.get(method, (None,) * 6)
-    detector = registry.detector_class(method)
+    registry.detector_class(method)
     ad = AD(method, data, save_path=folder, img_size=SIZE)
     spec, chosen = ad._plan.spec, ad._plan.parameters
     images = keras.Input(spec.shape, dtype="uint8")
@@ -94,7 +94,6 @@ def measure(method: str, data: Path, folder: Path) -> None:
     apart.wrap(convert, "to_openvino")
     apart.wrap(convert, "prove_parity")
     apart.wrap(training, "_prove_formula")
-    apart.wrap(detector, "graph")
     fits, bares, totals = [], [], []
     for _ in range(3):
         apart.seconds = 0.0

@@ -10,7 +10,7 @@ from anomaly_ad.layers.maps import LinearMap, gaussian_matrix
 from anomaly_ad.layers.neighbours import NearestNeighbour
 from anomaly_ad.layers.similarity import cell_mean, structural_dissimilarity
 from anomaly_ad.statistics.moments import Moments
-from anomaly_ad.statistics.neighbours import nearest
+from anomaly_ad.statistics.neighbours import NOISE, nearest
 from anomaly_ad.statistics.pca import Subspace
 
 
@@ -86,11 +86,12 @@ def test_the_nearest_neighbour_equals_the_formula_also_near_zero():
     vectors = random.normal(30, 5, (2, 9, 7)).astype(np.float32)
     vectors[0, 0] = bank[3]
     vectors[1, 2] = bank[5] + np.float32(1e-4)
-    distances, indices = map(np.asarray, NearestNeighbour(bank)(vectors))
+    distances, indices = map(np.asarray, NearestNeighbour(bank, 7 * NOISE)(vectors))
     expected, which = nearest(vectors.reshape(-1, 7), bank)
     np.testing.assert_allclose(distances.ravel(), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(indices.ravel(), which)
-    assert distances[0, 0] == 0 and distances.shape == indices.shape == (2, 9)
+    assert distances[0, 0] == pytest.approx((7 * NOISE) ** 0.5)
+    assert distances.shape == indices.shape == (2, 9)
 
 
 def test_subspace_errors_equal_the_formula():

@@ -11,6 +11,7 @@ from anomaly_ad.errors import ModelError
 from anomaly_ad.statistics import neighbours
 from anomaly_ad.statistics.neighbours import (
     FeatureBank,
+    closest,
     greedy_k_centre,
     nearest,
     projected,
@@ -19,8 +20,13 @@ from anomaly_ad.statistics.neighbours import (
 GROUPS = (2, 4)
 
 
-def features(count, seed=0, positions=5):
-    return np.random.default_rng(seed).normal(5, 10, (count, positions, 6)).astype(np.float32)
+def features(count, seed=0, positions=5, copies=False):
+    random = np.random.default_rng(seed)
+    out = random.normal(5, 10, (count, positions, 6)).astype(np.float32)
+    if copies:  # a background that is the same in most images
+        out[:, 0] = 3
+        out[random.random(count) < 0.7, 1] = 4
+    return out
 
 
 def bank(pool=10_000, kept=20, seed=0):
@@ -30,6 +36,7 @@ def bank(pool=10_000, kept=20, seed=0):
 def same(first, second):
     assert first.count == second.count
     np.testing.assert_array_equal(first.keys, second.keys)
+    np.testing.assert_array_equal(first.times, second.times)
     np.testing.assert_array_equal(first.vectors, second.vectors)
     np.testing.assert_array_equal(first.coreset().vectors, second.coreset().vectors)
     np.testing.assert_array_equal(first.coreset().scale, second.coreset().scale)
@@ -91,23 +98,24 @@ def test_the_nearest_is_that_of_scikit_learn():
     distances, indices = nearest(vectors, of)
     expected = sklearn.NearestNeighbors(n_neighbors=1).fit(of.astype(np.float64))
     expected_distances, expected_indices = expected.kneighbors(vectors.astype(np.float64))
-    np.testing.assert_allclose(distances, expected_distances[:, 0], rtol=1e-5)
+    noise = neighbours.NOISE * 6
+    np.testing.assert_allclose(distances, np.sqrt(expected_distances[:, 0] ** 2 + noise), rtol=1e-5)
     np.testing.assert_array_equal(indices, expected_indices[:, 0])
 
 
-def test_a_vector_of_the_bank_is_at_distance_zero_however_large_it_is():
+def test_a_vector_of_the_bank_is_at_the_least_distance_however_large_it_is():
     vectors = features(20).reshape(-1, 6) + np.float32(1e4)
     scaled = bank().update(vectors[None]).coreset().scaled(vectors)
     distances, indices = nearest(scaled, scaled)
-    np.testing.assert_array_equal(distances, 0)
+    np.testing.assert_allclose(distances, np.sqrt(neighbours.NOISE * 6), rtol=1e-6)
     np.testing.assert_array_equal(indices, np.arange(len(vectors)))
 
 
 @pytest.mark.parametrize("pool", [30, 10_000])
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 100))
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 100), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_however_the_images_come_in_the_bank_is_the_same(pool, sizes, seed):
-    data = features(sum(sizes) + 2, seed)
+def test_however_the_images_come_in_the_bank_is_the_same(pool, sizes, seed, copies):
+    data = features(sum(sizes) + 2, seed, copies=copies)
     before = data.copy()
     whole, merged = bank(pool).update(data), bank(pool)
     edges = np.cumsum([0, 2, *sizes])
@@ -115,15 +123,18 @@ def test_however_the_images_come_in_the_bank_is_the_same(pool, sizes, seed):
         merged.merge(bank(pool).update(data[start:end]))
     same(merged, whole)
     np.testing.assert_array_equal(data, before)
-    assert len(whole.vectors) == min(pool, 5 * len(data))
+    different = np.unique(data.reshape(-1, 6), axis=0)
+    assert len(whole.vectors) == min(pool, len(different))
+    assert pool == 30 or whole.times.sum() == 5 * len(data)
 
 
-def test_a_part_is_taken_out_again():
-    data = features(12)
+@pytest.mark.parametrize("copies", [False, True])
+def test_a_part_is_taken_out_again(copies):
+    data = features(12, copies=copies)
     whole = bank().update(data)
     part, rest = bank().update(data[3:7]), bank().update(np.concatenate([data[:3], data[7:]]))
     same(whole.without(part), rest)
-    assert whole.count == 12 and len(whole.vectors) == 60
+    assert whole.count == 12 and whole.times.sum() == 60
 
 
 def test_the_sample_is_a_fair_one():
@@ -168,6 +179,8 @@ def test_a_stored_bank_scores_as_the_one_that_was_stored():
     for name in ("vectors", "mean", "scale"):
         expected = getattr(original.coreset(), name)
         np.testing.assert_array_equal(getattr(restored.coreset(), name), expected)
+    with pytest.raises(ValueError, match="restored has no candidates"):
+        restored.update(features(2))
     for change in (
         {"coreset": arrays["coreset"][:, :5]},
         {"coreset": arrays["coreset"][:1]},
@@ -177,3 +190,11 @@ def test_a_stored_bank_scores_as_the_one_that_was_stored():
     ):
         with pytest.raises(ModelError, match="coreset does not belong"):
             bank().restore({**arrays, **change})
+
+
+@pytest.mark.parametrize(("size", "count"), [(700, 9), (5, 9), (2, 1)])
+def test_the_closest_of_a_bank_are_those_of_a_plain_search(size, count):
+    vectors = np.random.default_rng(0).normal(size=(size, 4)).astype(np.float32)
+    gaps = np.linalg.norm(vectors[:, None].astype(np.float64) - vectors, axis=-1)
+    expected = np.sort(np.argsort(gaps, axis=1)[:, :count], axis=1)
+    np.testing.assert_array_equal(np.sort(closest(vectors, count), axis=1), expected)

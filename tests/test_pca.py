@@ -27,7 +27,10 @@ def test_components_are_those_of_scikit_learn(share):
     subspace = Subspace.of(moments_of(data), share)
     np.testing.assert_allclose(subspace.mean, expected.mean_, rtol=1e-5)
     np.testing.assert_allclose(subspace.variances, expected.explained_variance_, rtol=1e-4)
-    np.testing.assert_allclose(subspace.residual, expected.noise_variance_, rtol=1e-3)
+    left_over = (1 - share) * np.cov(data.T.astype(np.float64)).trace()
+    np.testing.assert_allclose(
+        subspace.residual * (8 - subspace.basis.shape[1]), left_over, rtol=1e-3
+    )
     outside, inside = subspace.errors(others)
     inner = expected.transform(others)
     left = others - expected.inverse_transform(inner)
@@ -35,10 +38,22 @@ def test_components_are_those_of_scikit_learn(share):
     mahalanobis = (np.square(inner) / expected.explained_variance_).sum(axis=1)
     np.testing.assert_allclose(inside, mahalanobis, rtol=1e-3)
     # The density of probabilistic PCA falls with the squared distance that DFM takes as its score.
+    expected.noise_variance_ = subspace.residual
     density = expected.score_samples(others.astype(np.float64))
-    distance = inside + outside / subspace.residual
-    constant = density + distance / 2
+    # In scikit-learn's density the directions inside the subspace have the same variances.
+    constant = density + (inside + outside / subspace.residual) / 2
     np.testing.assert_allclose(constant, constant.mean(), rtol=1e-3)
+
+
+def test_the_distance_does_not_jump_where_few_vectors_need_every_direction():
+    """With ever more vectors than needed for the share the residual stays what was asked for."""
+    residuals = []
+    for count in range(4, 40):
+        data = vectors(count, channels=30)
+        total = data.var(axis=0, ddof=1).sum()
+        subspace = Subspace.of(moments_of(data), 0.97)
+        residuals.append(subspace.residual * (30 - subspace.basis.shape[1]) / total)
+    np.testing.assert_allclose(residuals, 0.03, rtol=1e-3)
 
 
 @given(st.integers(2, 9), st.integers(0, 50), st.floats(0.5, 0.9999))

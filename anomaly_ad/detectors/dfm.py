@@ -11,10 +11,11 @@ References
 Ahuja, Ndiour, Kalyanpur, Tickoo 2019, Probabilistic Modeling of Deep Features for
 Out-of-Distribution and Adversarial Detection, arXiv 1909.11786, sections 2 and 3: Gaussian density
 of the reduced features, and the feature reconstruction error. Deviations: the Gaussian keeps the
-directions beside the principal components with their mean variance (probabilistic principal
-component analysis: Tipping, Bishop 1999, J. R. Statist. Soc. B 61(3), equation 8), for a defect
-shows there; the score is the distance instead of the negative log-likelihood, which rises with it;
-the map's model is one for all cells. docs/quality.md holds the trials.
+directions beside the principal components, with the variance that the asked share leaves to them
+(probabilistic principal component analysis: Tipping, Bishop 1999, J. R. Statist. Soc. B 61(3),
+section 3.2, but for that variance), for a defect shows there; the score is the distance instead of
+the negative log-likelihood, which rises with it; the map's model is one for all cells.
+docs/quality.md holds the trials.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ PRESETS: dict[str, Preset] = {
         cls="Padim",
         parameters={**_BACKBONE, "channels": 128, "prior": 20.0, "regularization": 0.03},
         adds_images=True,
-        formerly={"prior": 0.0, "layers": _BACKBONE["layers"]},
+        formerly={"prior": 0.0, "layers": ["stage1", "stage2", "stage4"]},
         **_FEATURES,
     ),
     "patchcore": Preset(

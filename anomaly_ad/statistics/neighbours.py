@@ -14,6 +14,9 @@ from ..errors import ModelError
 _PROJECTED = 64  # dimensions of the random projection, at most
 _CANDIDATES = 8192  # vectors that are looked at one by one between two passes over all
 _CHUNK = 8192  # vectors whose distances are in memory at a time
+# Added to the square of a distance, per channel. Which of several vectors that are nearly alike is
+# the nearest is a matter of rounding; below this, where a channel varies by one, none is nearer.
+NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class FeatureBank:
         self.groups, self.pool, self.neighbours, self.seed = groups, pool, neighbours, seed
         self.count = 0  # images
         self.keys = np.empty(0, np.uint64)
+        self.times = np.empty(0, np.int64)  # how often a vector came: a black background is one
         self.vectors = np.empty((0, sum(groups)), np.float32)
         self._coreset: Coreset | None = None  # once it is asked for
 
@@ -83,16 +87,29 @@ class FeatureBank:
             Not changed.
         """
         vectors = np.ascontiguousarray(features, np.float32).reshape(-1, self.vectors.shape[1])
-        return self._add(len(features), _keys(vectors, self.seed), vectors)
+        keys = _keys(vectors, self.seed)
+        return self._add(len(features), keys, np.ones(len(keys), np.int64), vectors)
 
     def merge(self, other: FeatureBank) -> Self:
         """Add what another has seen; `other` is not changed."""
-        return self._add(other.count, other.keys, other.vectors)
+        return self._add(other.count, other.keys, other.times, other.vectors)
 
-    def _add(self, count: int, keys: NDArray[np.uint64], vectors: NDArray[np.float32]) -> Self:
-        keys, first = np.unique(np.concatenate([self.keys, keys]), return_index=True)
+    def _add(
+        self,
+        count: int,
+        keys: NDArray[np.uint64],
+        times: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+    ) -> Self:
+        if self.count and not len(self.keys):
+            raise ValueError("A bank that was restored has no candidates that others could join.")
+        keys, first, place = np.unique(
+            np.concatenate([self.keys, keys]), return_index=True, return_inverse=True
+        )
+        together = np.bincount(place, np.concatenate([self.times, times])).astype(np.int64)
+        # A key that is cut off here never comes back: only smaller ones are kept from now on.
         self.vectors = np.concatenate([self.vectors, vectors])[first[: self.pool]]
-        self.keys = keys[: self.pool]
+        self.keys, self.times = keys[: self.pool], together[: self.pool]
         self.count += count
         self._coreset = None
         return self
@@ -102,10 +119,15 @@ class FeatureBank:
 
         Its coreset is chosen anew from what is left. Neither bank is changed.
         """
-        kept = ~np.isin(self.keys, other.keys)
+        times = self.times.copy()
+        _, mine, others = np.intersect1d(
+            self.keys, other.keys, assume_unique=True, return_indices=True
+        )
+        times[mine] -= other.times[others]
+        kept = times > 0
         out = FeatureBank(self.groups, self.pool, self.neighbours, self.seed)
         out.count = self.count - other.count
-        out.keys, out.vectors = self.keys[kept], self.vectors[kept]
+        out.keys, out.times, out.vectors = self.keys[kept], times[kept], self.vectors[kept]
         return out
 
     def coreset(self) -> Coreset:
@@ -263,10 +285,36 @@ def greedy_k_centre(points: NDArray[np.float32], count: int) -> NDArray[np.intp]
     return np.array(chosen)
 
 
+def closest(bank: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The nearest of a bank to each of it, itself included.
+
+    Parameters
+    ----------
+    bank : ndarray of float32, shape (K, C)
+    count : int
+        How many; all if there are no more.
+
+    Returns
+    -------
+    ndarray of int, shape (K, min(K, count))
+        In no order.
+    """
+    count = min(count, len(bank))
+    squares = np.einsum("kc,kc->k", bank, bank) / 2
+    out = np.empty((len(bank), count), np.intp)
+    for start in range(0, len(bank), 512):  # not all pairs at once
+        part = slice(start, start + 512)
+        gaps = squares - bank[part] @ bank.T  # half the square, up to a constant in each row
+        out[part] = np.argpartition(gaps, count - 1, axis=1)[:, :count]
+    return out
+
+
 def nearest(
     vectors: NDArray[np.float32], bank: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """The Euclidean distance of each vector to the nearest of a bank, and which that is.
+    """The distance of each vector to the nearest of a bank, and which that is.
+
+    d² = |a - b|² + C `NOISE`, Euclidean but for a constant that changes no order.
 
     Parameters
     ----------
@@ -284,5 +332,7 @@ def nearest(
         part = slice(start, start + _CHUNK)
         indices[part] = (vectors[part] @ bank.T - squares).argmax(axis=1)
         # |a|² - 2ab + |b|² loses its digits where a is near b, so the winner's is computed anew.
-        distances[part] = np.linalg.norm(vectors[part] - bank[indices[part]], axis=1)
+        difference = vectors[part] - bank[indices[part]]
+        squared = np.einsum("nc,nc->n", difference, difference)
+        distances[part] = np.sqrt(squared + NOISE * bank.shape[1])
     return distances, indices

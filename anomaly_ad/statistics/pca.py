@@ -23,7 +23,9 @@ class Subspace:
     variances : ndarray of float32, shape (K,)
         Variances along them, > 0.
     residual : float
-        Mean variance of the other C - K directions, > 0.
+        Variance of each of the other C - K directions, > 0: together they hold what the asked share
+        leaves over. Measured on fewer vectors than C it would be far too small, and jump to nothing
+        where all directions are kept that those vectors have.
     """
 
     mean: NDArray[np.float32]
@@ -49,7 +51,7 @@ class Subspace:
         most = min(moments.count - 1, len(variances) - 1)
         kept = min(int(np.searchsorted(together, share * together[-1])) + 1, max(most, 1))
         floor = 1e-6 * together[-1] / len(variances) or 1e-12
-        rest = (together[-1] - together[kept - 1]) / max(len(variances) - kept, 1)
+        rest = (1 - share) * together[-1] / max(len(variances) - kept, 1)
         return cls(
             moments.mean[0].astype(np.float32),
             np.ascontiguousarray(basis[:, :kept], np.float32),
