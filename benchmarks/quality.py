@@ -186,6 +186,7 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
         ("as it is", as_it_is, {}),
         ("input 256x256, stretched", as_it_is, {"img_size": (256, 256)}),
         ("input of 256x256 pixels, not stretched", as_it_is, {"largest_area": 256 * 256}),
+        ("input 384x384, smaller images enlarged", as_it_is, {"img_size": (384, 384)}),
         ("stages 2, 4", as_it_is, {"layers": ["stage2", "stage4"]}),
         ("layers not scaled", one_scale, {}),
         ("3x3 means of the coarsest layer too", coarsest_pooled, {}),

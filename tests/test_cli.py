@@ -112,6 +112,7 @@ def test_exit_status(trained, dataset, tmp_path):
         (["predict", "{model}", "{image}", "--patch-size", "3"], 2, "patch_size is the side"),
         (["predict", "{model}", "{image}", "--no-save", "--resume"], 2, "resume"),
         (["predict", "{model}"], 2, "Missing argument"),
+        (["sample", "washers", "--pose", "upright"], 2, "pose is one of small, any"),
         (
             ["train", "missing", "--detector", "AD7"],
             2,
