@@ -114,8 +114,10 @@ class PatchCore(GridDetector):
         noise = NOISE * bank.shape[1]
         cells, winners = NearestNeighbour(bank, noise)(scaled)
         distance, oddest = ops.top_k(cells, 1)
-        cell = ops.take_along_axis(scaled, oddest[..., None], axis=1)
-        winner = ops.take_along_axis(winners, oddest, axis=1)[:, 0]
+        # A sum over one place; TensorFlow's own way to take along an axis complains on stderr.
+        place = ops.one_hot(oddest[:, 0], cells.shape[1])
+        cell = ops.sum(place[..., None] * scaled, axis=1, keepdims=True)
+        winner = ops.sum(ops.cast(place, "int32") * winners, axis=1)
         others = ops.take(bank, ops.take(support, winner, axis=0), axis=0)
         around = ops.sqrt(ops.sum(ops.square(cell - others), axis=-1) + noise)
         largest = ops.max(around, axis=1, keepdims=True)
