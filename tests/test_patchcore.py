@@ -4,7 +4,7 @@ from conftest import draw_part, write_image, write_parts
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
-from anomaly_ad import AD, DataError, OptionError
+from anomaly_ad import AD, DataError, OptionError, training
 from anomaly_ad.plan import Plan
 from anomaly_ad.statistics.neighbours import NOISE
 from anomaly_ad.training import build
@@ -52,15 +52,16 @@ def naive_scores(features, vectors, mean, scale):
 
 
 def test_the_score_is_that_of_the_paper():
-    method = detector(neighbours=30)
+    method = detector()  # every cell is a neighbour, so that the weight counts
     images = np.stack([draw_part(n) for n in range(8)])
     features = np.asarray(method.features()(images)["features"])
     method.statistic.update(features.reshape(8, -1, features.shape[-1]))
     coreset = method.statistic.coreset()
-    assert len(coreset.vectors) == 30
     tested = np.stack([draw_part(50 + n, defect=n % 2 == 0) for n in range(6)])
     features = np.asarray(method.features()(tested)["features"])
     expected = naive_scores(features, coreset.vectors, coreset.mean, coreset.scale)
+    plain = method.distances(method.statistic)(features.reshape(6, -1, features.shape[-1]))["cells"]
+    assert (expected < 0.99 * plain.max(axis=1)).any()
     received = method.scorer(method.statistic)(features)["score"]
     np.testing.assert_allclose(received, expected, rtol=1e-3)
     np.testing.assert_allclose(method.graph()(tested)["score"], expected, rtol=1e-3)
@@ -204,3 +205,13 @@ def test_other_arithmetic_has_limits_in_its_own(method, tmp_path):
         assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
     assert limits["bf16"].image.limit == pytest.approx(limits["f32"].image.limit, rel=0.2)
     assert limits["bf16"].map.limit == pytest.approx(limits["f32"].map.limit, rel=0.2)
+
+
+def test_scores_and_maxima_are_each_raised_by_what_their_own_output_deviates(tmp_path, monkeypatch):
+    folder = write_parts(tmp_path / "parts", 12)
+    plain = AD("dfm", folder, save_path=tmp_path / "plain", **SMALL).train().model
+    monkeypatch.setattr(training, "_prove_formula", lambda *_: training._Higher(1.0, 10.0))
+    raised = AD("dfm", folder, save_path=tmp_path / "raised", **SMALL).train().model
+    before, after = plain.manifest.calibration, raised.manifest.calibration
+    assert after.image.limit == pytest.approx(before.image.limit + 1, rel=1e-5)
+    assert after.map.limit == pytest.approx(before.map.limit + 10, rel=1e-5)
