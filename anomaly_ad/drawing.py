@@ -83,6 +83,21 @@ def draw_boxes(image: Image, boxes: NDArray[np.int32]) -> Image:
     return out
 
 
+def frame(image: Image) -> Image:
+    """Draw a frame around the whole image, for a verdict that has no place in it.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB, not changed.
+    """
+    out = image.copy()
+    width = max(2, round(min(image.shape[:2]) / 50))
+    for border in (out[:width], out[-width:], out[:, :width], out[:, -width:]):
+        border[:] = BOX_COLOUR
+    return out
+
+
 def side_by_side(left: Image, right: Image) -> Image:
     """Two pictures of the same height beside each other, with a narrow white gap."""
     gap = np.full((left.shape[0], max(2, left.shape[1] // 50), 3), 255, np.uint8)

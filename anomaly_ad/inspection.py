@@ -491,6 +491,8 @@ class Inspector:
     def _picture(
         self, image: Image, prediction: Prediction, anomaly_map: NDArray[np.float32] | None
     ) -> Image:
+        if self.calibration.map is None:
+            return drawing.frame(image) if prediction.is_anomalous else image.copy()
         if self.hardcore:
             return drawing.draw_boxes(image, prediction.boxes)
         if anomaly_map is None:
@@ -499,6 +501,8 @@ class Inspector:
 
     def compare(self, image: Image) -> Image:
         """The original beside its reconstruction or, where there is none, beside its heatmap.
+
+        For a method without maps the picture on the right has a frame if the image is anomalous.
 
         Parameters
         ----------
@@ -509,13 +513,15 @@ class Inspector:
         -------
         ndarray of uint8, shape (H, 2 W + gap, 3)
         """
+        size = image.shape[:2]
         outputs = self.engine.run(self.spec.prepare(image)[None])
         if "reconstruction" in outputs:
             rebuilt = drawing.to_rgb(outputs["reconstruction"][0])
-            right = self.spec.map_to_original(rebuilt, image.shape[:2])
+            right = self.spec.map_to_original(rebuilt, size)
         else:
             anomaly_map = self._calibrated_map(outputs)
-            right = image if anomaly_map is None else drawing.heatmap(image, anomaly_map, self.spec)
+            prediction = self._judge(None, size, outputs, anomaly_map)
+            right = self._picture(image, prediction, anomaly_map)
         return drawing.side_by_side(image, right)
 
 

@@ -138,8 +138,7 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     return [
         name,
         f"{roc_auc_score(bad, [prediction.raw_score for prediction in predictions]):.4f}",
-        f"{scores['pixel']:.4f}",
-        f"{scores['aupro']:.4f}",
+        *("-" if np.isnan(value) else f"{value:.4f}" for value in scores.values()),
         f"{flagged[~bad].sum()} of {(~bad).sum()}",
         f"{flagged[bad].sum()} of {bad.sum()}",
         f"{fit:.1f}",

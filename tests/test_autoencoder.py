@@ -83,7 +83,7 @@ def test_a_narrower_code_rebuilds_less():
     for channels in (1, 16):
         detector = Autoencoder(ImageSpec(64, 64, 3), 16, 0, code_channels=channels)
         detector.fit(images, validation=images, epochs=15, progress=lambda _: None)
-        errors.append(detector.mean.mean())
+        errors.append(detector.mean["error"].mean())
     assert errors[0] > errors[1]
 
 
@@ -93,5 +93,5 @@ def test_without_hidden_patches_training_differs():
     for share in (0.0, 0.4):
         detector = Autoencoder(ImageSpec(64, 64, 3), 16, 0, hidden_share=share)
         detector.fit(images, validation=images, epochs=2, progress=lambda _: None)
-        means.append(detector.mean.mean())
+        means.append(detector.mean["error"].mean())
     assert means[0] != means[1]

@@ -22,13 +22,21 @@ def inspect(method, folder, tmp_path, **options):
 
 @pytest.mark.parametrize(
     ("method", "image_bar", "pixel_bar"),
-    [("padim", 0.999, 0.980), ("patchcore", 0.999, 0.987), ("dfm", 0.99, None)],
+    [
+        ("padim", 0.999, 0.980),
+        ("patchcore", 0.999, 0.987),
+        ("dfm", 0.99, None),
+        ("dfkde", 0.95, None),
+    ],
 )
 def test_bottle(method, image_bar, pixel_bar, real_data, tmp_path):
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
     bottle = real_data / "bottle"
     ad, predictions, is_bad = inspect(method, bottle, tmp_path, img_size=(256, 256))
-    assert metrics.roc_auc_score(is_bad, [p.raw_score for p in predictions]) >= image_bar
+    scores = [p.raw_score for p in predictions]
+    assert metrics.roc_auc_score(is_bad, scores) >= image_bar
+    precision, recall, _ = metrics.precision_recall_curve(is_bad, scores)
+    assert (2 * precision * recall / (precision + recall)).max() >= 0.93
     flagged = np.array([prediction.is_anomalous for prediction in predictions])
     assert flagged[~is_bad].sum() <= 1 and flagged[is_bad].sum() >= 60
     assert max(ad.model.manifest.parity["deviation"].values()) <= 1e-4

@@ -32,16 +32,17 @@ from keras import layers as kl
 from keras import ops
 from numpy.typing import NDArray
 
-from ..errors import OptionError
 from ..images import ImageSet, ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix
 from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
-from .base import Arrays, Detector, TrainingRecord, check_state
+from .base import Arrays, Detector, TrainingRecord, check_state, number, whole_number
 
 STRIDE = 16  # of the code, in pixels
 WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
 BATCH = 8
 LEARNING_RATE = 2e-3
+
+Conv = Callable[..., keras.KerasTensor]
 
 
 class Autoencoder(Detector):
@@ -67,22 +68,69 @@ class Autoencoder(Detector):
         code_channels: int = 4,
         hidden_share: float = 0.15,
     ) -> None:
-        if not isinstance(code_channels, int) or not 1 <= code_channels <= 64:
-            raise OptionError(
-                f"code_channels is a whole number from 1 to 64. Received: {code_channels!r}."
-            )
-        if not isinstance(hidden_share, (int, float)) or not 0 <= hidden_share <= 0.5:
-            raise OptionError(
-                f"hidden_share is a number from 0 to 0.5. Received: {hidden_share!r}."
-            )
+        self.code_channels = whole_number("code_channels", code_channels, 1, 64)
+        self.hidden_share = number("hidden_share", hidden_share, 0, 0.5)
         self.spec = spec
         self.patch_size = patch_size
         self.seed = seed
-        self.hidden_share = float(hidden_share)
-        self.network = _network(spec, code_channels, seed)
-        self.mean = np.zeros((2, *spec.size), np.float32)
-        self.deviation = np.ones((2, *spec.size), np.float32)
+        self.network = _network(spec, seed, self.squeeze)
+        _, _, errors = self._measured()
+        self.mean = {name: np.zeros(e.shape[1:], np.float32) for name, e in errors.items()}
+        self.deviation = {name: np.ones(e.shape[1:], np.float32) for name, e in errors.items()}
         self.record = TrainingRecord()
+
+    def squeeze(self, x: keras.KerasTensor, conv: Conv) -> dict[str, keras.KerasTensor]:
+        """The narrow part of the network: features of stride 16 -> "code", and what belongs to it.
+
+        Parameters
+        ----------
+        x : KerasTensor, shape (B, h, w, C)
+        conv : callable
+            `conv(x, filters, size)`: a seeded convolution.
+        """
+        return {"code": conv(x, self.code_channels, 1)}
+
+    def loss(
+        self, pictures: keras.KerasTensor, found: dict[str, keras.KerasTensor]
+    ) -> keras.KerasTensor:
+        """What training makes small.
+
+        Parameters
+        ----------
+        pictures : tensor of float32, shape (B, H, W, C)
+            Unspoilt, in [0, 1].
+        found : dict of tensor
+            What the network makes of the spoilt ones.
+        """
+        difference, dissimilarity = _errors(pictures, found["rebuilt"])
+        return ops.mean(difference + dissimilarity)
+
+    def errors(
+        self, pictures: keras.KerasTensor, found: dict[str, keras.KerasTensor]
+    ) -> dict[str, keras.KerasTensor]:
+        """Smoothed errors, shape (B, kinds, h, w) each; the map is made of "error".
+
+        Of each, the mean and the deviation in good images are learnt after the network.
+        """
+        # The patch is the Gaussian's width from -3 to +3 standard deviations.
+        sigma = max(self.patch_size / 6, CELL / 2)
+        blur = LinearMap(*(gaussian_matrix(size, sigma, CELL) for size in self.spec.size))
+        kinds = (ops.mean(error, axis=-1) for error in _errors(pictures, found["rebuilt"]))
+        return {"error": ops.stack([blur(error) for error in kinds], axis=1)}
+
+    def score(
+        self, found: dict[str, keras.KerasTensor], excess: dict[str, keras.KerasTensor]
+    ) -> keras.KerasTensor:
+        """The image score, shape (B,).
+
+        Parameters
+        ----------
+        found : dict of tensor
+            What the network makes of the images.
+        excess : dict of tensor, shape (B, h, w) each
+            Standardised errors, see `errors`.
+        """
+        return ops.max(excess["error"], axis=(1, 2))
 
     def fit(
         self,
@@ -93,8 +141,8 @@ class Autoencoder(Detector):
         progress: Callable[[str], None],
     ) -> Self:
         """Train the network, keep its best weights, then measure the error of good images."""
-        trainer = _on_bytes(self.network)
-        trainer.compile(keras.optimizers.Adam(LEARNING_RATE), loss=_loss)
+        trainer = _Trainer(self.network, self.loss)
+        trainer.compile(keras.optimizers.Adam(LEARNING_RATE))
         best = keras.callbacks.EarlyStopping(
             "val_loss", patience=max(20, epochs // 3), restore_best_weights=True
         )
@@ -117,68 +165,97 @@ class Autoencoder(Detector):
             len(history["loss"]),
             {name: [float(v) for v in history[name]] for name in ("loss", "val_loss")},
         )
-        self.mean, self.deviation = self._errors_of_good(images, validation)
+        self._learn_errors(images, validation)
         return self
 
     def graph(self) -> keras.Model:
         """The network, the error, its smoothing and its standardisation as one graph."""
-        images = keras.Input(self.spec.shape, dtype="uint8", name="images")
-        pictures = _pictures(images)
-        rebuilt = self.network(pictures)
-        # The mean deviation is added so that noise is no defect where good images hardly err.
-        floor = np.maximum(self.deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
-        errors = self._smoothed_errors(pictures, rebuilt)
-        excess = ops.relu((errors - self.mean) * (1 / (self.deviation + floor)))
-        anomaly_map = ops.sqrt(ops.sum(excess * excess, axis=1))
-        return keras.Model(
-            images,
-            {
-                "anomaly_map": anomaly_map,
-                "score": ops.max(anomaly_map, axis=(1, 2)),
-                "reconstruction": rebuilt * 255.0,
-            },
-        )
+        images, found, excess = self.measured()
+        outputs = {
+            "anomaly_map": excess["error"],
+            "score": self.score(found, excess),
+            "reconstruction": found["rebuilt"] * 255.0,
+        }
+        return keras.Model(images, outputs)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The network's weights, and mean and deviation of the error of good images."""
         weights = {f"weight_{i:03d}": w for i, w in enumerate(self.network.get_weights())}
-        return {**weights, "error_mean": self.mean, "error_deviation": self.deviation}
+        means = {f"{name}_mean": mean for name, mean in self.mean.items()}
+        return {**weights, **means, **{f"{k}_deviation": d for k, d in self.deviation.items()}}
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
         check_state(state, {name: array.shape for name, array in self.state().items()})
         names = sorted(name for name in state if name.startswith("weight_"))
         self.network.set_weights([state[name] for name in names])
-        self.mean = np.array(state["error_mean"], np.float32)
-        self.deviation = np.array(state["error_deviation"], np.float32)
+        for name in self.mean:
+            self.mean[name] = np.array(state[f"{name}_mean"], np.float32)
+            self.deviation[name] = np.array(state[f"{name}_deviation"], np.float32)
         return self
 
-    def _smoothed_errors(
-        self, pictures: keras.KerasTensor, rebuilt: keras.KerasTensor
-    ) -> keras.KerasTensor:
-        """Both reconstruction errors, smoothed over the patch window: shape (B, 2, H, W)."""
-        # The patch is the Gaussian's width from -3 to +3 standard deviations.
-        sigma = max(self.patch_size / 6, CELL / 2)
-        blur = LinearMap(*(gaussian_matrix(size, sigma, CELL) for size in self.spec.size))
-        errors = (ops.mean(error, axis=-1) for error in _errors(pictures, rebuilt))
-        return ops.stack([blur(error) for error in errors], axis=1)
+    def measured(
+        self,
+    ) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
+        """Images (uint8), what the network makes of them, and their standardised errors.
 
-    def _errors_of_good(self, *sets: ImageSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation of both errors at each place, (2, height, width) each."""
-        inputs = keras.Input(self.spec.shape, dtype="uint8")
-        pictures = _pictures(inputs)
-        model = keras.Model(inputs, self._smoothed_errors(pictures, self.network(pictures)))
+        (max(z1, 0)^2 + max(z2, 0)^2 ...)^(1/2) over the kinds of an error, with
+        z = (error - mean) / deviation: shape (B, h, w).
+        """
+        images, found, errors = self._measured()
+        excess = {}
+        for name, error in errors.items():
+            # The mean deviation is added so that noise is no defect where good images hardly err.
+            deviation = self.deviation[name]
+            floor = np.maximum(deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
+            z = ops.relu((error - self.mean[name]) * (1 / (deviation + floor)))
+            excess[name] = ops.sqrt(ops.sum(z * z, axis=1))
+        return images, found, excess
+
+    def _measured(
+        self,
+    ) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
+        """Images (uint8), what the network makes of them, and its errors."""
+        images = keras.Input(self.spec.shape, dtype="uint8", name="images")
+        pictures = _pictures(images)
+        found = self.network(pictures, training=False)
+        return images, found, self.errors(pictures, found)
+
+    def _learn_errors(self, *sets: ImageSet) -> None:
+        """Mean and standard deviation of the errors at each place."""
+        images, _, errors = self._measured()
+        model = keras.Model(images, errors)
         count = 0
-        mean = np.zeros(self.mean.shape, np.float64)
-        squares = np.zeros(self.mean.shape, np.float64)
-        for images in sets:
-            for batch in images:
-                for errors in np.asarray(model(batch), np.float64):
-                    count += 1  # Welford's update, which does not cancel
-                    step = errors - mean
-                    mean += step / count
-                    squares += step * (errors - mean)
-        return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
+        mean = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
+        squares = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
+        for batch in (batch for images in sets for batch in images):
+            found = {name: np.asarray(e, np.float64) for name, e in model(batch).items()}
+            for n in range(len(batch)):
+                count += 1  # Welford's update, which does not cancel
+                for name, error in found.items():
+                    step = error[n] - mean[name]
+                    mean[name] += step / count
+                    squares[name] += step * (error[n] - mean[name])
+        for name in mean:
+            self.mean[name] = mean[name].astype(np.float32)
+            self.deviation[name] = np.sqrt(squares[name] / count).astype(np.float32)
+
+
+class _Trainer(keras.Model):
+    """The network as it is trained: fed with bytes, a quarter of what would be moved else."""
+
+    def __init__(self, network: keras.Model, loss: Callable[..., keras.KerasTensor]) -> None:
+        super().__init__(name="trainer")  # Keras takes no name that begins as this class's does
+        self.network = network
+        self.of_pictures = loss
+
+    def call(self, images: keras.KerasTensor, training: bool | None = None) -> Any:
+        return self.network(_pictures(images), training=training)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any
+    ) -> keras.KerasTensor:
+        return self.of_pictures(_pictures(y), y_pred)
 
 
 def _errors(
@@ -191,27 +268,23 @@ def _errors(
     return cell_mean(ops.abs(pictures - rebuilt)), structural_dissimilarity(pictures, rebuilt)
 
 
-def _loss(images: keras.KerasTensor, rebuilt: keras.KerasTensor) -> keras.KerasTensor:
-    difference, dissimilarity = _errors(_pictures(images), rebuilt)
-    return ops.mean(difference + dissimilarity)
-
-
 def _pictures(images: keras.KerasTensor) -> keras.KerasTensor:
     """Map 0..255 to [0, 1]."""
     return ops.cast(images, "float32") / 255.0
 
 
-def _on_bytes(network: keras.Model) -> keras.Model:
-    """The network as it is trained: fed with bytes, a quarter of what would be moved else."""
-    images = keras.Input(network.input_shape[1:], dtype="uint8")
-    return keras.Model(images, network(_pictures(images)))
-
-
 # ------------------------------------------------------------------------------ the network
 
 
-def _network(spec: ImageSpec, code_channels: int, seed: int) -> keras.Model:
-    """Pictures (B, H, W, C) in [0, 1] -> the same, rebuilt.
+def _network(
+    spec: ImageSpec,
+    seed: int,
+    squeeze: Callable[[keras.KerasTensor, Conv], dict[str, keras.KerasTensor]],
+) -> keras.Model:
+    """Pictures (B, H, W, C) in [0, 1] -> "rebuilt", the same; what `squeeze` gives; inner layers.
+
+    "encoded_4", "encoded_8", "encoded_16" and "decoded_4" ... are the layers of these strides,
+    before the code and behind it; those of one stride have the same shape.
 
     Full resolution is left in one step (stride 4) and reached again in one (each cell gives 4 x 4
     pixels): most of the time of a plain network goes into its few channels at full resolution.
@@ -229,18 +302,19 @@ def _network(spec: ImageSpec, code_channels: int, seed: int) -> keras.Model:
 
     padding = tuple(_halves(-size % STRIDE) for size in spec.size)
     pictures = keras.Input(spec.shape)
+    found = {}
     x = kl.ZeroPadding2D(padding)(pictures)
-    x = block(x, WIDTHS[0], 4, strides=4)
-    x = block(x, WIDTHS[1], 3, strides=2)
+    x = found["encoded_4"] = block(x, WIDTHS[0], 4, strides=4)
+    x = found["encoded_8"] = block(x, WIDTHS[1], 3, strides=2)
     x = block(x, WIDTHS[2], 3, strides=2)
-    x = block(x, WIDTHS[2], 3)
-    code = conv(x, code_channels, 1)
-    x = block(code, WIDTHS[2], 3)
-    x = block(kl.UpSampling2D(2)(x), WIDTHS[1], 3)
-    x = block(kl.UpSampling2D(2)(x), WIDTHS[0], 3)
+    x = found["encoded_16"] = block(x, WIDTHS[2], 3)
+    found |= squeeze(x, conv)
+    x = found["decoded_16"] = block(found["code"], WIDTHS[2], 3)
+    x = found["decoded_8"] = block(kl.UpSampling2D(2)(x), WIDTHS[1], 3)
+    x = found["decoded_4"] = block(kl.UpSampling2D(2)(x), WIDTHS[0], 3)
     x = _cells_to_pixels(conv(x, spec.channels * 16, 3), 4, spec.channels)
-    x = kl.Cropping2D(padding)(kl.Activation("sigmoid")(x))
-    return keras.Model(pictures, x)
+    found["rebuilt"] = kl.Cropping2D(padding)(kl.Activation("sigmoid")(x))
+    return keras.Model(pictures, found)
 
 
 def _halves(size: int) -> tuple[int, int]:

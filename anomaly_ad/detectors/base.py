@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, OptionError
 from ..images import ImageSet, ImageSpec
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -119,15 +119,44 @@ class StatisticalDetector(Detector):
         raise NotImplementedError
 
 
-def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ModelError unless `state` holds exactly these names with these shapes, all finite."""
+def check_state(state: Arrays, expected: Mapping[str, tuple[int | None, ...]]) -> None:
+    """Raise ModelError unless `state` holds exactly these names with these shapes, all finite.
+
+    None in a shape stands for any length.
+    """
     received = {name: tuple(array.shape) for name, array in state.items()}
-    if received != dict(expected):
-        odd = sorted(set(received.items()) ^ set(expected.items()))[:4]
+    odd = {
+        name: received.get(name)
+        for name in {**expected, **received}
+        if not _fits(received.get(name), expected.get(name))
+    }
+    if odd:
         raise ModelError(
-            f"The training state does not fit the model that the manifest describes: {odd}. "
-            "Restore the model directory from a copy, or train it anew."
+            "The training state does not fit the model that the manifest describes: "
+            f"{dict([*odd.items()][:4])}. Restore the model directory from a copy, or train it "
+            "anew."
         )
     for name, array in state.items():
         if not np.isfinite(array).all():
             raise ModelError(f"The training state holds values that are not finite in {name!r}.")
+
+
+def _fits(shape: tuple[int, ...] | None, expected: tuple[int | None, ...] | None) -> bool:
+    if shape is None or expected is None or len(shape) != len(expected):
+        return False
+    return all(wanted in (None, size) for size, wanted in zip(shape, expected, strict=True))
+
+
+def number(name: str, value: Any, low: float, high: float, unit: str = "a number") -> float:
+    """An option as float; OptionError names it unless it is a number from `low` to `high`."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        raise OptionError(f"{name} is {unit} from {low:g} to {high:g}. Received: {value!r}.")
+    return float(value)
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """An option as int; OptionError names it unless it is a whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f"{name} is a whole number from {low} to {high}. Received: {value!r}.")
+    return value

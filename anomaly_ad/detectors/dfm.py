@@ -33,8 +33,8 @@ from ..images import ImageSpec
 from ..layers.gaussian import SubspaceErrors
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
-from .base import Arrays, check_state
-from .grid import GridDetector, number
+from .base import Arrays, check_state, number
+from .grid import GridDetector
 
 _PARTS = 4  # of the coarse grid along each axis
 _CHANNELS = 320  # at most; the covariance of images then takes 210 MB

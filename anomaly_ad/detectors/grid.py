@@ -11,10 +11,10 @@ from keras import ops
 from numpy.typing import NDArray
 
 from ..backbones.networks import feature_maps, on_the_coarsest_grid
-from ..errors import BackboneError, OptionError
+from ..errors import BackboneError
 from ..images import ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix, upsampling_matrix
-from .base import StatisticalDetector, TrainingRecord
+from .base import StatisticalDetector, TrainingRecord, number
 
 
 class GridDetector(StatisticalDetector):
@@ -121,18 +121,3 @@ class GridDetector(StatisticalDetector):
             matrix = upsampling_matrix(size, cells)
             matrices.append(gaussian_matrix(size, self.blur) @ matrix if self.blur else matrix)
         return matrices
-
-
-def number(name: str, value: Any, low: float, high: float, unit: str = "a number") -> float:
-    """An option as float; OptionError names it unless it is a number from `low` to `high`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        raise OptionError(f"{name} is {unit} from {low:g} to {high:g}. Received: {value!r}.")
-    return float(value)
-
-
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """An option as int; OptionError names it unless it is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(f"{name} is a whole number from {low} to {high}. Received: {value!r}.")
-    return value

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from ..images import ImageSpec
 from ..layers.gaussian import MahalanobisDistance
 from ..statistics.moments import Moments, mahalanobis, regularized, whitening
-from .base import Arrays, check_state
-from .grid import GridDetector, number, whole_number
+from .base import Arrays, check_state, number, whole_number
+from .grid import GridDetector
 
 
 class Padim(GridDetector):

@@ -26,12 +26,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ..errors import ModelError
 from ..images import ImageSpec
 from ..layers.neighbours import NearestNeighbour
 from ..statistics.neighbours import NOISE, FeatureBank, closest, nearest
-from .base import Arrays, check_state
-from .grid import GridDetector, whole_number
+from .base import Arrays, check_state, whole_number
+from .grid import GridDetector
 
 _SUPPORT = 9  # b of equation 7, the value of the authors' own program
 
@@ -131,10 +130,8 @@ class PatchCore(GridDetector):
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
-        try:
-            shapes = {name: state[name].shape for name in ("count", "coreset", "mean", "scale")}
-        except KeyError as error:
-            raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
-        check_state(state, shapes)
+        channels = sum(self.groups)
+        shapes = {"count": (), "coreset": (None, channels), "mean": (channels,)}
+        check_state(state, {**shapes, "scale": (channels,)})
         self.statistic = self.new_statistic().restore(state)
         return self

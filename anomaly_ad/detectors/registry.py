@@ -79,15 +79,15 @@ _FEATURES: dict[str, Any] = {
 _BACKBONE: dict[str, Any] = {
     "backbone": "efficientnet_lite0",
     "layers": ["stage1", "stage2", "stage4"],
-    "blur": 4.0,
 }
+_GRID: dict[str, Any] = {**_BACKBONE, "blur": 4.0}
 
 PRESETS: dict[str, Preset] = {
     "padim": Preset(
         "Gaussian of pretrained features at each position: parts that lie alike",
         module="padim",
         cls="Padim",
-        parameters={**_BACKBONE, "channels": 128, "prior": 20.0, "regularization": 0.03},
+        parameters={**_GRID, "channels": 128, "prior": 20.0, "regularization": 0.03},
         adds_images=True,
         formerly={"prior": 0.0, "layers": ["stage1", "stage2", "stage4"]},
         **_FEATURES,
@@ -96,14 +96,27 @@ PRESETS: dict[str, Preset] = {
         "Nearest neighbours of pretrained features: parts in any place and rotation",
         module="patchcore",
         cls="PatchCore",
-        parameters={**_BACKBONE, "neighbours": 2000, "pool": 200_000},
+        parameters={**_GRID, "neighbours": 2000, "pool": 200_000},
         **{**_FEATURES, "largest_area": 384 * 384},
     ),
     "dfm": Preset(
         "Principal components of pretrained features: whole images that deviate",
         module="dfm",
         cls="DFM",
-        parameters={**_BACKBONE, "layers": ["stage4"], "variance": 0.97},
+        parameters={**_GRID, "layers": ["stage4"], "variance": 0.97},
+        adds_images=True,
+        **_FEATURES,
+    ),
+    "dfkde": Preset(
+        "Kernel density of pretrained features: whole images that are improbable, no map",
+        module="dfkde",
+        cls="DFKDE",
+        parameters={
+            **_BACKBONE,
+            "layers": ["stage4", "stage6"],
+            "variance": 0.99,
+            "bandwidth": "scott",
+        },
         adds_images=True,
         **_FEATURES,
     ),

@@ -1,4 +1,4 @@
-"""A bounded sample of all feature vectors, and a few of them that no other is far from."""
+"""A few feature vectors that no other is far from, and the nearest of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from .pool import VectorPool
 
 _PROJECTED = 64  # dimensions of the random projection, at most
 _CANDIDATES = 8192  # vectors that are looked at one by one between two passes over all
@@ -41,13 +42,8 @@ class Coreset:
         return (vectors - self.mean) * self.scale
 
 
-class FeatureBank:
+class FeatureBank(VectorPool):
     """Candidates drawn from all feature vectors that come in, and a coreset of them.
-
-    Every vector gets a random-looking number made from its own bytes, and those with the smallest
-    numbers are kept. So the sample is uniform, memory is bounded however many images come, and
-    neither their order nor the parts they come in matter: banks can be merged, and a part be taken
-    out again.
 
     Parameters
     ----------
@@ -71,64 +67,18 @@ class FeatureBank:
     """
 
     def __init__(self, groups: tuple[int, ...], pool: int, neighbours: int, seed: int) -> None:
-        self.groups, self.pool, self.neighbours, self.seed = groups, pool, neighbours, seed
-        self.count = 0  # images
-        self.keys = np.empty(0, np.uint64)
-        self.times = np.empty(0, np.int64)  # how often a vector came: a black background is one
-        self.vectors = np.empty((0, sum(groups)), np.float32)
+        super().__init__(sum(groups), pool, seed)
+        self.groups, self.neighbours = groups, neighbours
+
+    def _clear(self) -> None:
+        super()._clear()
         self._coreset: Coreset | None = None  # once it is asked for
 
-    def update(self, features: NDArray[np.floating]) -> Self:
-        """Add a batch.
-
-        Parameters
-        ----------
-        features : ndarray of float, shape (B, P, C)
-            Not changed.
-        """
-        vectors = np.ascontiguousarray(features, np.float32).reshape(-1, self.vectors.shape[1])
-        keys = _keys(vectors, self.seed)
-        return self._add(len(features), keys, np.ones(len(keys), np.int64), vectors)
-
-    def merge(self, other: FeatureBank) -> Self:
-        """Add what another has seen; `other` is not changed."""
-        return self._add(other.count, other.keys, other.times, other.vectors)
-
-    def _add(
-        self,
-        count: int,
-        keys: NDArray[np.uint64],
-        times: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-    ) -> Self:
+    def _add(self, count: int, times: NDArray[np.int64], vectors: NDArray[np.float32]) -> Self:
         if self.count and not len(self.keys):
             raise ValueError("A bank that was restored has no candidates that others could join.")
-        keys, first, place = np.unique(
-            np.concatenate([self.keys, keys]), return_index=True, return_inverse=True
-        )
-        together = np.bincount(place, np.concatenate([self.times, times])).astype(np.int64)
-        # A key that is cut off here never comes back: only smaller ones are kept from now on.
-        self.vectors = np.concatenate([self.vectors, vectors])[first[: self.pool]]
-        self.keys, self.times = keys[: self.pool], together[: self.pool]
-        self.count += count
         self._coreset = None
-        return self
-
-    def without(self, other: FeatureBank) -> FeatureBank:
-        """The bank without the vectors that another has seen, which must be a part of it.
-
-        Its coreset is chosen anew from what is left. Neither bank is changed.
-        """
-        times = self.times.copy()
-        _, mine, others = np.intersect1d(
-            self.keys, other.keys, assume_unique=True, return_indices=True
-        )
-        times[mine] -= other.times[others]
-        kept = times > 0
-        out = FeatureBank(self.groups, self.pool, self.neighbours, self.seed)
-        out.count = self.count - other.count
-        out.keys, out.times, out.vectors = self.keys[kept], times[kept], self.vectors[kept]
-        return out
+        return super()._add(count, times, vectors)
 
     def coreset(self) -> Coreset:
         """Vectors that no candidate is far from, at most `neighbours`, and how they are compared.
@@ -167,7 +117,7 @@ class FeatureBank:
             The arrays are not those of such a bank.
         """
         vectors, mean, scale = (arrays[name] for name in ("coreset", "mean", "scale"))
-        channels = self.vectors.shape[1]
+        channels = self.channels
         if (
             vectors.shape[1:] != (channels,)
             or not 2 <= len(vectors) <= self.neighbours
@@ -181,18 +131,6 @@ class FeatureBank:
         self.count = int(arrays["count"])
         self._coreset = Coreset(vectors, mean, scale)
         return self
-
-
-def _keys(vectors: NDArray[np.float32], seed: int) -> NDArray[np.uint64]:
-    """A random-looking number for each vector, made from its bytes."""
-    factors = np.random.default_rng(seed).integers(0, 2**64, vectors.shape[1], np.uint64)
-    keys = np.zeros(len(vectors), np.uint64)
-    for bits, factor in zip(vectors.view(np.uint32).T, factors | np.uint64(1), strict=True):
-        keys += bits.astype(np.uint64) * factor  # wraps around
-    # The last steps of MurmurHash3 spread every bit of the sum over the whole number.
-    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        keys = (keys ^ (keys >> np.uint64(33))) * np.uint64(factor)
-    return keys ^ (keys >> np.uint64(33))
 
 
 def _mean_and_variance(
