@@ -46,10 +46,10 @@ class AD:
     Parameters
     ----------
     model_name : str
-        The name of a method ("padim", "patchcore", "dfm": Gaussians, nearest neighbours and
-        principal components of pretrained features; "AD0", "AD1": patch autoencoders in colour and
-        gray; `anomaly-ad detectors` lists them), or the path of a model directory that `train` has
-        saved. A method's name wins over a path.
+        The name of a method ("padim", "patchcore", "dfm", "dfkde": Gaussians, nearest neighbours,
+        principal components and density of pretrained features; "AD0", "AD1": patch autoencoders
+        in colour and gray; "vae", "lake": variational ones; `anomaly-ad detectors` lists them), or
+        the path of a model directory that `train` has saved. A method's name wins over a path.
     train_path : path or list of paths
         Images of good parts, for `train`. Nothing is read before that. Rules for folders:
         `load_data`.
@@ -59,8 +59,8 @@ class AD:
         Where `train` saves: the model directory is ``<save_path>/model``. A model that was loaded
         from a path is saved back there unless another `save_path` is given.
     img_size : (int, int), optional
-        (height, width) of the model's input in pixels; None for the method's own. For "padim",
-        "patchcore" and "dfm" that is 256x256 until `train` has seen the images, whose aspect ratio
+        (height, width) of the model's input in pixels; None for the method's own. For those on
+        pretrained features that is 256x256 until `train` has seen the images, whose aspect ratio
         it then takes, and for "patchcore" their number of pixels up to 384x384.
     patch_size : int, optional
         Side of a patch in pixels of the model's input, larger than the largest defect; None for
@@ -318,7 +318,8 @@ class AD:
         Returns
         -------
         ndarray of uint8, shape (H, W, 3)
-            The picture, RGB. For methods without a reconstruction the right side is the heatmap.
+            The picture, RGB. For methods without a reconstruction the right side is the heatmap;
+            for one without maps it is the image, with a frame if it is anomalous.
         """
         inspector = Inspector(self.model)
         picture = inspector.compare(read_image(path_to_img))
@@ -361,7 +362,7 @@ class AD:
             lower value inspects more strictly.
         hardcore : bool
             False: colour what deviates (heatmap). True: draw boxes around the patches that
-            deviate.
+            deviate. A method without maps frames the whole picture of an anomalous image.
         maps : bool
             Whether the predictions of a list keep their anomaly maps. A single one always does.
         resume : bool

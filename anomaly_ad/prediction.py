@@ -35,7 +35,7 @@ class Prediction:
         for methods without a map, and for the elements of a list unless maps are asked for.
     boxes : ndarray of int32, shape (N, 4)
         xyxy in pixels of the original, x2 and y2 exclusive: the patches that deviate. (0, 4) for
-        an image that is not anomalous.
+        an image that is not anomalous, and for methods without a map.
     error : str or None
         What went wrong with this file; then there is no score and no verdict.
     """

@@ -150,5 +150,5 @@ def test_a_state_of_something_else_is_refused(damage):
         del state["times"]
     else:
         state["other"] = np.zeros(3)
-    with pytest.raises(ModelError, match="state|belong"):
+    with pytest.raises(ModelError, match=r"state|belong"):
         detector().restore(state)

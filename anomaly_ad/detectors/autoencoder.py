@@ -23,6 +23,7 @@ instead of many), and the error is standardised at each place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import cv2
@@ -43,6 +44,29 @@ BATCH = 8
 LEARNING_RATE = 2e-3
 
 Conv = Callable[..., keras.KerasTensor]
+Tensors = dict[str, keras.KerasTensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network at inference, and how far its images are from what it makes of them.
+
+    Parameters
+    ----------
+    images : tensor of uint8, shape (B, H, W, C)
+    found : dict of tensor
+        What the network makes of them.
+    errors : dict of tensor of float32, shape (B, kinds, h, w)
+        See `Autoencoder.errors`.
+    excess : dict of tensor of float32, shape (B, h, w)
+        The same, standardised: (max(z1, 0)^2 + max(z2, 0)^2 ...)^(1/2) over the kinds of an error,
+        with z = (error - mean) / deviation.
+    """
+
+    images: keras.KerasTensor
+    found: Tensors
+    errors: Tensors
+    excess: Tensors
 
 
 class Autoencoder(Detector):
@@ -74,12 +98,13 @@ class Autoencoder(Detector):
         self.patch_size = patch_size
         self.seed = seed
         self.network = _network(spec, seed, self.squeeze)
-        _, _, errors = self._measured()
+        pictures = keras.Input(spec.shape)
+        errors = self.errors(pictures, self.network(pictures, training=False))
         self.mean = {name: np.zeros(e.shape[1:], np.float32) for name, e in errors.items()}
         self.deviation = {name: np.ones(e.shape[1:], np.float32) for name, e in errors.items()}
         self.record = TrainingRecord()
 
-    def squeeze(self, x: keras.KerasTensor, conv: Conv) -> dict[str, keras.KerasTensor]:
+    def squeeze(self, x: keras.KerasTensor, conv: Conv) -> Tensors:
         """The narrow part of the network: features of stride 16 -> "code", and what belongs to it.
 
         Parameters
@@ -90,9 +115,7 @@ class Autoencoder(Detector):
         """
         return {"code": conv(x, self.code_channels, 1)}
 
-    def loss(
-        self, pictures: keras.KerasTensor, found: dict[str, keras.KerasTensor]
-    ) -> keras.KerasTensor:
+    def loss(self, pictures: keras.KerasTensor, found: Tensors) -> keras.KerasTensor:
         """What training makes small.
 
         Parameters
@@ -105,9 +128,7 @@ class Autoencoder(Detector):
         difference, dissimilarity = _errors(pictures, found["rebuilt"])
         return ops.mean(difference + dissimilarity)
 
-    def errors(
-        self, pictures: keras.KerasTensor, found: dict[str, keras.KerasTensor]
-    ) -> dict[str, keras.KerasTensor]:
+    def errors(self, pictures: keras.KerasTensor, found: Tensors) -> Tensors:
         """Smoothed errors, shape (B, kinds, h, w) each; the map is made of "error".
 
         Of each, the mean and the deviation in good images are learnt after the network.
@@ -118,19 +139,9 @@ class Autoencoder(Detector):
         kinds = (ops.mean(error, axis=-1) for error in _errors(pictures, found["rebuilt"]))
         return {"error": ops.stack([blur(error) for error in kinds], axis=1)}
 
-    def score(
-        self, found: dict[str, keras.KerasTensor], excess: dict[str, keras.KerasTensor]
-    ) -> keras.KerasTensor:
-        """The image score, shape (B,).
-
-        Parameters
-        ----------
-        found : dict of tensor
-            What the network makes of the images.
-        excess : dict of tensor, shape (B, h, w) each
-            Standardised errors, see `errors`.
-        """
-        return ops.max(excess["error"], axis=(1, 2))
+    def score(self, measured: Measured) -> keras.KerasTensor:
+        """The image score, shape (B,)."""
+        return ops.max(measured.excess["error"], axis=(1, 2))
 
     def fit(
         self,
@@ -170,13 +181,13 @@ class Autoencoder(Detector):
 
     def graph(self) -> keras.Model:
         """The network, the error, its smoothing and its standardisation as one graph."""
-        images, found, excess = self.measured()
+        measured = self.measured()
         outputs = {
-            "anomaly_map": excess["error"],
-            "score": self.score(found, excess),
-            "reconstruction": found["rebuilt"] * 255.0,
+            "anomaly_map": measured.excess["error"],
+            "score": self.score(measured),
+            "reconstruction": measured.found["rebuilt"] * 255.0,
         }
-        return keras.Model(images, outputs)
+        return keras.Model(measured.images, outputs)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The network's weights, and mean and deviation of the error of good images."""
@@ -186,7 +197,8 @@ class Autoencoder(Detector):
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
-        check_state(state, {name: array.shape for name, array in self.state().items()})
+        own = Autoencoder.state(self)  # a subclass has more, and sees to it
+        check_state(state, {name: array.shape for name, array in own.items()})
         names = sorted(name for name in state if name.startswith("weight_"))
         self.network.set_weights([state[name] for name in names])
         for name in self.mean:
@@ -194,15 +206,12 @@ class Autoencoder(Detector):
             self.deviation[name] = np.array(state[f"{name}_deviation"], np.float32)
         return self
 
-    def measured(
-        self,
-    ) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
-        """Images (uint8), what the network makes of them, and their standardised errors.
-
-        (max(z1, 0)^2 + max(z2, 0)^2 ...)^(1/2) over the kinds of an error, with
-        z = (error - mean) / deviation: shape (B, h, w).
-        """
-        images, found, errors = self._measured()
+    def measured(self) -> Measured:
+        """The network at inference with its errors, as they stand now."""
+        images = keras.Input(self.spec.shape, dtype="uint8", name="images")
+        pictures = _pictures(images)
+        found = self.network(pictures, training=False)
+        errors = self.errors(pictures, found)
         excess = {}
         for name, error in errors.items():
             # The mean deviation is added so that noise is no defect where good images hardly err.
@@ -210,21 +219,12 @@ class Autoencoder(Detector):
             floor = np.maximum(deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
             z = ops.relu((error - self.mean[name]) * (1 / (deviation + floor)))
             excess[name] = ops.sqrt(ops.sum(z * z, axis=1))
-        return images, found, excess
-
-    def _measured(
-        self,
-    ) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
-        """Images (uint8), what the network makes of them, and its errors."""
-        images = keras.Input(self.spec.shape, dtype="uint8", name="images")
-        pictures = _pictures(images)
-        found = self.network(pictures, training=False)
-        return images, found, self.errors(pictures, found)
+        return Measured(images, found, errors, excess)
 
     def _learn_errors(self, *sets: ImageSet) -> None:
         """Mean and standard deviation of the errors at each place."""
-        images, _, errors = self._measured()
-        model = keras.Model(images, errors)
+        measured = self.measured()
+        model = keras.Model(measured.images, measured.errors)
         count = 0
         mean = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
         squares = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}

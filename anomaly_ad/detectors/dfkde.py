@@ -125,7 +125,6 @@ class DFKDE(StatisticalDetector):
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
-        channels = self._features.output["features"].shape[-1]
-        check_state(state, {"count": (), "vectors": (None, channels), "times": (None,)})
+        check_state(state, self.statistic.shapes())
         self.statistic = self.new_statistic().restore(state)
         return self

@@ -69,6 +69,13 @@ _AUTOENCODER: dict[str, Any] = {
     "parameters": {"code_channels": 4, "hidden_share": 0.15},
 }
 
+
+def _variational(module: str, cls: str, **parameters: Any) -> dict[str, Any]:
+    """The autoencoder's values for a method that has a distribution for a code."""
+    together = {**_AUTOENCODER["parameters"], "beta": 1e-4, **parameters}
+    return {**_AUTOENCODER, "module": module, "cls": cls, "parameters": together}
+
+
 _FEATURES: dict[str, Any] = {
     "gray_scale": False,
     "img_size": (256, 256),
@@ -122,6 +129,16 @@ PRESETS: dict[str, Preset] = {
     ),
     "AD0": Preset("Patch autoencoder, colour, 200x200", gray_scale=False, **_AUTOENCODER),
     "AD1": Preset("Patch autoencoder, gray, 200x200", gray_scale=True, **_AUTOENCODER),
+    "vae": Preset(
+        "Variational patch autoencoder, colour, 200x200",
+        gray_scale=False,
+        **_variational("vae", "VAE"),
+    ),
+    "lake": Preset(
+        "Density of the variational autoencoder's code and errors, colour, 200x200",
+        gray_scale=False,
+        **_variational("lake", "LAKE", layer_weight=0.1),
+    ),
 }
 
 

@@ -90,6 +90,10 @@ class VectorPool:
         count = np.array(self.count, np.int64)
         return {"count": count, "vectors": self.vectors, "times": self.times}
 
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of what is stored; None stands for the number of vectors."""
+        return {"count": (), "vectors": (None, self.channels), "times": (None,)}
+
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Take over what `arrays` gave.
 

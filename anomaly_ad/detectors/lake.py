@@ -1,0 +1,131 @@
+"""LAKE: how improbable an image's code and reconstruction errors are together.
+
+A variational autoencoder whose inner layers are rebuilt too: each layer behind the code is drawn
+towards the layer of the same stride before it, as it is for the unspoilt image. Of each image one
+vector is made: the mean of its code over the image, and for the image and for each of these layers
+the square of the largest standardised error, and the mean error. A kernel density of these vectors
+over good images gives the image score, the negative log density: an error that is usual for the one
+code is improbable for the other. The map is that of the reconstruction error alone.
+
+References
+----------
+Lv, Yu, Fan, Tang, Tong 2020, Layer-constrained variational autoencoding kernel density estimation
+model for anomaly detection, Knowledge-Based Systems 196, 105753: layers of encoder and decoder
+drawn together, and the density of the code joined with the reconstruction errors. Deviations: the
+code is a map and is averaged over the image; errors have a place, so that the largest counts beside
+the mean (the paper has vectors, and takes their distance and cosine); the encoder's layers are
+targets that this term does not move, so they cannot shrink to meet the decoder's; the density's
+width is that of `statistics.density.KernelDensity` with Scott's rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from ..images import ImageSet, ImageSpec
+from ..layers.density import LogDensity
+from ..layers.maps import LinearMap, gaussian_matrix
+from ..statistics.density import KernelDensity
+from ..statistics.pool import VectorPool
+from .autoencoder import STRIDE, Measured, Tensors
+from .base import Arrays, check_state, number
+from .vae import VAE
+
+_LAYERS = {f"layer_{stride}": stride for stride in (4, 8, STRIDE)}
+_IMAGES = 20_000  # that the density is made of, at most; a random sample of more
+_PREFIX = "density_"  # of what is stored of the density
+
+
+class LAKE(VAE):
+    """Layer-constrained variational autoencoding kernel density estimation.
+
+    Parameters
+    ----------
+    spec, patch_size, seed, code_channels, hidden_share, beta
+        See `VAE`.
+    layer_weight : float
+        Weight of the inner layers' mean squared error beside the reconstruction error. 0 to 10.
+    """
+
+    def __init__(
+        self, spec: ImageSpec, patch_size: int, seed: int, *, layer_weight: float, **parameters: Any
+    ) -> None:
+        self.layer_weight = number("layer_weight", layer_weight, 0, 10)
+        super().__init__(spec, patch_size, seed, **parameters)
+        found = self.network.output
+        before = {name: found[f"encoded_{stride}"] for name, stride in _LAYERS.items()}
+        self._encoder = keras.Model(self.network.inputs, before)
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> VectorPool:
+        return VectorPool(self.code_channels + 2 * (1 + len(_LAYERS)), _IMAGES, self.seed)
+
+    def loss(self, pictures: keras.KerasTensor, found: Tensors) -> keras.KerasTensor:
+        """The loss of the variational autoencoder, and the error of the inner layers."""
+        wanted = self._encoder(pictures, training=False)
+        errors = [
+            ops.mean(ops.square(ops.stop_gradient(wanted[name]) - found[f"decoded_{stride}"]))
+            for name, stride in _LAYERS.items()
+        ]
+        return super().loss(pictures, found) + self.layer_weight * sum(errors) / len(errors)
+
+    def errors(self, pictures: keras.KerasTensor, found: Tensors) -> Tensors:
+        """The reconstruction errors, and the squared error of each inner layer."""
+        out = super().errors(pictures, found)
+        for name, stride in _LAYERS.items():
+            difference = found[f"encoded_{stride}"] - found[f"decoded_{stride}"]
+            error = ops.mean(ops.square(difference), axis=-1)
+            # Smoothed over the patch, as the reconstruction error is, on the layer's own grid.
+            sigma = max(self.patch_size / 6 / stride, 0.5)
+            blur = LinearMap(*(gaussian_matrix(cells, sigma) for cells in error.shape[1:]))
+            out[name] = ops.expand_dims(blur(error), 1)
+        return out
+
+    def fit(
+        self,
+        images: ImageSet,
+        *,
+        validation: ImageSet,
+        epochs: int,
+        progress: Callable[[str], None],
+    ) -> Self:
+        """Train the network, then learn the density of good images."""
+        super().fit(images, validation=validation, epochs=epochs, progress=progress)
+        measured = self.measured()
+        model = keras.Model(measured.images, self.vectors(measured))
+        self.pool = self._new_pool()
+        for batch in (batch for part in (images, validation) for batch in part):
+            self.pool.update(np.asarray(model(batch, training=False))[:, None])
+        return self
+
+    def score(self, measured: Measured) -> keras.KerasTensor:
+        """The negative log density."""
+        density = KernelDensity.of(self.pool.vectors)
+        return -LogDensity(**vars(density))(self.vectors(measured))
+
+    def vectors(self, measured: Measured) -> keras.KerasTensor:
+        """What the density is of, shape (B, code_channels + 2 * 4)."""
+        code = ops.mean(measured.found["mean"], axis=(1, 2))
+        largest = [ops.max(ops.square(e), axis=(1, 2)) for e in measured.excess.values()]
+        means = [ops.mean(error, axis=(1, 2, 3)) for error in measured.errors.values()]
+        return ops.concatenate([code, ops.stack([*largest, *means], axis=1)], axis=1)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The network, its errors, and the vectors that the density is made of."""
+        vectors = {f"{_PREFIX}{name}": array for name, array in self.pool.arrays().items()}
+        return {**super().state(), **vectors}
+
+    def restore(self, state: Arrays) -> Self:
+        """Take over what `state` gave."""
+        own = {n: array for n, array in state.items() if not n.startswith(_PREFIX)}
+        super().restore(own)
+        vectors = {n.removeprefix(_PREFIX): state[n] for n in state if n not in own}
+        check_state(vectors, self.pool.shapes())
+        self.pool = self._new_pool().restore(vectors)
+        return self

@@ -1,0 +1,81 @@
+"""The methods of density on a data folder, and what each of LAKE's terms would find alone.
+
+    python benchmarks/density.py $ANOMALY_AD_DATA/bottle
+    python benchmarks/density.py $ANOMALY_AD_DATA/magnetic_tile --gray
+
+Trains AD0 (AD1 with --gray), vae, lake and dfkde at their defaults on train/good and prints for the
+test images: image AUROC, best F1 over all limits, and the counts at the calibrated limit. Of lake
+also the image AUROC of its terms: the largest reconstruction error (the map's maximum), a density
+of the layer-wise errors alone, and one of the code alone.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_auc_score
+
+from anomaly_ad import AD
+from anomaly_ad.images import find_images, read_image
+from anomaly_ad.statistics.density import KernelDensity
+from anomaly_ad.training import build
+
+
+def best_f1(is_bad: np.ndarray, scores: np.ndarray) -> float:
+    """The largest F1 over all limits."""
+    precision, recall, _ = precision_recall_curve(is_bad, scores)
+    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+
+
+def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
+    """What the parts of LAKE's vector find alone."""
+    plan = ad.model.manifest.plan
+    detector = build(plan).restore(
+        {k: v for k, v in ad.model.state().items() if not k.startswith("held_out")}
+    )
+    measured = detector.measured()
+    outputs = {"vectors": detector.vectors(measured), "error": measured.excess["error"]}
+    model = keras.Model(measured.images, outputs)
+    found = [model(plan.spec.prepare(read_image(file))[None]) for file in files]
+    vectors = np.concatenate([np.asarray(each["vectors"]) for each in found])
+    largest = [float(np.asarray(each["error"]).max()) for each in found]
+    code = detector.code_channels
+    alone = {"largest reconstruction error": largest}
+    for name, columns in (("errors of all layers", slice(code, None)), ("code", slice(0, code))):
+        density = KernelDensity.of(detector.pool.vectors[:, columns])
+        alone[f"density of {name}"] = -density.log_density(vectors[:, columns])
+    for name, scores in alone.items():
+        print(f"  lake, {name:30} AUROC {roc_auc_score(is_bad, scores):.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--gray", action="store_true", help="autoencoders take images as gray")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    files = find_images(options.data / "test")
+    is_bad = np.array([file.parent.name != "good" for file in files])
+    methods = ["dfkde", "AD1" if options.gray else "AD0", "vae", "lake"]
+    with tempfile.TemporaryDirectory() as folder:
+        for method in methods:
+            gray = True if options.gray and method != "dfkde" else None
+            ad = AD(method, options.data, gray, Path(folder, method), seed=options.seed).train()
+            predictions = ad.predict(files, save=False)
+            scores = np.array([prediction.raw_score for prediction in predictions])
+            flagged = np.array([prediction.is_anomalous for prediction in predictions])
+            print(
+                f"{method:6} AUROC {roc_auc_score(is_bad, scores):.4f}   "
+                f"best F1 {best_f1(is_bad, scores):.4f}   "
+                f"{flagged[~is_bad].sum()} of {(~is_bad).sum()} good flagged, "
+                f"{flagged[is_bad].sum()} of {is_bad.sum()} found",
+                flush=True,
+            )
+            if method == "lake":
+                terms(ad, files, is_bad)
+
+
+if __name__ == "__main__":
+    main()
