@@ -39,12 +39,13 @@ def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
     outputs = {"vectors": detector.vectors(measured), "error": measured.excess["error"]}
     model = keras.Model(measured.images, outputs)
     found = [model(plan.spec.prepare(read_image(file))[None]) for file in files]
-    vectors = np.concatenate([np.asarray(each["vectors"]) for each in found])
+    vectors = detector.reduced(np.concatenate([np.asarray(each["vectors"]) for each in found]))
+    learnt = detector.reduced(detector.pool.vectors)
     largest = [float(np.asarray(each["error"]).max()) for each in found]
-    code = detector.code_channels
+    code = learnt.shape[1] - (detector.pool.channels - detector.code_length)
     alone = {"largest reconstruction error": largest}
     for name, columns in (("errors of all layers", slice(code, None)), ("code", slice(0, code))):
-        density = KernelDensity.of(detector.pool.vectors[:, columns])
+        density = KernelDensity.of(learnt[:, columns])
         alone[f"density of {name}"] = -density.log_density(vectors[:, columns])
     for name, scores in alone.items():
         print(f"  lake, {name:30} AUROC {roc_auc_score(is_bad, scores):.4f}")

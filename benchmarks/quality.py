@@ -1,4 +1,4 @@
-"""What each decision behind padim, patchcore and dfm is worth: the figures of docs/quality.md.
+"""What each decision behind the methods on features is worth: the figures of docs/quality.md.
 
     python benchmarks/quality.py $ANOMALY_AD_DATA
 
@@ -29,19 +29,21 @@ from sklearn.metrics import roc_auc_score
 
 from anomaly_ad.backbones.networks import feature_maps
 from anomaly_ad.detectors import registry
-from anomaly_ad.detectors.grid import GridDetector
+from anomaly_ad.detectors.base import StatisticalDetector
 from anomaly_ad.images import ImageSet, find_images, sample_sizes, split
 from anomaly_ad.plan import Plan, input_size
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
 from anomaly_ad.sample import render_part, render_sample
+from anomaly_ad.statistics.density import KernelDensity
+from anomaly_ad.statistics.moments import Moments
 from anomaly_ad.statistics.pca import Subspace
 from anomaly_ad.training import build
 
 FOLDS = 5
 BATCH = 64
 
-Change = Callable[[GridDetector], None]
+Change = Callable[[StatisticalDetector], None]
 
 
 class Part:
@@ -171,6 +173,25 @@ def image_errors(which: int) -> Change:
     return change
 
 
+def components(count: int) -> Change:
+    """That many principal components instead of a share of the variance."""
+
+    def change(detector: Any) -> None:
+        def scorer(statistic: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+            vectors = statistic.vectors
+            moments = Moments(1, vectors.shape[1]).update(vectors[:, None])
+            subspace = Subspace.of(moments, 0.9999)
+            basis = subspace.basis[:, :count]
+            density = KernelDensity.of((vectors - subspace.mean) @ basis, detector.bandwidth)
+            return lambda features: {
+                "score": -density.log_density((features - subspace.mean) @ basis)
+            }
+
+        detector.scorer = scorer
+
+    return change
+
+
 VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
     "padim": [
         ("as it is", as_it_is, {}),
@@ -204,6 +225,18 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
         ("score: maximum of the map", map_maximum, {}),
         ("90 % of the variance", as_it_is, {"variance": 0.9}),
         ("99.5 % of the variance", as_it_is, {"variance": 0.995}),
+    ],
+    "dfkde": [
+        ("as it is", as_it_is, {}),
+        ("16 components", components(16), {}),
+        ("90 % of the variance", as_it_is, {"variance": 0.9}),
+        ("97 % of the variance", as_it_is, {"variance": 0.97}),
+        ("stage 4", as_it_is, {"layers": ["stage4"]}),
+        ("stage 6", as_it_is, {"layers": ["stage6"]}),
+        ("stages 2, 4, 6", as_it_is, {"layers": ["stage2", "stage4", "stage6"]}),
+        ("bandwidth: Silverman", as_it_is, {"bandwidth": "silverman"}),
+        ("bandwidth: cross-validated", as_it_is, {"bandwidth": "cross_validation"}),
+        ("bandwidth: 2 standard deviations", as_it_is, {"bandwidth": 2.0}),
     ],
 }
 

@@ -105,6 +105,7 @@ def test_a_layer_weight_brings_inner_layers_together():
 
 def test_the_score_is_the_density_of_code_and_errors(trained_lake):
     stats = pytest.importorskip("scipy.stats", reason="needs the extra 'eval'")
+    decomposition = pytest.importorskip("sklearn.decomposition", reason="needs the extra 'eval'")
     measured = trained_lake.measured()
     outputs = {
         "code": measured.found["mean"],
@@ -113,13 +114,20 @@ def test_the_score_is_the_density_of_code_and_errors(trained_lake):
     }
     model = keras.Model(measured.images, outputs)
 
-    def vectors(images):
+    def parts(images):
         found = {name: np.asarray(value) for name, value in model(images).items()}
         names = ("error", "layer_4", "layer_8", "layer_16")
         columns = [found[f"excess {name}"].max(axis=(1, 2)) ** 2 for name in names]
         columns += [found[f"error {name}"].mean(axis=(1, 2, 3)) for name in names]
-        code = found["code"].mean(axis=(1, 2))
-        return np.concatenate([code, np.stack(columns, axis=1)], axis=1).astype(np.float64)
+        code = found["code"].reshape(len(images), -1)  # 4x4 cells are the coarse grid itself
+        return code.astype(np.float64), np.stack(columns, axis=1).astype(np.float64)
+
+    codes, _ = parts(PARTS[slice(0, 24)])
+    pca = decomposition.PCA(8, svd_solver="full").fit(codes)
+
+    def vectors(images):
+        code, errors = parts(images)
+        return np.concatenate([pca.transform(code), errors], axis=1)
 
     others = np.stack([draw_part(100 + n, defect=n == 0) for n in range(3)])
     density = stats.gaussian_kde(vectors(PARTS[slice(0, 24)]).T)

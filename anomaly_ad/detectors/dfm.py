@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..errors import OptionError
 from ..images import ImageSpec
 from ..layers.gaussian import SubspaceErrors
+from ..layers.maps import coarse_grid
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from .base import Arrays, check_state, number
@@ -71,7 +72,7 @@ class DFM(GridDetector):
                 f"dfm takes layers of {_CHANNELS} channels together at most, since its memory "
                 f"grows with their square. Received: {sum(self.groups)} channels. Choose others."
             )
-        self._parts = _coarse(self.grid)
+        self._parts = coarse_grid(self.grid, _PARTS)
         self.statistic = self.new_statistic()
 
     def new_statistic(self) -> CellsAndImages:
@@ -175,15 +176,3 @@ class CellsAndImages:
             }
             setattr(self, kind, Moments.from_arrays(own))
         return self
-
-
-def _coarse(grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Weights (Q, P) that average a grid of cells over the parts of a coarse one, by area."""
-    axes = []
-    for cells in grid:
-        parts = min(_PARTS, cells)
-        edges = np.arange(parts + 1) * cells / parts
-        left, right = np.arange(cells), np.arange(cells) + 1
-        overlap = np.minimum.outer(edges[1:], right) - np.maximum.outer(edges[:-1], left)
-        axes.append(np.maximum(overlap, 0) * parts / cells)
-    return np.kron(*axes).astype(np.float32)

@@ -2,20 +2,22 @@
 
 A variational autoencoder whose inner layers are rebuilt too: each layer behind the code is drawn
 towards the layer of the same stride before it, as it is for the unspoilt image. Of each image one
-vector is made: the mean of its code over the image, and for the image and for each of these layers
-the square of the largest standardised error, and the mean error. A kernel density of these vectors
-over good images gives the image score, the negative log density: an error that is usual for the one
-code is improbable for the other. The map is that of the reconstruction error alone.
+vector is made: the first principal components of its code on a coarse grid, and for the image and
+for each of these layers the square of the largest standardised error, and the mean error. A kernel
+density of these vectors over good images gives the image score, the negative log density: an error
+that is usual for the one code is improbable for the other. The map is that of the reconstruction
+error alone.
 
 References
 ----------
 Lv, Yu, Fan, Tang, Tong 2020, Layer-constrained variational autoencoding kernel density estimation
 model for anomaly detection, Knowledge-Based Systems 196, 105753: layers of encoder and decoder
 drawn together, and the density of the code joined with the reconstruction errors. Deviations: the
-code is a map and is averaged over the image; errors have a place, so that the largest counts beside
-the mean (the paper has vectors, and takes their distance and cosine); the encoder's layers are
-targets that this term does not move, so they cannot shrink to meet the decoder's; the density's
-width is that of `statistics.density.KernelDensity` with Scott's rule.
+code is a map, of which principal components are taken; errors have a place, so that the largest
+counts beside the mean (the paper has vectors, and takes their distance and cosine); the encoder's
+layers are targets that this term does not move, so they cannot shrink to meet the decoder's; the
+density's width is that of `statistics.density.KernelDensity` with Scott's rule. docs/quality.md
+says what joining brings.
 """
 
 from __future__ import annotations
@@ -30,14 +32,18 @@ from numpy.typing import NDArray
 
 from ..images import ImageSet, ImageSpec
 from ..layers.density import LogDensity
-from ..layers.maps import LinearMap, gaussian_matrix
+from ..layers.maps import LinearMap, coarse_grid, gaussian_matrix
 from ..statistics.density import KernelDensity
+from ..statistics.moments import Moments
+from ..statistics.pca import Subspace
 from ..statistics.pool import VectorPool
 from .autoencoder import STRIDE, Measured, Tensors
 from .base import Arrays, check_state, number
 from .vae import VAE
 
 _LAYERS = {f"layer_{stride}": stride for stride in (4, 8, STRIDE)}
+_PARTS = 4  # of the coarse grid along each axis
+_COMPONENTS = 8  # of the code, at most
 _IMAGES = 20_000  # that the density is made of, at most; a random sample of more
 _PREFIX = "density_"  # of what is stored of the density
 
@@ -60,11 +66,17 @@ class LAKE(VAE):
         super().__init__(spec, patch_size, seed, **parameters)
         found = self.network.output
         before = {name: found[f"encoded_{stride}"] for name, stride in _LAYERS.items()}
-        self._encoder = keras.Model(self.network.inputs, before)
+        self._encoder = keras.Model(self.network.input, before)
+        self._coarse = coarse_grid(found["code"].shape[1:3], _PARTS)
         self.pool = self._new_pool()
 
+    @property
+    def code_length(self) -> int:
+        """How many values of a vector are its code; the errors follow."""
+        return len(self._coarse) * self.code_channels
+
     def _new_pool(self) -> VectorPool:
-        return VectorPool(self.code_channels + 2 * (1 + len(_LAYERS)), _IMAGES, self.seed)
+        return VectorPool(self.code_length + 2 * (1 + len(_LAYERS)), _IMAGES, self.seed)
 
     def loss(self, pictures: keras.KerasTensor, found: Tensors) -> keras.KerasTensor:
         """The loss of the variational autoencoder, and the error of the inner layers."""
@@ -106,15 +118,32 @@ class LAKE(VAE):
 
     def score(self, measured: Measured) -> keras.KerasTensor:
         """The negative log density."""
-        density = KernelDensity.of(self.pool.vectors)
-        return -LogDensity(**vars(density))(self.vectors(measured))
+        vectors, code = self.vectors(measured), self.code_length
+        subspace = self.code_subspace()
+        inside = ops.matmul(vectors[:, :code] - subspace.mean, subspace.basis)
+        density = KernelDensity.of(self.reduced(self.pool.vectors))
+        return -LogDensity(**vars(density))(ops.concatenate([inside, vectors[:, code:]], axis=1))
+
+    def code_subspace(self) -> Subspace:
+        """The principal components of the codes of good images."""
+        codes = self.pool.vectors[:, None, : self.code_length]
+        return Subspace.of(Moments(1, self.code_length).update(codes), 0.9999, _COMPONENTS)
+
+    def reduced(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors with the components of the code in its place: what the density is of."""
+        code = self.code_length
+        subspace = self.code_subspace()
+        inside = (vectors[:, :code] - subspace.mean) @ subspace.basis
+        return np.concatenate([inside, vectors[:, code:]], axis=1)
 
     def vectors(self, measured: Measured) -> keras.KerasTensor:
-        """What the density is of, shape (B, code_channels + 2 * 4)."""
-        code = ops.mean(measured.found["mean"], axis=(1, 2))
+        """Code on the coarse grid, largest errors, mean errors: (B, code_length + 2 * 4)."""
+        code = measured.found["mean"]
+        cells = ops.reshape(code, (-1, self._coarse.shape[1], self.code_channels))
+        coarse = ops.reshape(ops.matmul(self._coarse, cells), (-1, self.code_length))
         largest = [ops.max(ops.square(e), axis=(1, 2)) for e in measured.excess.values()]
         means = [ops.mean(error, axis=(1, 2, 3)) for error in measured.errors.values()]
-        return ops.concatenate([code, ops.stack([*largest, *means], axis=1)], axis=1)
+        return ops.concatenate([coarse, ops.stack([*largest, *means], axis=1)], axis=1)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The network, its errors, and the vectors that the density is made of."""

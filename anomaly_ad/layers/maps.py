@@ -73,3 +73,28 @@ def upsampling_matrix(size: int, cells: int) -> NDArray[np.float32]:
     """
     place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     return np.maximum(1 - np.abs(np.subtract.outer(place, np.arange(cells))), 0).astype(np.float32)
+
+
+def coarse_grid(grid: tuple[int, int], parts: int) -> NDArray[np.float32]:
+    """The matrix that averages the cells of a grid over the parts of a coarse one, by area.
+
+    Parameters
+    ----------
+    grid : (int, int)
+        Cells along height and width; the P cells are counted row by row.
+    parts : int
+        Parts along each axis, but not more than there are cells.
+
+    Returns
+    -------
+    ndarray of float32, shape (Q, P)
+        Each row sums to one.
+    """
+    axes = []
+    for cells in grid:
+        count = min(parts, cells)
+        edges = np.arange(count + 1) * cells / count
+        left, right = np.arange(cells), np.arange(cells) + 1
+        overlap = np.minimum.outer(edges[1:], right) - np.maximum.outer(edges[:-1], left)
+        axes.append(np.maximum(overlap, 0) * count / cells)
+    return np.kron(*axes).astype(np.float32)

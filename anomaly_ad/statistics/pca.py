@@ -34,7 +34,7 @@ class Subspace:
     residual: float
 
     @classmethod
-    def of(cls, moments: Moments, share: float) -> Subspace:
+    def of(cls, moments: Moments, share: float, most: int | None = None) -> Subspace:
         """Principal components, as many as hold a share of the total variance.
 
         Parameters
@@ -43,13 +43,16 @@ class Subspace:
             With one position.
         share : float
             In (0, 1).
+        most : int, optional
+            How many at most.
         """
         variances, basis = np.linalg.eigh(moments.covariance()[0])
         variances, basis = np.maximum(variances[::-1], 0), basis[:, ::-1]
         together = np.cumsum(variances)
         # Beyond rank n - 1 there is only rounding.
-        most = min(moments.count - 1, len(variances) - 1)
-        kept = min(int(np.searchsorted(together, share * together[-1])) + 1, max(most, 1))
+        rank = max(min(moments.count - 1, len(variances) - 1), 1)
+        wanted = int(np.searchsorted(together, share * together[-1])) + 1
+        kept = min(wanted, rank, most or rank)
         floor = 1e-6 * together[-1] / len(variances) or 1e-12
         rest = (1 - share) * together[-1] / max(len(variances) - kept, 1)
         return cls(
