@@ -10,7 +10,9 @@ from typing import Any, Literal
 from . import show as screen
 from .calibration import images_needed
 from .detectors import registry
+from .drift import Drift, drift
 from .errors import ModelError, NotTrainedError, OptionError
+from .evaluation import Evaluation, evaluate
 from .images import (
     Image,
     PathLike,
@@ -30,6 +32,8 @@ from .inspection import (
     find_sources,
     summary,
 )
+from .labelled import Labels, find_labelled
+from .limits import calibrate
 from .model_store import StoredModel, is_model, load
 from .plan import Plan, input_size
 from .prediction import Prediction
@@ -288,9 +292,149 @@ class AD:
         registry.detector_class(self._plan.method)  # a missing extra is said before anything else
         good = find_training_images(path)
         print(f"Adding: {good}")
+        if before.manifest.calibration.record:
+            print(
+                "The limit of `calibrate` is replaced by that of all good images; calibrate again."
+            )
         self._model = add_images(before, good, self._directory, network=self._network)
         self._tell_model()
         return self
+
+    def calibrate(
+        self,
+        *,
+        false_alarm_rate: float | None = None,
+        good: PathLike | Iterable[PathLike] | None = None,
+        defective: PathLike | Iterable[PathLike] | None = None,
+        labels: Labels | None = None,
+        cost_ratio: float | None = None,
+        limit: float | None = None,
+        another_day: PathLike | Iterable[PathLike] | None = None,
+    ) -> AD:
+        """Move the limit of good, print what it means, and save the model with it.
+
+        The score of an image at the limit is 0.8, before and after, so `thresh` can stay. One of
+        `false_alarm_rate` and `good`, `defective`, or `limit` says where the limit goes;
+        `another_day` may come with it or alone. What was given, with sources and counts, is in
+        ``model.manifest.calibration.record``.
+
+        Parameters
+        ----------
+        false_alarm_rate : float, optional
+            Share of good parts that may be rejected, from good images: those of the training (each
+            judged by a model that has not seen it), or `good`.
+        good : path or list of paths, optional
+            Good images that training has not seen, by the rules of `load_data`. They take the place
+            of those of the training.
+        defective : path or list of paths, optional
+            Judged images: a folder with ``good`` and folders of defects, the MVTec layout, a folder
+            in which all are defective, or a list with `labels`. The limit is the one with the best
+            F1, or the least cost. Where there are no good images among them, those of the
+            calibration are taken.
+        labels : sequence or mapping, optional
+            For a list: of each file in its order, or by path, False, 0 or "good" for good; True, 1
+            or the name of a defect otherwise.
+        cost_ratio : float, optional
+            What a false alarm costs beside a miss, such as 0.1: the limit with the least
+            cost_ratio * false alarms + misses among these images.
+        limit : float, optional
+            A raw score.
+        another_day : path or list of paths, optional
+            Good images that were taken at another time. How many the limit rejects is printed and
+            recorded beside those of the calibration; the limit stays.
+
+        Returns
+        -------
+        AD
+            This object, with the new model.
+
+        Raises
+        ------
+        OptionError
+            Arguments that do not go together, or labels that do not match the files.
+        DataError
+            Images that cannot be used, or a limit below the score of a typical good image.
+        """
+        self._model, lines = calibrate(
+            self.model,
+            false_alarm_rate=false_alarm_rate,
+            good=good,
+            defective=defective,
+            labels=labels,
+            cost_ratio=cost_ratio,
+            limit=limit,
+            another_day=another_day,
+        )
+        print(lines)
+        print(printable(f"Saved the model in {self.model.directory}"))
+        return self
+
+    def evaluate(
+        self,
+        path: PathLike | Iterable[PathLike],
+        *,
+        labels: Labels | None = None,
+        thresh: float = 0.8,
+        seed: int = 0,
+    ) -> Evaluation:
+        """Inspect judged images and print how good the model is on them.
+
+        Parameters
+        ----------
+        path : path or list of paths
+            A folder with ``good`` and folders of defects, or with ``test`` and ``ground_truth``
+            (MVTec layout), with or without masks; or a list of files with `labels`.
+        labels : sequence or mapping, optional
+            As for `calibrate`.
+        thresh : float
+            As for `predict`.
+        seed : int
+            Of the resampling behind some intervals.
+
+        Returns
+        -------
+        Evaluation
+            Counts, metrics with their intervals of 95 %, what is left out and why; `to_json` and
+            `to_dict` give it as plain values.
+
+        Raises
+        ------
+        DataError
+            No image can be inspected, or masks and images do not belong together.
+        OptionError
+            Labels that do not match the files.
+        """
+        evaluation = evaluate(self.model, find_labelled(path, labels), threshold=thresh, seed=seed)
+        print(evaluation)
+        return evaluation
+
+    def drift(self, path: PathLike, *, window: int | None = None) -> Drift:
+        """Compare predictions with the calibration and print whether they have moved away.
+
+        Needs the extra "eval" (SciPy).
+
+        Parameters
+        ----------
+        path : path
+            The predictions.csv or predictions.jsonl of `predict`; the latter knows times and model.
+        window : int, optional
+            Images that are looked at together, 10 at least; None for a tenth of them all, but 30 at
+            least.
+
+        Returns
+        -------
+        Drift
+            All predictions and window by window: the Kolmogorov-Smirnov distance of their raw
+            scores from those of good images, its p-value, and the share above the limit.
+
+        Raises
+        ------
+        PathError, DataError
+            There is no such file, or it holds too few predictions of this model.
+        """
+        found = drift(self.model, path, window)
+        print(found)
+        return found
 
     def _tell_model(self) -> None:
         limit = self.model.manifest.calibration.image

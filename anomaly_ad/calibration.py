@@ -8,7 +8,7 @@ reached. Nothing is ever normalised by the image or the test set at hand.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -134,16 +134,59 @@ class Calibration:
         For the verdict: of the image scores.
     map : Limit or None
         For boxes and colours: of the maps' largest values. None for a method without maps.
+    record : dict
+        Where the limits come from, with sources and counts; empty for those of the training.
     """
 
     image: Limit
     map: Limit | None
+    record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_good(cls, scores: ArrayLike, map_maxima: ArrayLike | None, rate: float) -> Self:
         """Both limits from the raw scores and the maps' maxima of the same unseen good images."""
         maxima = None if map_maxima is None else Limit.from_good(map_maxima, rate)
         return cls(Limit.from_good(scores, rate), maxima)
+
+    def moved(self, limit: float, good: ArrayLike, record: dict[str, Any]) -> Self:
+        """The same with another limit of the image scores; medians stay.
+
+        The limit of the maps moves in proportion, as both do with a threshold: its distance from
+        its median grows by the same factor. The stated rate is the one that holds for the good
+        images: (k + 1) / (n + 1), if k of n exceed the limit.
+
+        Parameters
+        ----------
+        limit : float
+            In raw units, above the median.
+        good : array_like of float, shape (n,)
+            Raw scores of good images that the fit has not seen.
+        record : dict
+            Where it comes from.
+
+        Raises
+        ------
+        DataError
+            The limit is no finite number above the median.
+        """
+        image = self.image
+        if not math.isfinite(limit) or limit <= image.median:
+            raise DataError(
+                f"A limit of {limit:.6g} is not above the score of a typical good image, "
+                f"{image.median:.6g}: half of all good parts would be rejected. Choose a higher "
+                "one or, if these defects cannot be told from good parts, another method."
+            )
+        scores = np.asarray(good, np.float64)
+        rate = (int((scores > limit).sum()) + 1) / (len(scores) + 1)
+        rate = min(rate, 1 - 1e-9)
+        factor = (limit - image.median) / (image.limit - image.median)
+        maxima = self.map
+        if maxima is not None:
+            height = maxima.median + factor * (maxima.limit - maxima.median)
+            maxima = Limit(maxima.median, height, len(scores), rate, rate)
+        return type(self)(
+            Limit(image.median, float(limit), len(scores), rate, rate), maxima, record
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain numbers, for the manifest."""
@@ -152,8 +195,10 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`; raises TypeError, KeyError or DataError for anything else."""
-        maxima = values["map"]
-        return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima))
+        maxima, record = values["map"], values.get("record", {})
+        if not isinstance(record, dict):
+            raise TypeError(f"the record of a calibration is a dict, not {record!r}")
+        return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima), record)
 
 
 def images_needed(rate: float) -> int:

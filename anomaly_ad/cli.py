@@ -23,6 +23,7 @@ from ._version import __version__
 from .errors import AnomalyADError, OptionError
 
 if TYPE_CHECKING:
+    from .model_store import StoredModel
     from .prediction import Prediction
 
 P = ParamSpec("P")
@@ -263,6 +264,107 @@ def test_img(
 
 
 @_command
+def calibrate(
+    model: Model,
+    false_alarm_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Share of good parts that may be rejected, from good images."),
+    ] = None,
+    good: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Good images that training has not seen."),
+    ] = None,
+    defective: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="DIR", help="good/ and folders of defects, or all defective: best F1."
+        ),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="CSV", help="Instead of --defective: a table path,label."),
+    ] = None,
+    cost_ratio: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Least cost instead of best F1: of a false alarm beside a miss."),
+    ] = None,
+    limit: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="The limit by hand, a raw score."),
+    ] = None,
+    another_day: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Good images of another day: count what is rejected."),
+    ] = None,
+) -> None:
+    """Move the limit of good. From good images, judged ones, or by hand; prints the directory."""
+    if labels is not None and defective is not None:
+        raise OptionError("--defective and --labels both name judged images; give one of them.")
+    from .ad import AD
+    from .labelled import read_labels
+
+    judged, words = (defective, None) if labels is None else read_labels(labels)
+    ad = AD(_directory(model))
+    with redirect_stdout(sys.stderr):
+        ad.calibrate(
+            false_alarm_rate=false_alarm_rate,
+            good=good,
+            defective=judged,
+            labels=words,
+            cost_ratio=cost_ratio,
+            limit=limit,
+            another_day=another_day,
+        )
+    print(ad.model.directory)
+
+
+@_command
+def evaluate(
+    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="good/ and folders of defects, MVTec layout, or a CSV path,label."
+        ),
+    ],
+    thresh: Annotated[
+        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(help="Of the resampling behind some intervals.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
+    from .evaluation import evaluate as run
+    from .labelled import find_labelled, read_labels
+
+    words = None
+    where: Any = path
+    if path.suffix.lower() == ".csv":
+        where, words = read_labels(path)
+    found = run(_stored(model), find_labelled(where, words), threshold=thresh, seed=seed)
+    print(found.to_json() if as_json else found)
+
+
+@_command
+def drift(
+    model: Model,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="predictions.csv or predictions.jsonl.")
+    ],
+    window: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Images looked at together. [default: a tenth of all, 30 at least]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether parts or camera have changed. Compares predictions with the calibration."""
+    from .drift import drift as run
+
+    found = run(_stored(model), path, window)
+    print(found.to_json() if as_json else found)
+
+
+@_command
 def info(
     model: Model,
     verify: Annotated[
@@ -304,6 +406,7 @@ def info(
         + (", cross-fitted" if "folds" in training else ""),
         "limit": f"raw score {limit.limit:.6g}; at most {limit.stated_rate:.1%} of good parts "
         f"exceed it ({limit.asked_rate:.1%} asked)",
+        **_calibrated(manifest.calibration.record),
         "parity": "deviation from the trained graph, as part of its range: "
         + ", ".join(f"{name} {value:.1e}" for name, value in deviations.items()),
         "size": f"{size / 1e6:.1f} MB in {len(stored.files)} files",
@@ -346,9 +449,23 @@ def detectors(as_json: Json = False) -> None:
     _print_table({name: f"{PRESETS[name].summary}. {options[name]}" for name in PRESETS})
 
 
+def _stored(model: Path) -> StoredModel:
+    from .ad import AD
+
+    return AD(_directory(model)).model
+
+
 def _directory(model: Path) -> str:
     """A path that cannot be taken for the name of a method."""
     return str(model.absolute())
+
+
+def _calibrated(record: Mapping[str, Any]) -> dict[str, str]:
+    """What `calibrate` has recorded, in a line."""
+    if not record:
+        return {}
+    facts = (f"{name}={value}" for name, value in record.items() if name != "by")
+    return {"calibrated": f"by {record.get('by', 'another day')}: {', '.join(facts)}"}
 
 
 def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:

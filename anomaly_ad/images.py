@@ -227,6 +227,27 @@ def read_image(path: PathLike) -> Image:
     return image
 
 
+def read_mask(path: PathLike) -> NDArray[np.bool_]:
+    """Read the mask of a defect: True where the gray value is above 127.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+
+    Raises
+    ------
+    PathError, ImageError
+        As `read_image`.
+    """
+    data = _read_bytes(path)
+    if (size := _size_in_header(data)) is not None:
+        _check_size(size, path)
+        gray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        if gray is not None:
+            return np.asarray(gray > 127)
+    raise ImageError(f"{path}: the mask is no image that can be read. Copy it again.")
+
+
 def _decode(data: bytes) -> Image | None:
     decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     return decoded
@@ -607,13 +628,16 @@ class ImageSet:
 
     def digests(self) -> list[str]:
         """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
-        return [
-            hashlib.sha256(image.tobytes()).hexdigest()[:16] for batch in self for image in batch
-        ]
+        return [image_digest(image) for batch in self for image in batch]
 
     def subset(self, indices: NDArray[np.integer]) -> ImageSet:
         """These images alone, without copying them; it lives no longer than the whole."""
         return ImageSet(self._items, self._indices[indices])
+
+
+def image_digest(prepared: Image) -> str:
+    """A hash of an image as a model sees it, 16 hexadecimal digits."""
+    return hashlib.sha256(prepared.tobytes()).hexdigest()[:16]
 
 
 def _try_read(path: Path, spec: ImageSpec) -> Image | str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -40,6 +40,8 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):
 _JPEG_LIMIT = 65_500  # pixels a side
 
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
+
+R = TypeVar("R")
 
 PredictInput = PathLike | NDArray[np.uint8] | Iterable[PathLike | NDArray[np.uint8]]
 
@@ -436,6 +438,36 @@ class Inspector:
                 then(result)
             return result
 
+        return self._run(sources, finish)
+
+    def scan(
+        self, sources: Iterable[Source], work: Callable[[Source, Image, Outputs], R]
+    ) -> Generator[tuple[Prediction, R | None], None, None]:
+        """Predictions, each with what `work` makes of the raw outputs; in order.
+
+        Parameters
+        ----------
+        sources : iterable of Source
+            What to inspect.
+        work : callable
+            Called in a thread for each image that was inspected, with its source, the photograph
+            and the model's raw outputs of a batch of one.
+        """
+
+        def finish(pair: tuple[_Loaded, Outputs | None]) -> tuple[Prediction, R | None]:
+            loaded, outputs = pair
+            prediction = self._finish(loaded, outputs).prediction
+            if prediction.error is not None or loaded.image is None or outputs is None:
+                return prediction, None
+            return prediction, work(loaded.source, loaded.image, outputs)
+
+        return self._run(sources, finish)
+
+    def _run(
+        self,
+        sources: Iterable[Source],
+        finish: Callable[[tuple[_Loaded, Outputs | None]], R],
+    ) -> Generator[R, None, None]:
         loaded = ordered_map(self._load, sources)
         prepared = ((one, one.prepared) for one in loaded)
         return ordered_map(finish, self.engine.stream(prepared, _JUDGED))

@@ -21,7 +21,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,11 @@ from .calibration import Calibration
 from .errors import AnomalyADError, ModelError, OutputError
 from .plan import Plan
 from .runtime.engine import Engine
+
+# Names in the state file, beside the detector's own: what unseen good images scored in training,
+# and in a later calibration.
+SCORES, MAXIMA = "held_out_scores", "held_out_maxima"
+LATER = "calibration_"
 
 FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
 # reading the old one: its frozen directory under tests/data must load for ever
@@ -141,6 +146,63 @@ class StoredModel:
                 return {key: arrays[key] for key in arrays.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise _damaged(self.directory, f"{name} cannot be read ({error})") from error
+
+    def detector_state(self) -> dict[str, NDArray[Any]]:
+        """The detector's own part of the state."""
+        return {
+            name: array
+            for name, array in self.state().items()
+            if name not in (SCORES, MAXIMA) and not name.startswith(LATER)
+        }
+
+    def good_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Raw scores and maps' maxima of the good images that the limits of good come from.
+
+        Raises
+        ------
+        ModelError
+            The model was saved by a version that did not keep them.
+        """
+        state = self.state()
+        for prefix in (LATER, ""):
+            if prefix + SCORES in state:
+                scores, maxima = state[prefix + SCORES], state.get(prefix + MAXIMA, np.empty(0))
+                if not len(scores) or not np.isfinite(scores).all() or len(maxima) % len(scores):
+                    raise _damaged(self.directory, "its scores of good images cannot be used")
+                return scores, maxima if len(maxima) else None
+        raise ModelError(
+            f"The model in {self.directory} was saved by a version that did not keep the scores of "
+            "its good images. Calibrate it with good images first, or train it anew."
+        )
+
+    def with_limits(
+        self, calibration: Calibration, scores: Mapping[str, NDArray[Any]] | None = None
+    ) -> StoredModel:
+        """Save the model with other limits in its place, and load it.
+
+        Parameters
+        ----------
+        calibration : Calibration
+            The limits.
+        scores : mapping of str to ndarray, optional
+            Under `SCORES` and `MAXIMA`: the good images that they come from, if these are others.
+
+        Raises
+        ------
+        ModelError, OutputError
+            The model is damaged, or cannot be saved.
+        """
+        self.verify()
+        state = self.state()
+        if scores is not None:
+            state |= {LATER + name: array for name, array in scores.items()}
+        with ModelWriter(self.directory) as writer:
+            for name in self.files:
+                if not name.endswith(".npz"):
+                    shutil.copyfile(self.directory / name, writer.xml.with_suffix(name[-4:]))
+            writer.write_state(state)
+            writer.commit(replace(self.manifest, calibration=calibration))
+        return load(self.directory)
 
     def verify(self) -> None:
         """Check the hash of every file; ModelError names the first that is not as it was saved."""

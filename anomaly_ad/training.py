@@ -26,7 +26,7 @@ from .calibration import Calibration
 from .detectors import registry
 from .errors import DataError, ModelError, ParityError
 from .images import ImageSet, TrainingImages, split
-from .model_store import Manifest, ModelWriter, StoredModel, load
+from .model_store import MAXIMA, SCORES, Manifest, ModelWriter, StoredModel, load
 from .plan import Plan
 from .progress import bar
 from .runtime.engine import Engine
@@ -119,9 +119,8 @@ def add_images(
     plan = stored.manifest.plan
     detector = build(plan, network)
     _check_count(len(good.paths), 2)
-    state = stored.state()
-    held_out = _HeldOut.from_arrays(state)
-    detector.restore({name: state[name] for name in state if name not in held_out.arrays()})
+    held_out = _HeldOut.from_arrays(stored.state())
+    detector.restore(stored.detector_state())
     record = stored.manifest.training
     known = {digest for entry in record.get("sets", []) for digest in entry.get("digests", [])}
     with _decode(good, plan, known) as (images, added):
@@ -192,13 +191,39 @@ def _decode(
 
 
 @dataclass(frozen=True)
+class _HeldOut:
+    """Scores and maps' maxima of good images, each from statistics that have not seen it."""
+
+    scores: NDArray[np.float64]
+    maxima: NDArray[np.float64]  # empty for a method without maps
+
+    def joined(self, other: _HeldOut) -> _HeldOut:
+        return _HeldOut(
+            np.concatenate([self.scores, other.scores]), np.concatenate([self.maxima, other.maxima])
+        )
+
+    def limits(self, rate: float) -> Calibration:
+        return Calibration.from_good(self.scores, self.maxima if len(self.maxima) else None, rate)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {SCORES: self.scores, MAXIMA: self.maxima}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> _HeldOut:
+        try:
+            return cls(arrays[SCORES], arrays[MAXIMA])
+        except KeyError as error:
+            raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
+
+
+@dataclass(frozen=True)
 class Fitted:
     """What is left to do after a fit."""
 
     record: dict[str, Any]  # of the fit, for the manifest
     shown: NDArray[np.uint8]  # images to prove the conversion with
-    calibrate: Callable[[Engine], Calibration]  # from the finished engine, in its arithmetic
-    arrays: dict[str, NDArray[Any]]  # to be saved beside the detector's state
+    # From the finished engine, in its arithmetic: the limits, and the scores behind them.
+    calibrate: Callable[[Engine], tuple[Calibration, _HeldOut]]
 
 
 def fit(
@@ -227,7 +252,7 @@ def _fit_by_gradient(
         images.subset(part) for part in split(len(images), part_sizes(len(images)), plan.seed)
     )
     if before is not None:
-        detector.restore(before.state())
+        detector.restore(before.detector_state())
     with bar(epochs, "Training") as step:
         detector.fit(fit, validation=validation, epochs=epochs, progress=step)
     record = {
@@ -239,36 +264,14 @@ def _fit_by_gradient(
         "history": detector.record.history,
     }
 
-    def calibrate(engine: Engine) -> Calibration:
-        return _calibrate(engine, calibration, plan.false_alarm_rate)
+    def calibrate(engine: Engine) -> tuple[Calibration, _HeldOut]:
+        held_out = _score(engine, calibration)
+        return held_out.limits(plan.false_alarm_rate), held_out
 
-    return Fitted(record, calibration[slice(0, _PARITY_IMAGES)], calibrate, {})
+    return Fitted(record, calibration[slice(0, _PARITY_IMAGES)], calibrate)
 
 
 # ------------------------------------------------------------------------ statistical methods
-
-
-@dataclass(frozen=True)
-class _HeldOut:
-    """Scores and maps' maxima of good images, each from statistics that have not seen it."""
-
-    scores: NDArray[np.float64]
-    maxima: NDArray[np.float64]  # empty for a method without maps
-
-    def joined(self, other: _HeldOut) -> _HeldOut:
-        return _HeldOut(
-            np.concatenate([self.scores, other.scores]), np.concatenate([self.maxima, other.maxima])
-        )
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"held_out_scores": self.scores, "held_out_maxima": self.maxima}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> _HeldOut:
-        try:
-            return cls(arrays["held_out_scores"], arrays["held_out_maxima"])
-        except KeyError as error:
-            raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
 
 
 def _fit_statistics(
@@ -293,14 +296,14 @@ def _fit_statistics(
         held_out = before.joined(held_out)
     shown = images[slice(0, _PARITY_IMAGES)]
 
-    def calibrate(finished: Engine) -> Calibration:
+    def calibrate(finished: Engine) -> tuple[Calibration, _HeldOut]:
         higher = _prove_formula(detector, engine, finished, shown)
-        scores, maxima = held_out.scores + higher.score, held_out.maxima + higher.maximum
-        return Calibration.from_good(scores, maxima if len(maxima) else None, plan.false_alarm_rate)
+        raised = _HeldOut(held_out.scores + higher.score, held_out.maxima + higher.maximum)
+        return raised.limits(plan.false_alarm_rate), held_out
 
     count = detector.statistic.count
     record = {"n_fit": count, "n_calibration": len(held_out.scores), "folds": _FOLDS}
-    return Fitted(record, shown, calibrate, held_out.arrays())
+    return Fitted(record, shown, calibrate)
 
 
 def _cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _HeldOut:
@@ -398,15 +401,14 @@ def _finish(
     from .runtime.convert import prove_parity, to_openvino
 
     graph = detector.graph()
-    state = {**detector.state(), **fitted.arrays}
     with ModelWriter(directory) as writer:
         writer.write_graph(to_openvino(graph))
         engine = Engine(writer.xml, "f32")
         parity = prove_parity(graph, engine, _with_defects(fitted.shown))
         if plan.precision != "f32":
             engine = Engine(writer.xml, plan.precision)
-        limits = fitted.calibrate(engine)
-        writer.write_state(state)
+        limits, held_out = fitted.calibrate(engine)
+        writer.write_state({**detector.state(), **held_out.arrays()})
         manifest = Manifest(
             plan=plan,
             outputs=engine.output_names,
@@ -432,8 +434,8 @@ def _with_defects(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([images, spoilt])
 
 
-def _calibrate(engine: Engine, images: ImageSet, rate: float) -> Calibration:
-    """Both limits from the converted model's own scores of images that the fit has not seen."""
+def _score(engine: Engine, images: ImageSet) -> _HeldOut:
+    """The converted model's own scores of images that the fit has not seen."""
     scores: list[float] = []
     maxima: list[float] = []
     with bar(len(images), "Calibrating") as step:
@@ -444,7 +446,7 @@ def _calibrate(engine: Engine, images: ImageSet, rate: float) -> Calibration:
             if "anomaly_map" in outputs:
                 maxima.append(float(outputs["anomaly_map"].max()))
             step("")
-    return Calibration.from_good(np.array(scores), np.array(maxima) if maxima else None, rate)
+    return _HeldOut(np.array(scores), np.array(maxima))
 
 
 def _versions() -> dict[str, str]:

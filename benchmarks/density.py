@@ -32,9 +32,7 @@ def best_f1(is_bad: np.ndarray, scores: np.ndarray) -> float:
 def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
     """What the parts of LAKE's vector find alone."""
     plan = ad.model.manifest.plan
-    detector = build(plan).restore(
-        {k: v for k, v in ad.model.state().items() if not k.startswith("held_out")}
-    )
+    detector = build(plan).restore(ad.model.detector_state())
     measured = detector.measured()
     outputs = {"vectors": detector.vectors(measured), "error": measured.excess["error"]}
     model = keras.Model(measured.images, outputs)

@@ -19,15 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from anomaly_ad import AD
-from anomaly_ad.images import find_images, read_image
-from anomaly_ad.metrics import aupro, pixel_auroc
+from anomaly_ad.evaluation import evaluate
+from anomaly_ad.images import read_image
+from anomaly_ad.labelled import find_labelled
 from anomaly_ad.runtime.engine import Engine
 from anomaly_ad.threads import cpu_count
 
@@ -69,14 +70,6 @@ def milliseconds(run, items: list) -> float:
     return 1000 * statistics.median(times)
 
 
-def mask_of(image: Path, data: Path) -> np.ndarray:
-    """The mask of a test image, bool (H, W) at its own size; a good image has none."""
-    kind = image.parent.name
-    if kind == "good":
-        return np.zeros(read_image(image).shape[:2], bool)
-    return read_image(data / "ground_truth" / kind / f"{image.stem}_mask.png")[..., 0] > 127
-
-
 def bare_backbone(ad: AD) -> Engine | None:
     """The backbone alone, compiled; None for a method without one."""
     if "backbone" not in ad.model.manifest.plan.parameters:
@@ -100,30 +93,19 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     start = time.perf_counter()
     ad.train()
     fit = time.perf_counter() - start
-    files = find_images(data / "test")
-    bad = np.array([file.parent.name != "good" for file in files])
-    predictions = ad.predict(files, save=False)
-    flagged = np.array([prediction.is_anomalous for prediction in predictions])
-    limit, spec = ad.model.manifest.calibration, ad.model.manifest.plan.spec
-    engine = ad.model.engine
+    spec, engine = ad.model.manifest.plan.spec, ad.model.engine
+    labelled = find_labelled(data)
+    files = [item.path for item in labelled.items]
     prepared = [spec.prepare(read_image(file))[None] for file in files]
-
-    def pixels(metric, kinds: set[str]) -> float:
-        """A metric of the raw maps of some kinds of test images."""
-        some = [n for n, file in enumerate(files) if file.parent.name in kinds]
-        masks = [mask_of(files[n], data) for n in some]
-        runs = (engine.run(prepared[n], ("anomaly_map",))["anomaly_map"][0] for n in some)
-        maps = (spec.map_to_original(m, k.shape) for m, k in zip(runs, masks, strict=True))
-        return metric(maps, masks)
-
-    scores = {"pixel": float("nan"), "aupro": float("nan")}
-    kinds = {file.parent.name for file in files}
-    if limit.map is not None and (data / "ground_truth").is_dir():
-        scores = {"pixel": pixels(pixel_auroc, kinds), "aupro": pixels(aupro, kinds)}
-        for kind in sorted(kinds - {"good"}):
-            with_it = pixels(pixel_auroc, {"good", kind})
-            without = pixels(pixel_auroc, kinds - {kind}) if len(kinds) > 2 else float("nan")
-            print(f"{name}, pixel AUROC: good and {kind} {with_it:.3f}, all but it {without:.3f}")
+    found = evaluate(ad.model, labelled, threshold=0.8)
+    for kind in found.kinds:
+        if kind.pixel_auroc is not None and len(found.kinds) > 1:
+            others = tuple(item for item in labelled.items if item.kind != kind.name)
+            rest = evaluate(ad.model, replace(labelled, items=others), threshold=0.8).pixel_auroc
+            print(
+                f"{name}, pixel AUROC: good and {kind.name} {kind.pixel_auroc:.3f}, "
+                f"all but it {rest.value:.3f}"
+            )
     bare = bare_backbone(ad)
     some = list(range(0, len(files), -(-len(files) // 60)))
     times = [
@@ -137,10 +119,10 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [
         name,
-        f"{roc_auc_score(bad, [prediction.raw_score for prediction in predictions]):.4f}",
-        *("-" if np.isnan(value) else f"{value:.4f}" for value in scores.values()),
-        f"{flagged[~bad].sum()} of {(~bad).sum()}",
-        f"{flagged[bad].sum()} of {bad.sum()}",
+        f"{found.auroc.value:.4f}",
+        *("-" if e is None else f"{e.value:.4f}" for e in (found.pixel_auroc, found.aupro)),
+        f"{found.rejected} of {found.n_good}",
+        f"{found.found} of {found.n_defective}",
         f"{fit:.1f}",
         *("-" if np.isnan(value) else f"{value:.1f}" for value in times),
         f"{sizes['.bin']:.1f}",

@@ -1,0 +1,229 @@
+"""Whether what the model sees today is still what it was calibrated with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, OptionError, PathError, missing_extra
+from .images import PathLike
+from .intervals import Estimate, wilson
+from .model_store import StoredModel
+from .records import read_records
+
+_LEAST = 10  # images of a window; fewer tell nothing
+_WINDOWS = 10  # if the user names no size
+SIGNIFICANCE = 0.05  # of all windows together
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some predictions in a row, beside the calibration.
+
+    Parameters
+    ----------
+    first, last : int
+        Places in the file, from 0, both inclusive.
+    begins, ends : str or None
+        Their times, where the file has them.
+    n_images : int
+        How many.
+    statistic, p_value : float
+        Kolmogorov-Smirnov: the largest distance of both distributions of scores, and how probable
+        one so large is if nothing has changed.
+    above : int
+        Images above the limit of good.
+    above_rate : Estimate
+        Their share; Wilson's interval.
+    """
+
+    first: int
+    last: int
+    begins: str | None
+    ends: str | None
+    n_images: int
+    statistic: float
+    p_value: float
+    above: int
+    above_rate: Estimate
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Predictions beside the calibration, all together and window by window.
+
+    Parameters
+    ----------
+    source, model : str
+        The file of predictions, the model's digest.
+    n_calibration : int
+        Good images behind the limit.
+    stated_rate : float
+        Share of good parts that may exceed the limit.
+    n_left_out : int
+        Lines with an error, and of other models.
+    whole : Window
+        All predictions.
+    windows : tuple of Window
+        In the order of the file.
+    """
+
+    source: str
+    model: str
+    n_calibration: int
+    stated_rate: float
+    n_left_out: int
+    whole: Window
+    windows: tuple[Window, ...]
+
+    @property
+    def drifting(self) -> tuple[Window, ...]:
+        """Windows whose p-value is below 0.05 over their number (Bonferroni)."""
+        return tuple(w for w in self.windows if w.p_value < SIGNIFICANCE / len(self.windows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, which JSON can hold."""
+        return {**asdict(self), "drifting": [window.first for window in self.drifting]}
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        head = ("images", "above the limit", "95 % interval", "KS", "p", "")
+        rows = [head, *(self._row(window) for window in (self.whole, *self.windows))]
+        widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+        lines = [
+            f"{self.source}, beside {self.n_calibration} good images of the calibration; at most "
+            f"{self.stated_rate:.1%} of good parts exceed the limit"
+        ]
+        lines += [
+            "  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        if self.n_left_out:
+            lines.append(f"{self.n_left_out} lines with errors or of other models were left out.")
+        return "\n".join(lines)
+
+    def _row(self, window: Window) -> tuple[str, ...]:
+        rate = window.above_rate
+        marks = ["DRIFT"] if window in self.drifting else []
+        if rate.low > self.stated_rate:
+            marks.append("more than stated")
+        return (
+            "all" if window is self.whole else f"{window.first} to {window.last}",
+            f"{window.above} of {window.n_images}",
+            f"{100 * rate.low:.1f} to {100 * rate.high:.1f} %",
+            f"{window.statistic:.3f}",
+            f"{window.p_value:.2g}",
+            ", ".join(marks),
+        )
+
+
+def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Drift:
+    """Compare predictions with the calibration of the model.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model that made them.
+    path : path
+        A predictions.csv, or a predictions.jsonl, which also has times and knows its model.
+    window : int, optional
+        Images of a window, 10 at least; None for a tenth of them all, but 30 at least.
+
+    Raises
+    ------
+    PathError, DataError
+        There is no such file, or it holds too few predictions of this model.
+    OptionError
+        The window is no such number.
+    MissingExtraError
+        SciPy is not installed.
+    """
+    try:
+        from scipy.stats import ks_2samp
+    except ImportError as error:
+        raise missing_extra("Comparing distributions", "eval", "scipy") from error
+    if window is not None and (
+        isinstance(window, bool) or not isinstance(window, int) or window < _LEAST
+    ):
+        raise OptionError(f"window is a number of images, {_LEAST} at least. Received: {window!r}.")
+    reference, _ = stored.good_scores()
+    limit = stored.manifest.calibration.image
+    scores, times, left_out = _read(Path(path), stored.digest)
+    count = len(scores)
+    if count < _LEAST:
+        raise DataError(
+            f"{path} holds {count} predictions of this model with a score; {_LEAST} are the least "
+            "to compare. Is it the file of another model?"
+        )
+
+    def compare(first: int, last: int) -> Window:
+        some = scores[first : last + 1]
+        result = ks_2samp(some, reference)
+        above = int((some > limit.limit).sum())
+        return Window(
+            first,
+            last,
+            times[first],
+            times[last],
+            len(some),
+            float(result.statistic),
+            float(result.pvalue),
+            above,
+            wilson(above / len(some), len(some)),
+        )
+
+    size = window or max(math.ceil(count / _WINDOWS), 30)
+    starts = [start for start in range(0, count, size) if start == 0 or count - start >= _LEAST]
+    ends = [*(start - 1 for start in starts[1:]), count - 1]
+    return Drift(
+        source=str(path),
+        model=stored.digest,
+        n_calibration=len(reference),
+        stated_rate=limit.stated_rate,
+        n_left_out=left_out,
+        whole=compare(0, count - 1),
+        windows=tuple(compare(a, b) for a, b in zip(starts, ends, strict=True)),
+    )
+
+
+def _read(path: Path, digest: str) -> tuple[NDArray[np.float64], list[str | None], int]:
+    """Raw scores, their times, and how many lines were left out."""
+    if not os.path.isfile(path):
+        raise PathError(f"{path}: there is no such file. `predict` writes predictions.csv.")
+    scores, times, left_out = [], [], 0
+    for line in _lines(path):
+        try:
+            raw = float(line["raw_score"])
+        except (KeyError, TypeError, ValueError):
+            raw = math.nan
+        if math.isfinite(raw) and line.get("model", digest) == digest:
+            scores.append(raw)
+            times.append(line.get("time"))
+        else:
+            left_out += 1
+    return np.array(scores, np.float64), times, left_out
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix.lower() == ".jsonl":
+        yield from read_records(path)
+        return
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        table = csv.DictReader(file)
+        if "raw_score" not in (table.fieldnames or ()):
+            raise DataError(
+                f"{path} is no table of predictions: it has no column raw_score. Name the "
+                "predictions.csv or predictions.jsonl that `predict` has written."
+            )
+        yield from table

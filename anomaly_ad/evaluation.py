@@ -1,0 +1,353 @@
+"""How good a model is on judged images: counts first, then metrics, each with what is not known."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+from .images import Image, read_mask
+from .inspection import Inspector, Source, find_sources
+from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
+from .labelled import GOOD, LabelledImage, LabelledImages
+from .metrics import PixelCurves, Pixels
+from .model_store import StoredModel
+from .prediction import Prediction
+from .progress import bar, printable
+from .runtime.engine import Outputs
+
+# Figures of `Evaluation` that need images of both kinds, and masks.
+_BOTH_KINDS = ("auroc", "average_precision", "f1", "best_f1", "best_f1_threshold")
+_OF_PIXELS = ("pixel_auroc", "aupro")
+
+
+@dataclass(frozen=True)
+class KindOfDefect:
+    """What was found of one kind of defect.
+
+    Parameters
+    ----------
+    name : str
+        Its folder, or its label.
+    n_images, found : int
+        Images with it, and how many of them are called anomalous.
+    detection_rate : Estimate
+        Their share; Wilson's interval.
+    auroc : Estimate or None
+        Of its image scores and those of the good images; DeLong's interval. None without good ones.
+    pixel_auroc : float or None
+        Of its masks' pixels and all good pixels.
+    """
+
+    name: str
+    n_images: int
+    found: int
+    detection_rate: Estimate
+    auroc: Estimate | None
+    pixel_auroc: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's figures on judged images. Intervals are of 95 %.
+
+    Parameters
+    ----------
+    source, layout : str
+        Which images, and how they were recognised.
+    model : str
+        The model's digest.
+    threshold : float
+        Score above which an image is anomalous.
+    stated_rate : float
+        The false alarm rate that calibration stated for the threshold 0.8.
+    n_good, n_defective : int
+        Images that were inspected.
+    rejected, found : int
+        Good and defective images that are called anomalous.
+    rejection_rate, detection_rate : Estimate or None
+        Shares of these; Wilson's intervals.
+    auroc : Estimate or None
+        Area under the ROC curve of the image scores; DeLong's interval.
+    average_precision, f1, best_f1 : Estimate or None
+        F1 at the threshold, and the largest over all; percentiles of resampled images.
+    best_f1_threshold : float or None
+        The threshold with the best F1, as a score in [0, 1].
+    pixel_auroc, aupro : Estimate or None
+        Of the maps, at the size of the masks; AUPRO up to a false positive rate of 0.3.
+    kinds : tuple of KindOfDefect
+        Kind by kind.
+    omitted : dict of str to str
+        Figures that are None, and why.
+    warnings : tuple of str
+        What the figures cannot tell.
+    errors : dict of str to str
+        Images that could not be inspected, and why; they are not counted.
+    """
+
+    source: str
+    layout: str
+    model: str
+    threshold: float
+    stated_rate: float
+    n_good: int
+    n_defective: int
+    rejected: int
+    found: int
+    rejection_rate: Estimate | None
+    detection_rate: Estimate | None
+    auroc: Estimate | None
+    average_precision: Estimate | None
+    f1: Estimate | None
+    best_f1: Estimate | None
+    best_f1_threshold: float | None
+    pixel_auroc: Estimate | None
+    aupro: Estimate | None
+    kinds: tuple[KindOfDefect, ...]
+    omitted: dict[str, str]
+    warnings: tuple[str, ...]
+    errors: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, which JSON can hold."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        lines = [f"{printable(self.source)}: {self.layout}"]
+        rows = []
+        if self.rejection_rate is not None:
+            rows.append(("good parts", f"{self.rejected} of {self.n_good} rejected", self._rate(0)))
+        if self.detection_rate is not None:
+            missed = self.n_defective - self.found
+            counts = f"{self.found} of {self.n_defective} found, {missed} missed"
+            rows.append(("defective parts", counts, self._rate(1)))
+        for kind in self.kinds:
+            rate = kind.detection_rate.text(100, 1) + " %"
+            rows.append((f"  {printable(kind.name)}", f"{kind.found} of {kind.n_images}", rate))
+        if self.errors:
+            rows.append(("not inspected", str(len(self.errors)), "not counted"))
+        named = {
+            "image AUROC": self.auroc,
+            "average precision": self.average_precision,
+            f"F1 at {self.threshold:g}": self.f1,
+            "best F1": self.best_f1,
+            "pixel AUROC": self.pixel_auroc,
+            "AUPRO to 0.3": self.aupro,
+        }
+        for name, estimate in named.items():
+            if estimate is not None:
+                note = ""
+                if name == "best F1" and self.best_f1_threshold is not None:
+                    note = f"at thresh {self.best_f1_threshold:.3f}"
+                rows.append((name, estimate.text(), note))
+        widths = [max(len(row[n]) for row in rows) for n in (0, 1)] if rows else [0, 0]
+        lines += [f"{a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows]
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for name, reason in self.omitted.items():
+            reasons[reason].append(name.replace("_", " "))
+        lines += [f"Not given: {', '.join(names)}: {why}." for why, names in reasons.items()]
+        lines += [f"Mind: {warning}" for warning in self.warnings]
+        lines += ["In brackets: 95 % intervals."]
+        return "\n".join(lines)
+
+    def _rate(self, which: int) -> str:
+        estimate = (self.rejection_rate, self.detection_rate)[which]
+        return "" if estimate is None else estimate.text(100, 1) + " %"
+
+
+def evaluate(
+    stored: StoredModel, labelled: LabelledImages, *, threshold: float, seed: int = 0
+) -> Evaluation:
+    """Inspect judged images and compare.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    labelled : LabelledImages
+        The images.
+    threshold : float
+        Score in [0, 1] above which an image is anomalous.
+    seed : int
+        Of the resampling behind some intervals.
+
+    Raises
+    ------
+    DataError
+        No image could be inspected, or a mask has another size than its image.
+    """
+    inspector = Inspector(stored, threshold=threshold, keep_maps=False)
+    tally = _Tally(*_pixel_curves(stored, labelled))
+    items = labelled.items
+    by_source = dict(zip(find_sources([item.path for item in items]).items, items, strict=True))
+
+    def pixels_of(source: Source, image: Image, outputs: Outputs) -> Pixels | None:
+        item = by_source[source]
+        if tally.curves is None or (item.is_defective and item.mask is None):
+            return None
+        size = image.shape[:2]
+        mask = None if item.mask is None else _read_mask(item.mask, size)
+        raw = inspector.spec.map_to_original(outputs["anomaly_map"][0], size)
+        return tally.curves.measure(raw, mask)
+
+    with bar(len(items), "Evaluating") as step:
+        found = inspector.scan(by_source, pixels_of)
+        for item, (prediction, pixels) in zip(items, found, strict=True):
+            tally.add(item, prediction, pixels)
+            step("")
+    if not tally.scores:
+        raise DataError(
+            f"None of the {len(items)} images could be inspected. The first: "
+            f"{next(iter(tally.errors.values()))}"
+        )
+    evaluation = _figures(stored, labelled, tally, threshold, seed)
+    return replace(evaluation, warnings=tuple(_warnings(evaluation, labelled)))
+
+
+@dataclass
+class _Tally:
+    """What was said of the images so far."""
+
+    curves: PixelCurves | None
+    omitted: dict[str, str]
+    scores: dict[str, list[float]] = field(default_factory=dict)  # raw, by kind
+    flagged: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def add(self, item: LabelledImage, prediction: Prediction, pixels: Pixels | None) -> None:
+        if prediction.error is not None or prediction.raw_score is None:
+            self.errors[str(item.path)] = prediction.error or "not inspected"
+            return
+        self.scores.setdefault(item.kind, []).append(prediction.raw_score)
+        self.flagged[item.kind] += bool(prediction.is_anomalous)
+        if self.curves is not None and pixels is not None:
+            self.curves.add(item.kind, pixels)
+
+
+def _pixel_curves(
+    stored: StoredModel, labelled: LabelledImages
+) -> tuple[PixelCurves | None, dict[str, str]]:
+    """Where pixels are counted, or why they are not."""
+    maxima = stored.manifest.calibration.map
+    defective = [item for item in labelled.items if item.is_defective]
+    without = sum(item.mask is None for item in defective)
+    if maxima is None:
+        why = f"{stored.manifest.plan.method} has no maps"
+    elif not defective:
+        why = "there are no defective images"
+    elif without == len(defective):
+        why = "there are no masks"
+    else:
+        # Steps of the maps' values are finest between their usual value and the largest good one.
+        return PixelCurves(maxima.median / 2, maxima.limit), {}
+    return None, dict.fromkeys(_OF_PIXELS, why)
+
+
+def _read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = read_mask(path)
+    if mask.shape != tuple(size):
+        raise DataError(
+            f"The mask {path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image "
+            f"{size[0]}x{size[1]} (height x width). A mask has its image's size."
+        )
+    return mask
+
+
+def _figures(
+    stored: StoredModel, labelled: LabelledImages, tally: _Tally, threshold: float, seed: int
+) -> Evaluation:
+    limit = stored.manifest.calibration.image
+    by_kind = {kind: np.array(some) for kind, some in tally.scores.items() if kind != GOOD}
+    good = np.array(tally.scores.get(GOOD, []))
+    defective = np.concatenate([*by_kind.values(), np.empty(0)])
+    found = sum(tally.flagged[kind] for kind in by_kind)
+    omitted = dict(tally.omitted)
+    given: dict[str, Any] = dict.fromkeys(_BOTH_KINDS)
+    if len(good) and len(defective):
+        ranking = Ranking(good, defective)
+        given["auroc"] = auroc(good, defective)
+        given["f1"], given["best_f1"], given["average_precision"] = ranking.estimates(
+            limit.raw(threshold), seed
+        )
+        given["best_f1_threshold"] = float(limit.score(ranking.limit_of_best_f1()))
+    else:
+        missing = "defective" if len(good) else "good"
+        omitted |= dict.fromkeys(_BOTH_KINDS, f"there are no {missing} images")
+    curves = tally.curves if tally.curves is not None and tally.curves.is_complete else None
+    given |= dict.fromkeys(_OF_PIXELS)
+    if curves is not None:
+        given["pixel_auroc"], given["aupro"] = curves.estimates(seed)
+    elif tally.curves is not None:
+        omitted |= dict.fromkeys(_OF_PIXELS, "no pixel is marked in the masks, or every one is")
+    if not len(good):
+        omitted["rejection_rate"] = "there are no good images"
+    if not len(defective):
+        omitted["detection_rate"] = "there are no defective images"
+    kinds = [
+        KindOfDefect(
+            kind,
+            len(some),
+            tally.flagged[kind],
+            wilson(tally.flagged[kind] / len(some), len(some)),
+            auroc(good, some) if len(good) else None,
+            curves.auroc(kind) if curves is not None and kind in curves.kinds else None,
+        )
+        for kind, some in sorted(by_kind.items())
+    ]
+    rejected = tally.flagged[GOOD]
+    return Evaluation(
+        source=labelled.source,
+        layout=labelled.layout,
+        model=stored.digest,
+        threshold=threshold,
+        stated_rate=limit.stated_rate,
+        n_good=len(good),
+        n_defective=len(defective),
+        rejected=rejected,
+        found=found,
+        rejection_rate=wilson(rejected / len(good), len(good)) if len(good) else None,
+        detection_rate=wilson(found / len(defective), len(defective)) if len(defective) else None,
+        **given,
+        kinds=tuple(kinds),
+        omitted=omitted,
+        warnings=(),
+        errors=tally.errors,
+    )
+
+
+def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]:
+    rejection, detection = evaluation.rejection_rate, evaluation.detection_rate
+    stated, n_good = evaluation.stated_rate, evaluation.n_good
+    needed = cases_needed(stated)
+    if rejection is not None and rejection.low > stated:
+        yield (
+            f"more good parts are rejected than the {stated:.1%} that were stated: these images "
+            "differ from those of the calibration (`calibrate` takes others)."
+        )
+    elif rejection is not None and n_good < needed:
+        yield (
+            f"{n_good} good images are too few to confirm the stated false alarm rate of "
+            f"{stated:.1%}: the true one may be up to {rejection.high:.1%}. Take {needed} or more."
+        )
+    if detection is not None and detection.high - detection.low > 0.2:
+        yield (
+            f"{evaluation.n_defective} defective images are too few to tell: the share that is "
+            f"found may lie anywhere from {detection.low:.0%} to {detection.high:.0%}."
+        )
+    without = sum(item.is_defective and item.mask is None for item in labelled.items)
+    if without and any(item.mask is not None for item in labelled.items):
+        yield f"{without} defective images have no mask; the figures of pixels leave them out."
+    if evaluation.errors:
+        first = printable(next(iter(evaluation.errors.values())))
+        yield f"{len(evaluation.errors)} images could not be inspected. The first: {first}"

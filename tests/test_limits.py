@@ -1,0 +1,228 @@
+"""Limits from good images, judged ones and by hand; they are recorded, and scores follow."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import draw_part, write_image, write_parts
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+from anomaly_ad import AD
+from anomaly_ad.errors import DataError, ModelError, OptionError
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    """A copy of the trained model that a test may change."""
+    shutil.copytree(trained, tmp_path / "model")
+    return AD(tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parts")
+    write_parts(root / "new", 40, first=500)
+    write_parts(root / "judged" / "good", 6, first=600)
+    write_parts(root / "judged" / "bar", 5, first=700, defect=True)
+    write_parts(root / "defects", 4, first=800, defect=True)
+    for seed in range(12):  # another day: the lamp is brighter
+        brighter = np.clip(draw_part(900 + seed).astype(int) + 25, 0, 255).astype(np.uint8)
+        write_image(root / "tuesday" / f"{seed}.png", brighter)
+    return root
+
+
+def raw_scores(ad, folder):
+    return np.array([p.raw_score for p in ad.predict(folder, save=False)])
+
+
+def test_a_rate_from_the_images_of_the_training(model):
+    scores, _ = model.model.good_scores()
+    before = model.model.manifest
+    model.calibrate(false_alarm_rate=0.34)
+    limit = AD(model.model.directory).model.manifest.calibration.image
+    assert len(scores) == 5 and limit.limit == pytest.approx(np.sort(scores)[3])  # ceil(6 * 0.66)
+    assert limit.asked_rate == 0.34 and limit.n_images == len(scores)
+    assert model.model.manifest.calibration.record["source"] == "the training"
+    assert model.model.manifest.parity == before.parity
+    model.model.verify()
+
+
+def test_too_few_images_for_a_rate_are_said(model, capsys):
+    model.calibrate(false_alarm_rate=0.01)
+    assert "For a rate of 1.0% at least 99 good images are needed." in capsys.readouterr().out
+
+
+def test_a_limit_from_new_good_images(model, parts, capsys):
+    model.calibrate(good=parts / "new", false_alarm_rate=0.1)
+    scores = raw_scores(model, parts / "new")
+    calibration = model.model.manifest.calibration
+    assert calibration.image.limit == pytest.approx(np.sort(scores)[36], rel=1e-5)  # ceil(41 * 0.9)
+    assert calibration.record["n_good"] == 40 and calibration.record["by"] == "good images"
+    assert calibration.record["source"] == str(parts / "new")
+    assert calibration.map.n_images == 40
+    np.testing.assert_allclose(model.model.good_scores()[0], scores, rtol=1e-5)
+    assert "40 good images" in capsys.readouterr().out
+
+
+def test_images_that_training_has_seen_are_left_out(model, dataset, parts, tmp_path, capsys):
+    seen = sorted((dataset / "train" / "good").iterdir())
+    fresh = sorted((parts / "new").iterdir())
+    model.calibrate(good=[*seen[:3], *fresh])
+    assert model.model.manifest.calibration.record["left_out"] == 3
+    assert "3 images that training has seen were left out" in capsys.readouterr().out
+    with pytest.raises(DataError, match="Training has seen all of these"):
+        model.calibrate(good=seen)
+    with pytest.raises(DataError, match="Training has seen all of these defective images"):
+        model.calibrate(defective=seen, labels=[1] * len(seen))
+
+
+def test_the_limit_of_best_f1_beside_the_one_of_good_images(model, parts, capsys):
+    model.calibrate(defective=parts / "judged")
+    printed = capsys.readouterr().out
+    record = model.model.manifest.calibration.record
+    assert (record["n_good"], record["n_defective"]) == (6, 5)
+    assert record["by"] == "best F1" and record["false_alarms"] == record["misses"] == 0
+    good, bad = (raw_scores(model, parts / "judged" / kind) for kind in ("good", "bar"))
+    limit = model.model.manifest.calibration.image.limit
+    assert good.max() < limit < bad.min()
+    assert limit == pytest.approx((good.max() + bad.min()) / 2, rel=1e-5)
+    assert record["good_only"]["limit"] < limit and "stated_rate" in record["good_only"]
+    assert "Limit by best F1" in printed and "Limit of good images alone" in printed
+    verdicts = [p.is_anomalous for p in model.predict(parts / "judged", save=False)]
+    assert verdicts == [True] * 5 + [False] * 6
+    assert model.evaluate(parts / "judged").f1.value == 1
+
+
+def test_defective_images_alone_are_compared_with_the_good_ones_of_the_training(model, parts):
+    model.calibrate(defective=parts / "defects")
+    record = model.model.manifest.calibration.record
+    assert record["n_defective"] == 4 and record["n_good"] == len(model.model.good_scores()[0])
+    assert "of the calibration" in record["good_from"] and "all are defective" in record["layout"]
+
+
+def test_cost_decides_between_false_alarms_and_misses(model, parts):
+    """Defects that overlap with good parts: what is dear is avoided."""
+    files = sorted((parts / "new").iterdir())
+    order = raw_scores(model, files).argsort()
+    labels = np.zeros(40, int)
+    labels[order[-12::2]] = 1  # every other one of those with the highest scores
+    records = []
+    for ratio in (0.01, 100):
+        model.calibrate(defective=files, labels=labels, cost_ratio=ratio)
+        records.append(model.model.manifest.calibration.record)
+    cheap, dear = records
+    assert cheap["false_alarms"] > dear["false_alarms"] == 0
+    assert cheap["misses"] < dear["misses"]
+    assert dear["cost_ratio"] == 100 and dear["by"] == "least cost"
+
+
+def test_a_limit_by_hand_moves_scores_and_the_limit_of_maps(model, parts):
+    before = model.model.manifest.calibration
+    one = sorted((parts / "defects").iterdir())[0]
+    raw = model.predict(one, save=False).raw_score
+    model.calibrate(limit=raw)
+    after = model.model.manifest.calibration
+    prediction = model.predict(one, save=False)
+    assert prediction.raw_score == raw and prediction.score == pytest.approx(0.8)
+    assert not prediction.is_anomalous
+    factor = (raw - before.image.median) / (before.image.limit - before.image.median)
+    moved = (after.map.limit - before.map.median) / (before.map.limit - before.map.median)
+    assert moved == pytest.approx(factor)
+    assert after.record["by"] == "by hand"
+    scores, _ = model.model.good_scores()
+    assert after.image.stated_rate == pytest.approx(1 / (len(scores) + 1))
+
+
+def test_another_day_is_counted_and_the_limit_stays(model, parts, capsys):
+    limit = model.model.manifest.calibration.image.limit
+    model.calibrate(another_day=parts / "tuesday")
+    calibration = model.model.manifest.calibration
+    entry = calibration.record["another_day"]
+    rejected = int((raw_scores(model, parts / "tuesday") > limit).sum())
+    assert calibration.image.limit == limit
+    assert (entry["n_good"], entry["rejected"]) == (12, rejected)
+    assert entry["low"] <= entry["rate"] <= entry["high"]
+    printed = capsys.readouterr().out
+    assert f"{rejected} are rejected" in printed and "of the calibration" in printed
+    assert rejected > 6 and "not like those of the calibration" in printed
+
+
+def test_a_limit_and_another_day_in_one_call(model, parts):
+    model.calibrate(good=parts / "new", another_day=parts / "tuesday")
+    record = model.model.manifest.calibration.record
+    assert record["by"] == "good images" and record["another_day"]["n_good"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "calibrate takes one of"),
+        ({"limit": 3.0, "false_alarm_rate": 0.1}, "There is one limit"),
+        ({"limit": 3.0, "defective": "x"}, "There is one limit"),
+        ({"labels": [0]}, "takes one of"),
+        ({"limit": 3.0, "cost_ratio": 2.0}, "belong to `defective`"),
+        ({"false_alarm_rate": 1.5}, "false_alarm_rate"),
+        ({"limit": "high"}, "limit is a raw score"),
+        ({"limit": True}, "limit is a raw score"),
+    ],
+)
+def test_options_that_do_not_go_together(model, options, message):
+    with pytest.raises(OptionError, match=message):
+        model.calibrate(**options)
+
+
+@pytest.mark.parametrize("ratio", [0, -1, "much", float("nan"), True])
+def test_a_cost_ratio_that_is_none(model, parts, ratio):
+    with pytest.raises(OptionError, match="cost_ratio is what a false alarm costs"):
+        model.calibrate(defective=parts / "judged", cost_ratio=ratio)
+
+
+@pytest.mark.parametrize("limit", [-1e9, float("nan"), float("inf")])
+def test_a_limit_below_typical_good_parts_is_refused_and_nothing_is_saved(model, limit):
+    digest = model.model.digest
+    with pytest.raises(DataError, match="not above the score of a typical good image"):
+        model.calibrate(limit=limit)
+    assert AD(model.model.directory).model.digest == digest
+
+
+def test_images_that_cannot_be_used(model, parts, tmp_path):
+    with pytest.raises(DataError, match="no defective images"):
+        files = sorted((parts / "new").iterdir())
+        model.calibrate(defective=files, labels=[0] * len(files))
+    shutil.copytree(parts / "new", tmp_path / "torn")
+    (tmp_path / "torn" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"(?s)1 of 41 images cannot be used.*a\.png"):
+        model.calibrate(good=tmp_path / "torn")
+
+
+def test_a_model_that_kept_no_scores_says_what_to_do(model, parts, monkeypatch):
+    plain = type(model.model).state
+    kept = ("held_out_scores", "held_out_maxima")
+    monkeypatch.setattr(
+        type(model.model),
+        "state",
+        lambda stored: {k: v for k, v in plain(stored).items() if k not in kept},
+    )
+    with pytest.raises(ModelError, match="did not keep the scores"):
+        model.calibrate(false_alarm_rate=0.1)
+    model.calibrate(good=parts / "new")
+    assert len(model.model.good_scores()[0]) == 40
+
+
+def test_a_model_without_maps(parts, tmp_path):
+    ad = AD("dfkde", parts / "new", save_path=tmp_path, img_size=(64, 64)).train()
+    ad.calibrate(defective=parts / "defects")
+    assert ad.model.manifest.calibration.map is None
+    found = ad.evaluate(parts / "judged")
+    assert found.omitted["pixel_auroc"] == "dfkde has no maps" and found.auroc is not None
+    write_parts(tmp_path / "more", 3, first=990)
+    ad.add_images(tmp_path / "more")
+    assert ad.model.manifest.calibration.record == {}
+
+
+def test_training_goes_on_after_a_calibration(model, dataset, parts):
+    model.calibrate(good=parts / "new")
+    again = AD(model.model.directory, dataset).train(1)
+    assert again.model.manifest.training["continued_from"] == model.model.digest
+    assert again.model.manifest.calibration.record == {}
