@@ -357,6 +357,7 @@ class AD:
         """
         self._model, lines = calibrate(
             self.model,
+            self._directory,
             false_alarm_rate=false_alarm_rate,
             good=good,
             defective=defective,

@@ -40,6 +40,8 @@ class Window:
     statistic, p_value : float
         Kolmogorov-Smirnov: the largest distance of both distributions of scores, and how probable
         one so large is if nothing has changed.
+    direction : str
+        "higher" or "lower": where the scores lie, beside those of the calibration, at that place.
     above : int
         Images above the limit of good.
     above_rate : Estimate
@@ -53,6 +55,7 @@ class Window:
     n_images: int
     statistic: float
     p_value: float
+    direction: str
     above: int
     above_rate: Estimate
 
@@ -71,6 +74,9 @@ class Drift:
         Share of good parts that may exceed the limit.
     n_left_out : int
         Lines with an error, and of other models.
+    cross_fitted : bool
+        Whether the good images were judged by models that had seen a fifth less than the final one:
+        their scores are a little higher than those of new good parts.
     whole : Window
         All predictions.
     windows : tuple of Window
@@ -82,6 +88,7 @@ class Drift:
     n_calibration: int
     stated_rate: float
     n_left_out: int
+    cross_fitted: bool
     whole: Window
     windows: tuple[Window, ...]
 
@@ -111,11 +118,17 @@ class Drift:
         ]
         if self.n_left_out:
             lines.append(f"{self.n_left_out} lines with errors or of other models were left out.")
+        if self.cross_fitted and any(window.direction == "lower" for window in self.drifting):
+            lines.append(
+                "Scores a little lower are no drift here: the good images of the training were "
+                "judged by models that had seen fewer. `calibrate` with new good images gives an "
+                "exact comparison."
+            )
         return "\n".join(lines)
 
     def _row(self, window: Window) -> tuple[str, ...]:
         rate = window.above_rate
-        marks = ["DRIFT"] if window in self.drifting else []
+        marks = [f"DRIFT, {window.direction}"] if window in self.drifting else []
         if rate.low > self.stated_rate:
             marks.append("more than stated")
         return (
@@ -157,7 +170,8 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
         isinstance(window, bool) or not isinstance(window, int) or window < _LEAST
     ):
         raise OptionError(f"window is a number of images, {_LEAST} at least. Received: {window!r}.")
-    reference, _ = stored.good_scores()
+    good = stored.good_scores()
+    reference = good.scores
     limit = stored.manifest.calibration.image
     scores, times, left_out = _read(Path(path), stored.digest)
     count = len(scores)
@@ -179,6 +193,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
             len(some),
             float(result.statistic),
             float(result.pvalue),
+            "lower" if result.statistic_sign > 0 else "higher",
             above,
             wilson(above / len(some), len(some)),
         )
@@ -192,6 +207,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
         n_calibration=len(reference),
         stated_rate=limit.stated_rate,
         n_left_out=left_out,
+        cross_fitted=good.cross_fitted,
         whole=compare(0, count - 1),
         windows=tuple(compare(a, b) for a, b in zip(starts, ends, strict=True)),
     )

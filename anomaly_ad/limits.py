@@ -36,6 +36,7 @@ class _Scored:
 
 def calibrate(
     stored: StoredModel,
+    directory: Path,
     *,
     false_alarm_rate: float | None = None,
     good: PathLike | Iterable[PathLike] | None = None,
@@ -45,7 +46,16 @@ def calibrate(
     limit: float | None = None,
     another_day: PathLike | Iterable[PathLike] | None = None,
 ) -> tuple[StoredModel, str]:
-    """Move a model's limits, save it, and say what they mean. Parameters: see `AD.calibrate`.
+    """Move a model's limits, save it, and say what they mean.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    directory : Path
+        Where it is saved.
+    false_alarm_rate, good, defective, labels, cost_ratio, limit, another_day
+        See `AD.calibrate`.
 
     Returns
     -------
@@ -72,29 +82,31 @@ def calibrate(
     elif defective is not None:
         calibration, lines = _from_judged(stored, defective, labels, cost_ratio)
     elif chosen:
-        return _from_good(stored, good, false_alarm_rate, another_day)
+        return _from_good(stored, directory, good, false_alarm_rate, another_day)
     else:
         calibration, lines = stored.manifest.calibration, []
     if another_day is not None:
         calibration, more = _on_another_day(
-            stored, calibration, stored.good_scores()[0], another_day
+            stored, calibration, stored.good_scores().scores, another_day
         )
         lines += more
-    return stored.with_limits(calibration), "\n".join(lines)
+    return stored.with_limits(calibration, directory), "\n".join(lines)
 
 
 def _from_good(
     stored: StoredModel,
+    directory: Path,
     good: PathLike | Iterable[PathLike] | None,
     rate: float | None,
     another_day: PathLike | Iterable[PathLike] | None,
 ) -> tuple[StoredModel, str]:
     rate = stored.manifest.plan.false_alarm_rate if rate is None else rate
     check_rate(rate)
-    scores, maxima = stored.good_scores() if good is None else (np.empty(0), None)
-    source, kept = "the training", None
-    known = 0
-    if good is not None:
+    source, kept, known = "the training", None, 0
+    if good is None:
+        in_training = stored.good_scores()
+        scores, maxima = in_training.scores, in_training.maxima
+    else:
         found = find_training_images(good)
         scored = _score(stored, found.paths)
         if not len(scored.scores):
@@ -123,13 +135,13 @@ def _from_good(
     if another_day is not None:
         calibration, more = _on_another_day(stored, calibration, scores, another_day)
         lines += more
-    return stored.with_limits(calibration, kept), "\n".join(lines)
+    return stored.with_limits(calibration, directory, kept), "\n".join(lines)
 
 
 def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]:
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise OptionError(f"limit is a raw score, a number. Received: {limit!r}.")
-    scores, _ = stored.good_scores()
+    scores = stored.good_scores().scores
     above = int((scores > limit).sum())
     record = _record("by hand", "the user", n_good=len(scores), rejected=above)
     calibration = stored.manifest.calibration.moved(float(limit), scores, record)
@@ -165,7 +177,8 @@ def _from_judged(
             f"{judged} has no defective images. For a limit from good images alone give them as "
             "`good`."
         )
-    held_out, maxima = stored.good_scores()
+    calibrated = stored.good_scores()
+    held_out, maxima = calibrated.scores, calibrated.maxima
     good = _score(stored, kinds[False]) if kinds[False] else None
     defective = _score(stored, kinds[True])
     if not len(defective.scores):

@@ -8,7 +8,7 @@ half the share of pairs that meet in a step, and in practice by far less than 1e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,10 +19,10 @@ from .intervals import Estimate
 
 STEPS = 2**18
 EXACT = 2**22  # pixels that are compared exactly
-_COARSE = 2**9  # steps for the intervals
+_COARSE = 2**8  # steps for the intervals
 _GROUPS = 4096  # of images at most, that are resampled for the intervals
-_WAITING = 2_000_000  # pixels that are counted at a time
 _RESAMPLES = 1000
+_NONE = np.empty(0, np.float32)
 FALSE_POSITIVES = 0.3  # up to which AUPRO looks, as in the paper
 
 
@@ -34,24 +34,35 @@ class Pixels:
     ----------
     values : ndarray of float32, shape (N,)
         Of all pixels.
-    steps : ndarray of int64, shape (N,)
-        The same in steps.
+    steps : ndarray of float32, shape (262144,)
+        How many of them there are in each step.
     inside : ndarray of int64, shape (M,)
         Which of them lie in the mask.
+    marked : ndarray of int64, shape (M,)
+        Their steps.
     weights : ndarray of float64, shape (M,)
         One over the size of each one's region.
     regions : int
         Defective regions: 8-connected components of the mask.
-    coarse : ndarray of float32, shape (3, 512)
-        Good, defective and weighted defective pixels in coarse steps.
     """
 
     values: NDArray[np.float32]
-    steps: NDArray[np.int64]
+    steps: NDArray[np.float32]
     inside: NDArray[np.int64]
+    marked: NDArray[np.int64]
     weights: NDArray[np.float64]
     regions: int
-    coarse: NDArray[np.float32]
+
+    def coarse(self) -> NDArray[np.float32]:
+        """Good, defective and weighted defective pixels in coarse steps, shape (3, 256)."""
+        out = np.zeros((3, _COARSE), np.float32)
+        out[0] = self.steps.reshape(_COARSE, -1).sum(axis=1)
+        if self.regions:
+            steps = self.marked // (STEPS // _COARSE)
+            out[1] = np.bincount(steps, minlength=_COARSE)
+            out[2] = np.bincount(steps, self.weights, _COARSE)
+            out[0] -= out[1]
+        return out
 
 
 class PixelCurves:
@@ -70,11 +81,11 @@ class PixelCurves:
 
     def __init__(self, median: float, limit: float) -> None:
         self.median, self.scale = np.float32(median), np.float32(1 / (limit - median))
-        self._all = np.zeros(STEPS, np.int64)
-        self._defective: dict[str, NDArray[np.int64]] = {}
+        self._all = np.zeros(STEPS)
+        self._defective: dict[str, NDArray[np.float64]] = {}
         self._weighted = np.zeros(STEPS)
-        self._waiting: list[tuple[str, Pixels]] = []
-        self._exact = True  # while all images wait
+        self._kept: list[tuple[str, Pixels]] | None = []  # None: there are too many pixels
+        self._pixels = 0
         # Of groups of images: 3 coarse counts, and how many regions.
         self._groups: dict[bool, list[tuple[NDArray[np.float32], int]]] = {True: [], False: []}
         self._seen = {True: 0, False: 0}
@@ -97,9 +108,6 @@ class PixelCurves:
         if not np.isfinite(anomaly_map).all():
             raise DataError("A map is finite; this one is not.")
         places = self._places(anomaly_map)
-        steps = (places * np.float32(STEPS)).astype(np.int64)
-        coarse = np.zeros((3, _COARSE), np.float32)
-        coarse[0] = cv2.calcHist([places], [0], None, [_COARSE], [0, 1]).ravel()
         inside, weights, regions = np.empty(0, np.int64), np.empty(0), 0
         if mask is not None and mask.any():
             x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
@@ -110,13 +118,12 @@ class PixelCurves:
             labels = labels[rows, columns]
             weights = 1 / np.bincount(labels)[labels]
             regions = count - 1
-            shift = (STEPS // _COARSE).bit_length() - 1
-            marked = steps.ravel()[inside] >> shift
-            coarse[1] = np.bincount(marked, minlength=_COARSE)
-            coarse[2] = np.bincount(marked, weights, _COARSE)
-            coarse[0] -= coarse[1]
+        counts = cv2.calcHist([places], [0], None, [STEPS], [0, 1])
+        steps = np.asarray(counts, np.float32).ravel()
+        # A power of two: both ways of counting come to the same step.
+        marked = (places.ravel()[inside] * np.float32(STEPS)).astype(np.int64)
         values = anomaly_map.astype(np.float32, copy=False).ravel()
-        return Pixels(values, steps.ravel(), inside, weights, regions, coarse)
+        return Pixels(values, steps, inside, marked, weights, regions)
 
     def _places(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values brought to [0, 1), finest where good pixels lie."""
@@ -138,45 +145,36 @@ class PixelCurves:
         pixels : Pixels
             From `measure`.
         """
-        self._waiting.append((kind, pixels))
-        if sum(len(p.steps) for _, p in self._waiting) > (EXACT if self._exact else _WAITING):
-            self._exact = False
-            self._count()
+        self._pixels += len(pixels.values)
+        if self._pixels > EXACT:
+            self._kept = None
+        if self._kept is not None:
+            self._kept.append((kind, replace(pixels, steps=_NONE)))
+        self._all += pixels.steps
+        if pixels.regions:
+            counts = self._defective.setdefault(kind, np.zeros(STEPS))
+            np.add.at(counts, pixels.marked, 1)
+            np.add.at(self._weighted, pixels.marked, pixels.weights)
         is_defective = pixels.regions > 0
         groups, seen = self._groups[is_defective], self._seen[is_defective]
         if seen < _GROUPS:
-            groups.append((pixels.coarse, pixels.regions))
+            groups.append((pixels.coarse(), pixels.regions))
         else:
-            counts, regions = groups[seen % _GROUPS]
-            groups[seen % _GROUPS] = (counts + pixels.coarse, regions + pixels.regions)
+            coarse, regions = groups[seen % _GROUPS]
+            groups[seen % _GROUPS] = (coarse + pixels.coarse(), regions + pixels.regions)
         self._seen[is_defective] += 1
-
-    def _count(self) -> None:
-        """Count the images that wait, in steps."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        self._all += np.bincount(np.concatenate([p.steps for _, p in waiting]), minlength=STEPS)
-        for kind, pixels in waiting:
-            if pixels.regions:
-                marked = pixels.steps[pixels.inside]
-                if kind not in self._defective:
-                    self._defective[kind] = np.zeros(STEPS, np.int64)
-                np.add.at(self._defective[kind], marked, 1)
-                np.add.at(self._weighted, marked, pixels.weights)
 
     @property
     def kinds(self) -> set[str]:
         """Kinds of defects with defective pixels."""
-        return {kind for kind, pixels in self._waiting if pixels.regions} | set(self._defective)
+        return set(self._defective)
 
     @property
     def is_complete(self) -> bool:
         """Whether there are good and defective pixels."""
-        good = any(len(p.steps) > len(p.inside) for _, p in self._waiting)
-        return bool(self.kinds) and (good or bool(self._good().any()))
+        return bool(self._defective) and bool(self._good().any())
 
-    def _good(self) -> NDArray[np.int64]:
+    def _good(self) -> NDArray[np.float64]:
         """Good pixels in each step."""
         return self._all - sum(self._defective.values())
 
@@ -207,12 +205,11 @@ class PixelCurves:
             raise DataError(
                 "Pixel metrics need defective and good pixels, and one kind is missing."
             )
-        if not self._exact:
-            self._count()
+        if self._kept is None:
             some = [c for name, c in self._defective.items() if kind in (None, name)]
             return _above(self._good()), np.sum(some, axis=0), self._weighted
         good, defective, weights = [], [], []
-        for name, pixels in self._waiting:
+        for name, pixels in self._kept:
             good.append(np.delete(pixels.values, pixels.inside))
             if kind in (None, name):
                 defective.append(pixels.values[pixels.inside])

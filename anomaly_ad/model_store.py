@@ -113,6 +113,25 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class GoodScores:
+    """Raw scores of good images that no fit has seen.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n,)
+    maxima : ndarray of float64, shape (n,), or None
+        Of their maps; None for a method without maps.
+    cross_fitted : bool
+        Whether each was judged by a model that had seen a fifth less than the final one: such
+        scores are a little higher than those of further good images.
+    """
+
+    scores: NDArray[np.float64]
+    maxima: NDArray[np.float64] | None
+    cross_fitted: bool
+
+
+@dataclass(frozen=True)
 class StoredModel:
     """A model directory that was checked and opened.
 
@@ -155,8 +174,8 @@ class StoredModel:
             if name not in (SCORES, MAXIMA) and not name.startswith(LATER)
         }
 
-    def good_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Raw scores and maps' maxima of the good images that the limits of good come from.
+    def good_scores(self) -> GoodScores:
+        """What the good images scored that the limits of good come from.
 
         Raises
         ------
@@ -169,21 +188,27 @@ class StoredModel:
                 scores, maxima = state[prefix + SCORES], state.get(prefix + MAXIMA, np.empty(0))
                 if not len(scores) or not np.isfinite(scores).all() or len(maxima) % len(scores):
                     raise _damaged(self.directory, "its scores of good images cannot be used")
-                return scores, maxima if len(maxima) else None
+                crossed = not prefix and "folds" in self.manifest.training
+                return GoodScores(scores, maxima if len(maxima) else None, crossed)
         raise ModelError(
             f"The model in {self.directory} was saved by a version that did not keep the scores of "
             "its good images. Calibrate it with good images first, or train it anew."
         )
 
     def with_limits(
-        self, calibration: Calibration, scores: Mapping[str, NDArray[Any]] | None = None
+        self,
+        calibration: Calibration,
+        directory: Path,
+        scores: Mapping[str, NDArray[Any]] | None = None,
     ) -> StoredModel:
-        """Save the model with other limits in its place, and load it.
+        """Save the model with other limits, and load it.
 
         Parameters
         ----------
         calibration : Calibration
             The limits.
+        directory : Path
+            Where; a model there is replaced, and this may be the one.
         scores : mapping of str to ndarray, optional
             Under `SCORES` and `MAXIMA`: the good images that they come from, if these are others.
 
@@ -196,13 +221,13 @@ class StoredModel:
         state = self.state()
         if scores is not None:
             state |= {LATER + name: array for name, array in scores.items()}
-        with ModelWriter(self.directory) as writer:
+        with ModelWriter(directory) as writer:
             for name in self.files:
                 if not name.endswith(".npz"):
                     shutil.copyfile(self.directory / name, writer.xml.with_suffix(name[-4:]))
             writer.write_state(state)
             writer.commit(replace(self.manifest, calibration=calibration))
-        return load(self.directory)
+        return load(directory)
 
     def verify(self) -> None:
         """Check the hash of every file; ModelError names the first that is not as it was saved."""

@@ -291,7 +291,7 @@ def _fit_statistics(
                 assert outputs is not None
                 features[index] = outputs["features"][0]
                 step("")
-        held_out = _cross_fit(detector, features, plan.seed)
+        held_out = cross_fit(detector, features, plan.seed)
     if before is not None:
         held_out = before.joined(held_out)
     shown = images[slice(0, _PARITY_IMAGES)]
@@ -306,7 +306,7 @@ def _fit_statistics(
     return Fitted(record, shown, calibrate)
 
 
-def _cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _HeldOut:
+def cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _HeldOut:
     """Learn all features, then score each fold by what was learnt without it."""
     count = len(features)
     folds = min(_FOLDS, count)

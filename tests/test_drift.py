@@ -30,14 +30,14 @@ def table(path, scores):
 
 
 def same_as_good(model, count, seed=0):
-    reference, _ = model.model.good_scores()
+    reference = model.model.good_scores().scores
     return np.random.default_rng(seed).choice(reference, count)
 
 
 def test_figures_are_those_of_scipy(model, tmp_path, capsys):
     scores = same_as_good(model, 100) + np.linspace(0, 5, 100)
     found = model.drift(table(tmp_path / "p.csv", scores), window=50)
-    reference, _ = model.model.good_scores()
+    reference = model.model.good_scores().scores
     for window, some in zip(
         (found.whole, *found.windows), (scores, scores[:50], scores[50:]), strict=True
     ):
@@ -57,9 +57,24 @@ def test_a_change_is_seen_where_it_begins(model, tmp_path):
     changed = np.concatenate([good[:120], good[120:] + 3 * np.std(good)])
     found = model.drift(table(tmp_path / "p.csv", changed), window=40)
     assert [window.first for window in found.drifting] == [120]
-    assert "120 to 159" in str(found) and "DRIFT" in str(found)
+    assert found.drifting[0].direction == "higher"
+    assert "120 to 159" in str(found) and "DRIFT, higher" in str(found)
     calm = model.drift(table(tmp_path / "p.csv", good), window=40)
     assert calm.drifting == () and "DRIFT" not in str(calm)
+
+
+def test_lower_scores_come_with_a_word_of_caution_where_the_training_was_the_reference(
+    model, tmp_path
+):
+    lower = same_as_good(model, 60) - 10
+    found = model.drift(table(tmp_path / "p.csv", lower), window=30)
+    assert [window.direction for window in found.drifting] == ["lower", "lower"]
+    assert found.cross_fitted and "no drift here" in str(found)
+    new = write_parts(tmp_path / "new", 20, first=400)
+    own = AD(model.model.directory, save_path=tmp_path / "own")
+    own.calibrate(good=new)
+    calm = own.drift(table(tmp_path / "p.csv", lower), window=30)
+    assert not calm.cross_fitted and "no drift here" not in str(calm)
 
 
 def test_the_last_window_takes_what_is_left(model, tmp_path):

@@ -37,7 +37,7 @@ def raw_scores(ad, folder):
 
 
 def test_a_rate_from_the_images_of_the_training(model):
-    scores, _ = model.model.good_scores()
+    scores = model.model.good_scores().scores
     before = model.model.manifest
     model.calibrate(false_alarm_rate=0.34)
     limit = AD(model.model.directory).model.manifest.calibration.image
@@ -61,7 +61,7 @@ def test_a_limit_from_new_good_images(model, parts, capsys):
     assert calibration.record["n_good"] == 40 and calibration.record["by"] == "good images"
     assert calibration.record["source"] == str(parts / "new")
     assert calibration.map.n_images == 40
-    np.testing.assert_allclose(model.model.good_scores()[0], scores, rtol=1e-5)
+    np.testing.assert_allclose(model.model.good_scores().scores, scores, rtol=1e-5)
     assert "40 good images" in capsys.readouterr().out
 
 
@@ -97,7 +97,7 @@ def test_the_limit_of_best_f1_beside_the_one_of_good_images(model, parts, capsys
 def test_defective_images_alone_are_compared_with_the_good_ones_of_the_training(model, parts):
     model.calibrate(defective=parts / "defects")
     record = model.model.manifest.calibration.record
-    assert record["n_defective"] == 4 and record["n_good"] == len(model.model.good_scores()[0])
+    assert record["n_defective"] == 4 and record["n_good"] == len(model.model.good_scores().scores)
     assert "of the calibration" in record["good_from"] and "all are defective" in record["layout"]
 
 
@@ -130,7 +130,7 @@ def test_a_limit_by_hand_moves_scores_and_the_limit_of_maps(model, parts):
     moved = (after.map.limit - before.map.median) / (before.map.limit - before.map.median)
     assert moved == pytest.approx(factor)
     assert after.record["by"] == "by hand"
-    scores, _ = model.model.good_scores()
+    scores = model.model.good_scores().scores
     assert after.image.stated_rate == pytest.approx(1 / (len(scores) + 1))
 
 
@@ -207,7 +207,15 @@ def test_a_model_that_kept_no_scores_says_what_to_do(model, parts, monkeypatch):
     with pytest.raises(ModelError, match="did not keep the scores"):
         model.calibrate(false_alarm_rate=0.1)
     model.calibrate(good=parts / "new")
-    assert len(model.model.good_scores()[0]) == 40
+    assert len(model.model.good_scores().scores) == 40
+
+
+def test_another_save_path_leaves_the_model_as_it_was(model, tmp_path):
+    digest = model.model.digest
+    other = AD(model.model.directory, save_path=tmp_path / "other")
+    other.calibrate(false_alarm_rate=0.4)
+    assert AD(model.model.directory).model.digest == digest != other.model.digest
+    assert other.model.directory == tmp_path / "other" / "model"
 
 
 def test_a_model_without_maps(parts, tmp_path):

@@ -1,0 +1,95 @@
+"""How many good parts are really rejected: cross-fitted limits against images they have not seen.
+
+    python benchmarks/limits.py
+    python benchmarks/limits.py $ANOMALY_AD_DATA/bottle $ANOMALY_AD_DATA/magnetic_tile
+
+Without folders: scores drawn from known distributions, a limit from n of them, and the share of
+that distribution above it, 20,000 times. With folders: their good training images are divided into
+halves, 200 times; padim learns one half with its cross-fitted limit for 5 %, and the other half is
+judged. Prints the mean share that is rejected and its standard error; and how often `drift` would
+call the other half, in which nothing has changed, different.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from anomaly_ad.calibration import Limit
+from anomaly_ad.images import ImageSet, find_training_images, sample_sizes
+from anomaly_ad.plan import Plan
+from anomaly_ad.runtime.convert import to_openvino
+from anomaly_ad.runtime.engine import Engine
+from anomaly_ad.training import build, cross_fit
+
+RATE = 0.05
+DRAWS, SPLITS = 20_000, 200
+DISTRIBUTIONS = {
+    "Gaussian": stats.norm(),
+    "log-normal": stats.lognorm(0.5),
+    "Student's t, 3 degrees": stats.t(3),
+}
+
+
+def verdict(name: str, count: int, shares: np.ndarray) -> None:
+    error = shares.std(ddof=1) / np.sqrt(len(shares))
+    held = "holds" if shares.mean() <= RATE + 2 * error else "DOES NOT HOLD"
+    print(
+        f"{name:24} n {count:4}   rejected {shares.mean():.4f}   standard error {error:.4f}   "
+        f"5 to 95 % of the times {np.quantile(shares, 0.05):.3f} to "
+        f"{np.quantile(shares, 0.95):.3f}   at most {RATE} + 2 errors: {held}",
+        flush=True,
+    )
+
+
+def synthetic() -> None:
+    random = np.random.default_rng(0)
+    for name, distribution in DISTRIBUTIONS.items():
+        for count in (19, 50, 100, 200):
+            draws = distribution.rvs((DRAWS, count), random)
+            limits = np.array([Limit.from_good(draw, RATE).limit for draw in draws])
+            verdict(name, count, distribution.sf(limits))
+
+
+def splits(data: Path) -> None:
+    good = find_training_images(data)
+    plan = Plan.from_options("padim", {}, sample_sizes(good.paths))
+    detector = build(plan)
+    with ImageSet.decode(good.paths, plan.spec) as images:
+        engine = Engine(to_openvino(detector.features()))
+        singles = ((None, image) for batch in images for image in batch)
+        features = np.concatenate([out["features"] for _, out in engine.stream(singles)])
+    shares, p_values, shifts = [], [], []
+    for split in range(SPLITS):
+        order = np.random.default_rng(split).permutation(len(features))
+        half = len(order) // 2
+        detector.statistic = detector.new_statistic()
+        held_out = cross_fit(detector, features[order[:half]], split)
+        limit = held_out.limits(RATE).image.limit
+        score = detector.scorer(detector.statistic)
+        parts = np.array_split(order[half:], 4)
+        scores = np.concatenate([score(features[part])["score"] for part in parts])
+        shares.append(float((scores > limit).mean()))
+        p_values.append(stats.ks_2samp(scores, held_out.scores).pvalue)
+        shift = np.median(scores) - np.median(held_out.scores)
+        shifts.append(shift / held_out.scores.std())
+    verdict(f"padim, {data.name}", half, np.array(shares))
+    print(
+        f"    Kolmogorov-Smirnov: p < 0.05 in {np.mean(np.array(p_values) < 0.05):.0%} of the "
+        f"splits; the median is {np.mean(shifts):.2f} standard deviations higher"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="*")
+    options = parser.parse_args()
+    if not options.data:
+        synthetic()
+    for data in options.data:
+        splits(data)
+
+
+if __name__ == "__main__":
+    main()
