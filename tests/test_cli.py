@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,50 @@ def test_predict_options_reach_the_inspection(trained, tmp_path):
     assert picture[boxes[0][1], boxes[0][0]].tolist() == [0, 0, 255]
 
 
+def test_evaluate_prints_counts_first(trained, dataset, tmp_path):
+    out, _ = run("evaluate", trained, dataset)
+    lines = out.splitlines()
+    assert "MVTec layout" in lines[0] and lines[1].startswith("good parts")
+    assert "of 4 rejected" in lines[1] and "of 4 found" in lines[2]
+    facts = json.loads(run("evaluate", trained, dataset, "--json", "--thresh", "0.5")[0])
+    assert facts["threshold"] == 0.5 and facts["n_good"] == facts["n_defective"] == 4
+    labels = tmp_path / "labels.csv"
+    files = sorted((dataset / "test").rglob("*.png"))
+    rows = [f"{file},{file.parent.name}" for file in files]
+    labels.write_text("\n".join(["path,label", *rows]))
+    assert "labels by file" in run("evaluate", trained, labels)[0]
+
+
+def test_calibrate_prints_the_directory_and_says_what_the_limit_means(trained, dataset, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(trained, model)
+    out, err = run("calibrate", model, "--defective", dataset / "test")
+    assert out.strip() == str(model) and "Limit by best F1" in err
+    assert "calibrated  by best F1" in run("info", model)[0]
+    labels = tmp_path / "labels.csv"
+    rows = [f"{file},1" for file in sorted((dataset / "test" / "bar").iterdir())]
+    labels.write_text("\n".join(["path,label", *rows]))
+    _, err = run("calibrate", model, "--labels", labels, "--cost-ratio", "0.5")
+    assert "a false alarm costs 0.5 of a miss" in err
+    _, err = run("calibrate", model, code=2)
+    assert "calibrate takes one of" in err
+    _, err = run("calibrate", model, "--labels", labels, "--defective", dataset, code=2)
+    assert "give one of them" in err
+    _, err = run("calibrate", model, "--limit", "-1000", code=1)
+    assert "not above the score of a typical good image" in err
+
+
+def test_drift_prints_a_line_per_window(trained, dataset, tmp_path):
+    pytest.importorskip("scipy", reason="needs the extra 'eval'")
+    run("predict", trained, dataset / "train" / "good", "--output", tmp_path)
+    out, _ = run("drift", trained, tmp_path / "predictions.jsonl", "--window", "12")
+    assert "5 good images of the calibration" in out and "12 to 23" in out
+    facts = json.loads(run("drift", trained, tmp_path / "predictions.csv", "--json")[0])
+    assert facts["whole"]["n_images"] == 24
+    _, err = run("drift", trained, tmp_path / "none.csv", code=1)
+    assert "no such file" in err
+
+
 def test_exit_status(trained, dataset, tmp_path):
     bar, good = dataset / "test" / "bar", dataset / "train" / "good"
     predict = ["predict", trained, "--output", tmp_path]
@@ -116,7 +161,7 @@ def test_exit_status(trained, dataset, tmp_path):
         (
             ["train", "missing", "--detector", "AD7"],
             2,
-            "Valid names: padim, patchcore, dfm, AD0, AD1",
+            "Valid names: padim, patchcore, dfm, dfkde, AD0, AD1, vae, lake",
         ),
         (["train", "missing", "--detector", "{model}"], 2, "There is no detector named"),
         (["train", "missing", "--option", "beta"], 2, "NAME=VALUE"),

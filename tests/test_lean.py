@@ -26,6 +26,15 @@ from anomaly_ad import AD, MissingExtraError
 ad = AD(sys.argv[1], sys.argv[2])
 ad.predict(sys.argv[2] + "/test", sys.argv[3])
 ad.test_img(sys.argv[2] + "/test/bar/200.png")
+assert ad.evaluate(sys.argv[2]).auroc is not None
+other = AD(sys.argv[1], save_path=sys.argv[3]).calibrate(defective=sys.argv[2] + "/test")
+assert other.model.manifest.calibration.record["by"] == "best F1"
+try:
+    ad.drift(sys.argv[3] + "/predictions.csv")
+except MissingExtraError as error:
+    assert 'python -m pip install "anomaly-ad[eval]"' in str(error)
+else:
+    raise AssertionError
 for call in (ad.train, AD("AD1", sys.argv[2]).train):
     try:
         call(1)

@@ -36,7 +36,7 @@ def test_the_commands_run_in_order(tmp_path, monkeypatch):
     from anomaly_ad.cli import app
 
     render = sample.render_sample
-    small = {"n_train": 12, "n_test_good": 1, "n_per_defect": 1, "size": (64, 64)}
+    small = {"n_train": 12, "n_test_good": 6, "n_per_defect": 1, "size": (64, 64)}
     monkeypatch.setattr(sample, "render_sample", lambda path, **_: render(path, **small))
     monkeypatch.chdir(tmp_path)
     render("more", n_train=3, n_test_good=1, n_per_defect=0, size=(64, 64), seed=1)
@@ -72,7 +72,8 @@ def test_every_preset_and_every_parameter_is_described():
     text = README.read_text(encoding="utf-8")
     for name in PRESETS:
         assert f"`{name}`" in text
-    for method in (AD, AD.load_data, AD.train, AD.add_images, AD.test_img, AD.predict, AD.stream):
+    methods = [getattr(AD, name) for name in vars(AD) if not name.startswith("_")]
+    for method in [AD, *(method for method in methods if callable(method))]:
         for parameter in inspect.signature(method).parameters:
             if parameter not in ("self", "parameters"):
                 assert f"`{parameter}`" in text, (method, parameter)

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD
+from anomaly_ad.images import read_image
 
 
 def inspect(method, folder, tmp_path, **options):
@@ -59,6 +61,44 @@ def test_patchcore_at_its_defaults_on_bottle(real_data, tmp_path):
     assert metrics.roc_auc_score(is_bad, [p.raw_score for p in predictions]) >= 0.999
     flagged = np.array([prediction.is_anomalous for prediction in predictions])
     assert flagged[~is_bad].sum() <= 1 and flagged[is_bad].sum() >= 57
+
+
+def test_figures_on_bottle_are_those_of_scikit_learn(real_data, tmp_path):
+    """All pixels of all images, in steps, beside all of them sorted."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
+    bottle = real_data / "bottle"
+    ad, predictions, is_bad = inspect("padim", bottle, tmp_path)
+    found = ad.evaluate(bottle)
+    scores = [prediction.raw_score for prediction in predictions]
+    assert found.auroc.value == pytest.approx(metrics.roc_auc_score(is_bad, scores), abs=1e-6)
+    average = metrics.average_precision_score(is_bad, scores)
+    assert found.average_precision.value == pytest.approx(average, abs=1e-6)
+    flagged = [prediction.is_anomalous for prediction in predictions]
+    assert found.f1.value == pytest.approx(metrics.f1_score(is_bad, flagged), abs=1e-6)
+    spec, engine = ad.model.manifest.plan.spec, ad.model.engine
+    good, defective, regions = [], [], []
+    for image in (Path(prediction.path) for prediction in predictions):
+        photograph = read_image(image)
+        raw = engine.run(spec.prepare(photograph)[None], ("anomaly_map",))["anomaly_map"][0]
+        anomaly_map = spec.map_to_original(raw, photograph.shape[:2])
+        path = bottle / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
+        mask = np.zeros(anomaly_map.shape, bool)
+        if path.exists():
+            mask = read_image(path)[..., 0] > 127
+            count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+            regions += [anomaly_map[labels == label] for label in range(1, count)]
+        good.append(anomaly_map[~mask])
+        defective.append(anomaly_map[mask])
+    values = np.concatenate([*good, *defective])
+    labels = np.repeat([0, 1], [sum(map(len, good)), sum(map(len, defective))])
+    pixels = metrics.roc_auc_score(labels, values)
+    assert found.pixel_auroc.value == pytest.approx(pixels, abs=1e-6)
+    ascending = np.sort(np.concatenate(good))
+    gains = [
+        np.maximum(0.3 - 1 + np.searchsorted(ascending, region) / len(ascending), 0).mean()
+        for region in regions
+    ]
+    assert found.aupro.value == pytest.approx(np.mean(gains) / 0.3, abs=1e-6)
 
 
 def test_an_autoencoder_on_bottle(real_data, tmp_path):
