@@ -18,6 +18,7 @@ from .errors import DataError, OptionError, PathError, missing_extra
 from .images import PathLike
 from .intervals import Estimate, wilson
 from .model_store import StoredModel
+from .progress import printable
 from .records import read_records
 
 _LEAST = 10  # images of a window; fewer tell nothing
@@ -110,8 +111,8 @@ class Drift:
         rows = [head, *(self._row(window) for window in (self.whole, *self.windows))]
         widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
         lines = [
-            f"{self.source}, beside {self.n_calibration} good images of the calibration; at most "
-            f"{self.stated_rate:.1%} of good parts exceed the limit"
+            f"{printable(self.source)}, beside {self.n_calibration} good images of the "
+            f"calibration; at most {self.stated_rate:.1%} of good parts exceed the limit"
         ]
         lines += [
             "  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -131,8 +132,10 @@ class Drift:
         marks = [f"DRIFT, {window.direction}"] if window in self.drifting else []
         if rate.low > self.stated_rate:
             marks.append("more than stated")
+        name = "all" if window is self.whole else f"{window.first} to {window.last}"
+        since = "" if window.begins is None else f", from {window.begins}"
         return (
-            "all" if window is self.whole else f"{window.first} to {window.last}",
+            printable(f"{name}{since}"),
             f"{window.above} of {window.n_images}",
             f"{100 * rate.low:.1f} to {100 * rate.high:.1f} %",
             f"{window.statistic:.3f}",

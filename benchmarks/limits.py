@@ -77,7 +77,7 @@ def splits(data: Path) -> None:
     verdict(f"padim, {data.name}", half, np.array(shares))
     print(
         f"    Kolmogorov-Smirnov: p < 0.05 in {np.mean(np.array(p_values) < 0.05):.0%} of the "
-        f"splits; the median is {np.mean(shifts):.2f} standard deviations higher"
+        f"splits; the median of new parts is {-np.mean(shifts):.2f} standard deviations lower"
     )
 
 

@@ -95,7 +95,7 @@ def test_records_of_other_models_and_errors_are_left_out(model, tmp_path):
     record.write_text(record.read_text() + other + "\n")
     found = model.drift(record)
     assert found.whole.n_images == 14 and found.n_left_out == 2
-    assert found.whole.begins is not None and "2 lines with errors" in str(found)
+    assert f"all, from {found.whole.begins}" in str(found) and "2 lines with errors" in str(found)
     from_csv = model.drift(tmp_path / "out" / "predictions.csv")
     assert from_csv.whole.statistic == found.whole.statistic and from_csv.n_left_out == 1
 
