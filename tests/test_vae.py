@@ -43,12 +43,12 @@ def pictures(count=4):
 
 def test_a_sample_has_the_mean_and_the_deviation_and_inference_the_mean():
     layer = GaussianSample(3)
-    mean, log_variance = np.full((1000, 4), 5, np.float32), np.full((1000, 4), 2, np.float32)
-    drawn = np.asarray(layer(mean, log_variance, training=True))
-    assert abs(drawn.mean() - 5) < 0.2 and abs(drawn.std() - np.e) < 0.2
-    assert (drawn != np.asarray(layer(mean, log_variance, training=True))).any()
-    np.testing.assert_array_equal(layer(mean, log_variance, training=False), mean)
-    np.testing.assert_array_equal(layer(mean, log_variance), mean)
+    mean, deviation = np.full((1000, 4), 5, np.float32), np.full((1000, 4), 3, np.float32)
+    drawn = np.asarray(layer(mean, deviation, training=True))
+    assert abs(drawn.mean() - 5) < 0.2 and abs(drawn.std() - 3) < 0.2
+    assert (drawn != np.asarray(layer(mean, deviation, training=True))).any()
+    np.testing.assert_array_equal(layer(mean, deviation, training=False), mean)
+    np.testing.assert_array_equal(layer(mean, deviation), mean)
 
 
 def test_the_loss_has_the_divergence_from_a_standard_gaussian():
@@ -57,7 +57,8 @@ def test_the_loss_has_the_divergence_from_a_standard_gaussian():
     images = pictures()
     found = {name: np.asarray(value) for name, value in plain.network(images).items()}
     found["mean"] = np.random.default_rng(0).normal(0, 2, found["mean"].shape).astype(np.float32)
-    found["log_variance"] = np.full(found["mean"].shape, 0.7, np.float32)
+    found["log_deviation"] = np.full(found["mean"].shape, 0.35, np.float32)
+    found["deviation"] = np.exp(found["log_deviation"])
     difference = float(weighted.loss(images, found)) - float(plain.loss(images, found))
     axis = np.linspace(-30, 30, 20_001)
     deviation = np.exp(0.35)

@@ -48,15 +48,22 @@ class VAE(Autoencoder):
         super().__init__(spec, patch_size, seed, **parameters)
 
     def squeeze(self, x: keras.KerasTensor, conv: Conv) -> Tensors:
-        """Mean and log variance of the code, and the code that is drawn."""
+        """Mean and deviation of the code, and the code that is drawn."""
         mean = conv(x, self.code_channels, 1)
-        # Within what float32 can hold, however training goes.
-        log_variance = ops.clip(conv(x, self.code_channels, 1), -20, 20)
-        code = GaussianSample(self.seed)(mean, log_variance)
-        return {"code": code, "mean": mean, "log_variance": log_variance}
+        # Within what float32 can hold, however training goes. From here on no tensor is used more
+        # than twice: TensorFlow adds three gradients in the order in which they come, and the same
+        # seed would not give the same network.
+        log_deviation = ops.clip(conv(x, self.code_channels, 1), -10, 10)
+        deviation = ops.exp(log_deviation)
+        code = GaussianSample(self.seed)(mean, deviation)
+        found = {"mean": mean, "deviation": deviation, "log_deviation": log_deviation}
+        return {**found, "code": code}
 
     def loss(self, pictures: keras.KerasTensor, found: Tensors) -> keras.KerasTensor:
-        """Reconstruction error, and the divergence of the code from a standard Gaussian."""
-        mean, log_variance = found["mean"], found["log_variance"]
-        divergence = (mean * mean + ops.exp(log_variance) - log_variance - 1) / 2
+        """Reconstruction error, and the divergence of the code from a standard Gaussian.
+
+        (mean² + deviation² - 1) / 2 - log deviation for each value of the code.
+        """
+        squares = ops.square(found["mean"]) + ops.square(found["deviation"])
+        divergence = (squares - 1) / 2 - found["log_deviation"]
         return super().loss(pictures, found) + self.beta * ops.mean(divergence)

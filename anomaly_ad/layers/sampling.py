@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("anomaly_ad")
 class GaussianSample(keras.layers.Layer):
-    """Draw from a Gaussian in training: mean + exp(log_variance / 2) * noise.
+    """Draw from a Gaussian in training: mean + deviation * noise.
 
     At inference it is the mean, so that the same image always gives the same.
 
@@ -29,15 +29,15 @@ class GaussianSample(keras.layers.Layer):
     def call(
         self,
         mean: keras.KerasTensor,
-        log_variance: keras.KerasTensor,
+        deviation: keras.KerasTensor,
         training: bool | None = None,
     ) -> keras.KerasTensor:
         """Tensors of one shape -> the same shape."""
         if not training:
             return mean
         noise = keras.random.normal(ops.shape(mean), seed=self.noise)
-        return mean + ops.exp(log_variance / 2) * noise
+        return mean + deviation * noise
 
-    def compute_output_shape(self, mean_shape: tuple, log_variance_shape: tuple) -> tuple:
+    def compute_output_shape(self, mean_shape: tuple, deviation_shape: tuple) -> tuple:
         """Shape of the result."""
         return mean_shape
