@@ -5,9 +5,11 @@ docs/limits.md explains what each limit promises and what it assumes.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,7 @@ def _from_good(
             )
         scores, maxima, known = scored.scores, scored.maxima, scored.known
         kept = {SCORES: scores, MAXIMA: np.empty(0) if maxima is None else maxima}
-        source = str(good) if isinstance(good, (str, Path)) else "a list of paths"
+        source = str(good) if isinstance(good, (str, os.PathLike)) else "a list of paths"
     calibration = Calibration.from_good(scores, maxima, rate)
     image = calibration.image
     record = _record("good images", source, n_good=len(scores), asked_rate=rate)
@@ -139,7 +141,7 @@ def _from_good(
 
 
 def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]:
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+    if isinstance(limit, bool) or not isinstance(limit, Real):
         raise OptionError(f"limit is a raw score, a number. Received: {limit!r}.")
     scores = stored.good_scores().scores
     above = int((scores > limit).sum())
@@ -159,9 +161,7 @@ def _from_judged(
 ) -> tuple[Calibration, list[str]]:
     """The limit of best F1 or least cost, beside the one that good images alone give."""
     if cost_ratio is not None and (
-        isinstance(cost_ratio, bool)
-        or not isinstance(cost_ratio, (int, float))
-        or not 0 < cost_ratio < 1e9
+        isinstance(cost_ratio, bool) or not isinstance(cost_ratio, Real) or not 0 < cost_ratio < 1e9
     ):
         raise OptionError(
             "cost_ratio is what a false alarm costs beside a miss, a number above 0 such as 0.1. "
@@ -255,7 +255,7 @@ def _on_another_day(
     rejected = int((scored.scores > limit).sum())
     share = wilson(rejected / count, count)
     before = int((in_session > limit).sum())
-    source = str(path) if isinstance(path, (str, Path)) else "a list of paths"
+    source = str(path) if isinstance(path, (str, os.PathLike)) else "a list of paths"
     entry = {"source": source, "n_good": count, "rejected": rejected}
     entry |= {"rate": share.value, "low": share.low, "high": share.high}
     record = {**calibration.record, "another_day": entry}
