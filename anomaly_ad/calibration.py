@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import DataError, OptionError
 
 LIMIT_SCORE = 0.8  # the score of an image exactly at the limit; the default threshold
+_LARGEST = 1e30  # of a limit, in raw units
+_SMALLEST_RATE = 1e-9
 SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
 
 
@@ -81,6 +84,7 @@ class Limit:
                 "are finite. Add good images."
             )
         check_rate(rate)
+        rate = float(rate)
         count = values.size
         # The small constant keeps a product that is whole from being rounded up to the next.
         rank = min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)
@@ -142,6 +146,11 @@ class Calibration:
     map: Limit | None
     record: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_rate(self) -> bool:
+        """Whether the limits were taken for a false alarm rate."""
+        return self.record.get("by", "good images") == "good images"
+
     @classmethod
     def from_good(cls, scores: ArrayLike, map_maxima: ArrayLike | None, rate: float) -> Self:
         """Both limits from the raw scores and the maps' maxima of the same unseen good images."""
@@ -170,7 +179,9 @@ class Calibration:
             The limit is no finite number above the median.
         """
         image = self.image
-        if not math.isfinite(limit) or limit <= image.median:
+        if not math.isfinite(limit) or abs(limit) > _LARGEST:
+            raise DataError(f"A limit is a finite number. Received: {limit!r}.")
+        if limit <= image.median:
             raise DataError(
                 f"A limit of {limit:.6g} is not above the score of a typical good image, "
                 f"{image.median:.6g}: half of all good parts would be rejected. Choose a higher "
@@ -212,7 +223,8 @@ def images_needed(rate: float) -> int:
 
 def check_rate(rate: float) -> None:
     """Raise OptionError unless `rate` is a number in (0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1:
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if not is_number or not _SMALLEST_RATE <= rate < 1:
         raise OptionError(
             "false_alarm_rate is the share of good parts that may be rejected, a number between "
             f"0 and 1 such as 0.01. Received: {rate!r}."

@@ -343,6 +343,8 @@ def evaluate(
         where, words = read_labels(path)
     found = run(_stored(model), find_labelled(where, words), threshold=thresh, seed=seed)
     print(found.to_json() if as_json else found)
+    if found.errors:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @_command
@@ -404,8 +406,13 @@ def info(
         "images": f"{training.get('n_fit')} fitted, {training.get('n_validation', 0)} for "
         f"validation, {limit.n_images} for the limit"
         + (", cross-fitted" if "folds" in training else ""),
-        "limit": f"raw score {limit.limit:.6g}; at most {limit.stated_rate:.1%} of good parts "
-        f"exceed it ({limit.asked_rate:.1%} asked)",
+        "limit": f"raw score {limit.limit:.6g}; "
+        + (
+            f"at most {limit.stated_rate:.1%} of good parts exceed it "
+            f"({limit.asked_rate:.1%} asked)"
+            if manifest.calibration.has_rate
+            else "not taken for a false alarm rate, see calibrated"
+        ),
         **_calibrated(manifest.calibration.record),
         "parity": "deviation from the trained graph, as part of its range: "
         + ", ".join(f"{name} {value:.1e}" for name, value in deviations.items()),

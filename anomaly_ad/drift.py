@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,13 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
     except ImportError as error:
         raise missing_extra("Comparing distributions", "eval", "scipy") from error
     if window is not None and (
-        isinstance(window, bool) or not isinstance(window, int) or window < _LEAST
+        isinstance(window, bool) or not isinstance(window, Integral) or window < _LEAST
     ):
         raise OptionError(f"window is a number of images, {_LEAST} at least. Received: {window!r}.")
     good = stored.good_scores()
     reference = good.scores
     limit = stored.manifest.calibration.image
-    scores, times, left_out = _read(Path(path), stored.digest)
+    scores, times, left_out = _read(Path(path), stored)
     count = len(scores)
     if count < _LEAST:
         raise DataError(
@@ -201,7 +202,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
             wilson(above / len(some), len(some)),
         )
 
-    size = window or max(math.ceil(count / _WINDOWS), 30)
+    size = int(window) if window is not None else max(math.ceil(count / _WINDOWS), 30)
     starts = [start for start in range(0, count, size) if start == 0 or count - start >= _LEAST]
     ends = [*(start - 1 for start in starts[1:]), count - 1]
     return Drift(
@@ -216,7 +217,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
     )
 
 
-def _read(path: Path, digest: str) -> tuple[NDArray[np.float64], list[str | None], int]:
+def _read(path: Path, stored: StoredModel) -> tuple[NDArray[np.float64], list[str | None], int]:
     """Raw scores, their times, and how many lines were left out."""
     if not os.path.isfile(path):
         raise PathError(f"{path}: there is no such file. `predict` writes predictions.csv.")
@@ -226,7 +227,9 @@ def _read(path: Path, digest: str) -> tuple[NDArray[np.float64], list[str | None
             raw = float(line["raw_score"])
         except (KeyError, TypeError, ValueError):
             raw = math.nan
-        if math.isfinite(raw) and line.get("model", digest) == digest:
+        # The graph's name stays when limits are moved; older lines know the whole model only.
+        same = line.get("detector") == stored.detector or line.get("model") == stored.digest
+        if math.isfinite(raw) and (same or "model" not in line):
             scores.append(raw)
             times.append(line.get("time"))
         else:
@@ -238,11 +241,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix.lower() == ".jsonl":
         yield from read_records(path)
         return
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        table = csv.DictReader(file)
-        if "raw_score" not in (table.fieldnames or ()):
-            raise DataError(
-                f"{path} is no table of predictions: it has no column raw_score. Name the "
-                "predictions.csv or predictions.jsonl that `predict` has written."
-            )
-        yield from table
+    wanted = "Name the predictions.csv or predictions.jsonl that `predict` has written."
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            table = csv.DictReader(file)
+            if "raw_score" not in (table.fieldnames or ()):
+                raise DataError(
+                    f"{path} is no table of predictions: it has no column raw_score. {wanted}"
+                )
+            yield from table
+    except csv.Error as error:
+        raise DataError(f"{path} is no table of predictions ({error}). {wanted}") from error

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, OptionError
 from .images import Image, read_mask
 from .inspection import Inspector, Source, find_sources
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
@@ -68,8 +70,12 @@ class Evaluation:
         Score above which an image is anomalous.
     stated_rate : float
         The false alarm rate that calibration stated for the threshold 0.8.
+    has_rate : bool
+        Whether the limit was taken for a rate; what is stated for another is an observation.
     n_good, n_defective : int
         Images that were inspected.
+    n_unmarked : int
+        Masks of defective images that mark no pixel.
     rejected, found : int
         Good and defective images that are called anomalous.
     rejection_rate, detection_rate : Estimate or None
@@ -97,8 +103,10 @@ class Evaluation:
     model: str
     threshold: float
     stated_rate: float
+    has_rate: bool
     n_good: int
     n_defective: int
+    n_unmarked: int
     rejected: int
     found: int
     rejection_rate: Estimate | None
@@ -149,7 +157,8 @@ class Evaluation:
             if estimate is not None:
                 note = ""
                 if name == "best F1" and self.best_f1_threshold is not None:
-                    note = f"at thresh {self.best_f1_threshold:.3f}"
+                    # Rounded down, for a threshold of 1 would let everything pass.
+                    note = f"at thresh {math.floor(1e6 * self.best_f1_threshold) / 1e6:g}"
                 rows.append((name, estimate.text(), note))
         widths = [max(len(row[n]) for row in rows) for n in (0, 1)] if rows else [0, 0]
         lines += [f"{a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows]
@@ -187,6 +196,8 @@ def evaluate(
     DataError
         No image could be inspected, or a mask has another size than its image.
     """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise OptionError(f"seed is a whole number from 0. Received: {seed!r}.")
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
     tally = _Tally(*_pixel_curves(stored, labelled))
     items = labelled.items
@@ -224,6 +235,7 @@ class _Tally:
     scores: dict[str, list[float]] = field(default_factory=dict)  # raw, by kind
     flagged: Counter[str] = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
+    unmarked: int = 0  # masks of defective images without a defective pixel
 
     def add(self, item: LabelledImage, prediction: Prediction, pixels: Pixels | None) -> None:
         if prediction.error is not None or prediction.raw_score is None:
@@ -233,6 +245,7 @@ class _Tally:
         self.flagged[item.kind] += bool(prediction.is_anomalous)
         if self.curves is not None and pixels is not None:
             self.curves.add(item.kind, pixels)
+            self.unmarked += item.mask is not None and not pixels.regions
 
 
 def _pixel_curves(
@@ -280,7 +293,11 @@ def _figures(
         given["f1"], given["best_f1"], given["average_precision"] = ranking.estimates(
             limit.raw(threshold), seed
         )
-        given["best_f1_threshold"] = float(limit.score(ranking.limit_of_best_f1()))
+        best = ranking.limit_of_best_f1()
+        if best > limit.median:
+            given["best_f1_threshold"] = float(limit.score(best))
+        else:
+            omitted["best_f1_threshold"] = "the best limit lies below typical good images"
     else:
         missing = "defective" if len(good) else "good"
         omitted |= dict.fromkeys(_BOTH_KINDS, f"there are no {missing} images")
@@ -312,8 +329,10 @@ def _figures(
         model=stored.digest,
         threshold=threshold,
         stated_rate=limit.stated_rate,
+        has_rate=stored.manifest.calibration.has_rate,
         n_good=len(good),
         n_defective=len(defective),
+        n_unmarked=tally.unmarked,
         rejected=rejected,
         found=found,
         rejection_rate=wilson(rejected / len(good), len(good)) if len(good) else None,
@@ -329,8 +348,8 @@ def _figures(
 def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]:
     rejection, detection = evaluation.rejection_rate, evaluation.detection_rate
     stated, n_good = evaluation.stated_rate, evaluation.n_good
-    needed = cases_needed(stated)
-    if rejection is not None and rejection.low > stated:
+    needed = cases_needed(stated) if evaluation.has_rate else 0
+    if rejection is not None and evaluation.has_rate and rejection.low > stated:
         yield (
             f"more good parts are rejected than the {stated:.1%} that were stated: these images "
             "differ from those of the calibration (`calibrate` takes others)."
@@ -348,6 +367,8 @@ def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]
     without = sum(item.is_defective and item.mask is None for item in labelled.items)
     if without and any(item.mask is not None for item in labelled.items):
         yield f"{without} defective images have no mask; the figures of pixels leave them out."
+    if evaluation.n_unmarked:
+        yield f"{evaluation.n_unmarked} masks of defective images mark no pixel."
     if evaluation.errors:
         first = printable(next(iter(evaluation.errors.values())))
         yield f"{len(evaluation.errors)} images could not be inspected. The first: {first}"

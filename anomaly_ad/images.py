@@ -230,6 +230,8 @@ def read_image(path: PathLike) -> Image:
 def read_mask(path: PathLike) -> NDArray[np.bool_]:
     """Read the mask of a defect: True where the gray value is above 127.
 
+    In a mask that holds nothing but 0 and 1 it is True at 1.
+
     Returns
     -------
     ndarray of bool, shape (H, W)
@@ -244,7 +246,7 @@ def read_mask(path: PathLike) -> NDArray[np.bool_]:
         _check_size(size, path)
         gray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
         if gray is not None:
-            return np.asarray(gray > 127)
+            return np.asarray(gray > (0 if gray.max() == 1 else 127))
     raise ImageError(f"{path}: the mask is no image that can be read. Copy it again.")
 
 

@@ -344,6 +344,7 @@ class Inspector:
             check_patch_size(patch_size, plan.spec.size)
         self.engine = stored.engine
         self.digest = stored.digest
+        self.detector = stored.detector
         self.spec = plan.spec
         self.calibration = stored.manifest.calibration
         self.threshold = float(threshold)
@@ -360,6 +361,7 @@ class Inspector:
         """What makes predictions comparable: the model and the options, for the record."""
         return {
             "model": self.digest,
+            "detector": self.detector,
             "threshold": self.threshold,
             "patch_size": self.patch_size,
             "hardcore": self.hardcore,

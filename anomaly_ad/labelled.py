@@ -4,9 +4,9 @@ A folder is one of these, tried in this order:
 
 1. it holds a folder ``test`` (any case): that one is taken, and masks from ``ground_truth`` beside
    it (MVTec layout);
-2. it holds a folder ``good``: images in there are good, those in any other folder are defective,
-   and the folder's name is their kind; masks from ``ground_truth`` beside it or in it;
-3. it holds images or folders of images and nothing called good: all are defective.
+2. it holds images or folders of images: those that lie in a folder ``good`` (any case), however
+   deep, are good, all others are defective, and the first folder's name is their kind; masks from
+   ``ground_truth`` in it or, if it is called test, beside it.
 
 A list of files comes with labels.
 """
@@ -118,6 +118,11 @@ def find_labelled(
         raise PathError(f"{root} {what}; name a folder of judged images, or a list with labels.")
     folder, layout = root, ""
     children = _folders(root)
+    if "test" in children and GOOD in children:
+        raise DataError(
+            f"{root} holds both {children['test'].name} and {children[GOOD].name}: which one is "
+            "meant? Name the folder itself."
+        )
     if "test" in children:
         folder, children = children["test"], _folders(children["test"])
         layout = "MVTec layout, "
@@ -130,14 +135,17 @@ def find_labelled(
             f"{folder} holds no images. Expected files ending in {' '.join(SUFFIXES)} (any case), "
             "in a folder 'good' and in folders named after defects."
         )
-    if GOOD in children:
-        layout += "good/ and folders of defects"
-        items = [_in_kind(file, folder, children[GOOD]) for file in files]
-    else:
+    items = [_in_kind(file, folder) for file in files]
+    is_defective = [item.is_defective for item in items]
+    if all(is_defective):
         layout += "no folder good/: all are defective"
-        items = [_in_kind(file, folder, None) for file in files]
+    elif not any(is_defective):
+        layout += "all are good"
+    else:
+        layout += "good/ and folders of defects"
     if masks is not None:
         items = _with_masks(items, folder, masks)
+    if any(item.mask is not None for item in items):
         layout += ", with masks"
     return LabelledImages(tuple(items), str(root), layout)
 
@@ -151,17 +159,18 @@ def _folders(folder: Path) -> dict[str, Path]:
 
 
 def _mask_folder(root: Path, folder: Path) -> Path | None:
-    """``ground_truth`` in the named folder, in the one that is taken, or beside it."""
-    for place in dict.fromkeys([root, folder, folder.absolute().parent]):
+    """``ground_truth`` in the named folder, in the one that is taken, or beside one named test."""
+    beside = [folder.absolute().parent] if folder.absolute().name.lower() == "test" else []
+    for place in dict.fromkeys([root, folder, *beside]):
         if place.is_dir() and _MASKS in (found := _folders(place)):
             return found[_MASKS]
     return None
 
 
-def _in_kind(file: Path, folder: Path, good: Path | None) -> LabelledImage:
-    if good is not None and file.is_relative_to(good):
-        return LabelledImage(file, GOOD)
+def _in_kind(file: Path, folder: Path) -> LabelledImage:
     above = file.relative_to(folder).parts[:-1]
+    if GOOD in [name.lower() for name in (folder.absolute().name, *above)]:
+        return LabelledImage(file, GOOD)
     return LabelledImage(file, above[0] if above else "defective")
 
 
@@ -251,10 +260,13 @@ def read_labels(path: PathLike) -> tuple[list[Path], list[str]]:
 def _kind(label: object) -> str:
     if isinstance(label, str):
         word = label.strip()
-        known = {"0": GOOD, "false": GOOD, GOOD: GOOD, "1": "defective", "true": "defective"}
-        if word:
-            return known.get(word.lower(), word)
-    elif label in (0, 1):
+        known = {"false": GOOD, GOOD: GOOD, "true": "defective"}
+        try:
+            label = float(word)
+        except ValueError:
+            if word:
+                return known.get(word.lower(), word)
+    if label in (0, 1):
         return "defective" if label else GOOD
     raise OptionError(
         f"A label is False, 0 or 'good', True or 1, or the name of a defect. Received: {label!r}."

@@ -21,7 +21,7 @@ from .errors import DataError, OptionError
 from .images import Image, PathLike, find_training_images, image_digest
 from .inspection import Inspector, Source, find_sources
 from .intervals import Estimate, Ranking, wilson
-from .labelled import GOOD, Labels, find_labelled
+from .labelled import Labels, find_labelled
 from .model_store import MAXIMA, SCORES, StoredModel
 from .progress import bar, printable
 from .runtime.engine import Outputs
@@ -33,7 +33,7 @@ class _Scored:
 
     scores: NDArray[np.float64]
     maxima: NDArray[np.float64] | None
-    known: int  # images that were left out, since training has seen them
+    known: int  # images that were left out, since training has seen them or they are copies
 
 
 def calibrate(
@@ -104,10 +104,12 @@ def _from_good(
 ) -> tuple[StoredModel, str]:
     rate = stored.manifest.plan.false_alarm_rate if rate is None else rate
     check_rate(rate)
-    source, kept, known = "the training", None, 0
+    rate = float(rate)
+    source, known = "the training", 0
+    kept: dict[str, NDArray[np.float64]]
     if good is None:
-        in_training = stored.good_scores()
-        scores, maxima = in_training.scores, in_training.maxima
+        in_training = stored.good_scores(of_training=True)
+        scores, maxima, kept = in_training.scores, in_training.maxima, {}
     else:
         found = find_training_images(good)
         scored = _score(stored, found.paths)
@@ -128,7 +130,7 @@ def _from_good(
         f"{printable(source)}: at most {image.stated_rate:.1%} of good parts like these exceed it."
     ]
     if known:
-        lines.append(f"{known} images that training has seen were left out.")
+        lines.append(f"{known} images that training has seen, or copies, were left out.")
     if image.stated_rate > rate:
         lines.append(
             f"For a rate of {rate:.1%} at least {images_needed(rate)} good images are needed."
@@ -186,12 +188,13 @@ def _from_judged(
             "Training has seen all of these defective images, and took them for good. Train the "
             "model anew without them."
         )
-    where = f"{judged.counts[GOOD]} good ones there"
-    scores = held_out
     if good is not None and len(good.scores):
         scores = good.scores
+        where = f"{len(scores)} good ones there"
     else:
-        where = f"{len(held_out)} good ones of the calibration"
+        scores = held_out
+        where = f"{len(scores)} good ones of the calibration"
+    seen = defective.known + (0 if good is None else good.known)
     ranking = Ranking(scores, defective.scores)
     if cost_ratio is None:
         by, chosen = "best F1", ranking.limit_of_best_f1()
@@ -220,6 +223,7 @@ def _from_judged(
         n_good=len(scores),
         n_defective=len(defective.scores),
         good_from=where,
+        left_out=seen,
         **counts,
         good_only={**counts_good, "stated_rate": only_good.stated_rate},
     )
@@ -233,9 +237,8 @@ def _from_judged(
         f"{only_good.stated_rate:.1%}: {text_good}.",
         "The first was chosen on these very images, so expect a little worse on others.",
     ]
-    seen = defective.known + (0 if good is None else good.known)
     if seen:
-        lines.append(f"{seen} images that training has seen were left out.")
+        lines.append(f"{seen} images that training has seen, or copies, were left out.")
     return calibration, lines
 
 
@@ -294,6 +297,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
             if prediction.error is not None or measured is None:
                 errors.append(str(prediction.error))
             elif measured[0] not in known:
+                known.add(measured[0])  # a copy tells nothing new
                 scores.append(prediction.raw_score)
                 highest.append(measured[1])
             step("")

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from .errors import DataError
 from .intervals import Estimate
 
+# Of good pixels above each defective one, and of those above it or equal to it.
+Shares = tuple[NDArray, NDArray]
+
 STEPS = 2**18
 EXACT = 2**22  # pixels that are compared exactly
 _COARSE = 2**8  # steps for the intervals
@@ -186,8 +189,8 @@ class PixelCurves:
         kind : str, optional
             Only defective pixels of this kind, with all good ones.
         """
-        above, counts, _ = self._compared(kind)
-        return float(_auroc(above, counts))
+        shares, counts, _ = self._compared(kind)
+        return float(_auroc(shares, counts))
 
     def aupro(self) -> float:
         """Area under the per-region overlap curve up to a false positive rate of 0.3, over 0.3.
@@ -196,18 +199,18 @@ class PixelCurves:
         averaged over the regions, so that a small defect counts as much as a large one; the false
         positive rate is the share of all good pixels.
         """
-        above, _, weights = self._compared(None)
-        return float(_aupro(above, weights, sum(count for _, count in self._groups[True])))
+        shares, _, weights = self._compared(None)
+        return float(_aupro(shares, weights, sum(count for _, count in self._groups[True])))
 
-    def _compared(self, kind: str | None) -> tuple[NDArray, NDArray, NDArray]:
-        """Shares of good pixels above defective ones, how many of these, and their weight."""
+    def _compared(self, kind: str | None) -> tuple[Shares, NDArray, NDArray]:
+        """Shares of good pixels beside defective ones, how many of these, and their weight."""
         if not self.is_complete:
             raise DataError(
                 "Pixel metrics need defective and good pixels, and one kind is missing."
             )
         if self._kept is None:
             some = [c for name, c in self._defective.items() if kind in (None, name)]
-            return _above(self._good()), np.sum(some, axis=0), self._weighted
+            return _shares(self._good()), np.sum(some, axis=0), self._weighted
         good, defective, weights = [], [], []
         for name, pixels in self._kept:
             good.append(np.delete(pixels.values, pixels.inside))
@@ -215,9 +218,9 @@ class PixelCurves:
                 defective.append(pixels.values[pixels.inside])
                 weights.append(pixels.weights)
         ascending, values = np.sort(np.concatenate(good)), np.concatenate(defective)
-        left = np.searchsorted(ascending, values, "left")
-        not_above = (left + np.searchsorted(ascending, values, "right")) / (2 * len(ascending))
-        return 1 - not_above, np.ones(len(values)), np.concatenate(weights)
+        above = 1 - np.searchsorted(ascending, values, "right") / len(ascending)
+        reached = 1 - np.searchsorted(ascending, values, "left") / len(ascending)
+        return (above, reached), np.ones(len(values)), np.concatenate(weights)
 
     def estimates(self, seed: int) -> tuple[Estimate, Estimate]:
         """`auroc` and `aupro`, with percentiles over resampled images, in coarse steps.
@@ -233,8 +236,8 @@ class PixelCurves:
             together = sum(t @ c.reshape(len(c), -1) for t, c in zip(times, counts, strict=True))
             many = sum(t @ r for t, r in zip(times, regions, strict=True))
             good, defective, weighted = np.split(np.asarray(together), 3, axis=1)
-            above = _above(good)
-            return np.stack([_auroc(above, defective), _aupro(above, weighted, many)])
+            shares = _shares(good)
+            return np.stack([_auroc(shares, defective), _aupro(shares, weighted, many)])
 
         random = np.random.default_rng(seed)
         drawn = figures(
@@ -254,18 +257,27 @@ class PixelCurves:
         return first, second
 
 
-def _above(good: NDArray) -> NDArray[np.float64]:
-    """For each step the share of good pixels above it, with half of those in it."""
-    return 1 - (np.cumsum(good, axis=-1) - good / 2) / good.sum(axis=-1, keepdims=True)
+def _shares(good: NDArray) -> Shares:
+    """For each step the share of good pixels above it, and of those above or in it."""
+    total = good.sum(axis=-1, keepdims=True)
+    above = 1 - np.cumsum(good, axis=-1) / total
+    return above, above + good / total
 
 
-def _auroc(above: NDArray, defective: NDArray) -> NDArray[np.float64]:
-    share = np.einsum("...s,...s->...", defective, above) / defective.sum(axis=-1)
+def _auroc(shares: Shares, defective: NDArray) -> NDArray[np.float64]:
+    middle = (shares[0] + shares[1]) / 2
+    share = np.einsum("...s,...s->...", defective, middle) / defective.sum(axis=-1)
     return np.clip(1 - share, 0, 1)  # rounding may lead beyond
 
 
-def _aupro(above: NDArray, weighted: NDArray, regions: NDArray | int) -> NDArray[np.float64]:
-    # A region's pixel is found for every rate above that at which its own value is the limit.
-    gains = np.maximum(FALSE_POSITIVES - above, 0)
+def _aupro(shares: Shares, weighted: NDArray, regions: NDArray | int) -> NDArray[np.float64]:
+    # A region's pixel is found for every rate above that at which its own value is the limit. Where
+    # good pixels have its value too, the curve rises from the one rate to the other as a line.
+    above, reached = shares
+    width = np.maximum(reached - above, 1e-300)
+    cut = np.clip(FALSE_POSITIVES - above, 0, None)
+    gains = np.where(
+        reached <= FALSE_POSITIVES, FALSE_POSITIVES - (above + reached) / 2, cut * (cut / width) / 2
+    )
     gained = np.einsum("...s,...s->...", weighted, gains) / regions
     return np.clip(gained / FALSE_POSITIVES, 0, 1)

@@ -37,6 +37,7 @@ from .runtime.engine import Engine
 # Names in the state file, beside the detector's own: what unseen good images scored in training,
 # and in a later calibration.
 SCORES, MAXIMA = "held_out_scores", "held_out_maxima"
+RAISED = "held_out_raised"  # by how much the limits take both for higher
 LATER = "calibration_"
 
 FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
@@ -171,11 +172,21 @@ class StoredModel:
         return {
             name: array
             for name, array in self.state().items()
-            if name not in (SCORES, MAXIMA) and not name.startswith(LATER)
+            if name not in (SCORES, MAXIMA, RAISED) and not name.startswith(LATER)
         }
 
-    def good_scores(self) -> GoodScores:
+    @property
+    def detector(self) -> str:
+        """Names the graph: the same raw scores for the same images, whatever the limits are."""
+        return next(Path(name).stem for name in self.files if name.endswith(".xml"))
+
+    def good_scores(self, *, of_training: bool = False) -> GoodScores:
         """What the good images scored that the limits of good come from.
+
+        Parameters
+        ----------
+        of_training : bool
+            Those of the training, also where a later calibration took others.
 
         Raises
         ------
@@ -183,11 +194,14 @@ class StoredModel:
             The model was saved by a version that did not keep them.
         """
         state = self.state()
-        for prefix in (LATER, ""):
+        for prefix in ("",) if of_training else (LATER, ""):
             if prefix + SCORES in state:
                 scores, maxima = state[prefix + SCORES], state.get(prefix + MAXIMA, np.empty(0))
                 if not len(scores) or not np.isfinite(scores).all() or len(maxima) % len(scores):
                     raise _damaged(self.directory, "its scores of good images cannot be used")
+                if not prefix:
+                    raised = state.get(RAISED, np.zeros(2))
+                    scores, maxima = scores + raised[0], maxima + raised[1]
                 crossed = not prefix and "folds" in self.manifest.training
                 return GoodScores(scores, maxima if len(maxima) else None, crossed)
         raise ModelError(
@@ -210,7 +224,8 @@ class StoredModel:
         directory : Path
             Where; a model there is replaced, and this may be the one.
         scores : mapping of str to ndarray, optional
-            Under `SCORES` and `MAXIMA`: the good images that they come from, if these are others.
+            Under `SCORES` and `MAXIMA`: the good images that they come from, if these are others
+            than before; empty for those of the training.
 
         Raises
         ------
@@ -220,6 +235,7 @@ class StoredModel:
         self.verify()
         state = self.state()
         if scores is not None:
+            state = {name: array for name, array in state.items() if not name.startswith(LATER)}
             state |= {LATER + name: array for name, array in scores.items()}
         with ModelWriter(directory) as writer:
             for name in self.files:

@@ -26,7 +26,7 @@ from .calibration import Calibration
 from .detectors import registry
 from .errors import DataError, ModelError, ParityError
 from .images import ImageSet, TrainingImages, split
-from .model_store import MAXIMA, SCORES, Manifest, ModelWriter, StoredModel, load
+from .model_store import MAXIMA, RAISED, SCORES, Manifest, ModelWriter, StoredModel, load
 from .plan import Plan
 from .progress import bar
 from .runtime.engine import Engine
@@ -196,6 +196,7 @@ class _HeldOut:
 
     scores: NDArray[np.float64]
     maxima: NDArray[np.float64]  # empty for a method without maps
+    raised: tuple[float, float] = (0.0, 0.0)  # by how much the limits take both for higher
 
     def joined(self, other: _HeldOut) -> _HeldOut:
         return _HeldOut(
@@ -203,10 +204,11 @@ class _HeldOut:
         )
 
     def limits(self, rate: float) -> Calibration:
-        return Calibration.from_good(self.scores, self.maxima if len(self.maxima) else None, rate)
+        scores, maxima = self.scores + self.raised[0], self.maxima + self.raised[1]
+        return Calibration.from_good(scores, maxima if len(maxima) else None, rate)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {SCORES: self.scores, MAXIMA: self.maxima}
+        return {SCORES: self.scores, MAXIMA: self.maxima, RAISED: np.array(self.raised)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> _HeldOut:
@@ -298,8 +300,8 @@ def _fit_statistics(
 
     def calibrate(finished: Engine) -> tuple[Calibration, _HeldOut]:
         higher = _prove_formula(detector, engine, finished, shown)
-        raised = _HeldOut(held_out.scores + higher.score, held_out.maxima + higher.maximum)
-        return raised.limits(plan.false_alarm_rate), held_out
+        raised = _HeldOut(held_out.scores, held_out.maxima, (higher.score, higher.maximum))
+        return raised.limits(plan.false_alarm_rate), raised
 
     count = detector.statistic.count
     record = {"n_fit": count, "n_calibration": len(held_out.scores), "folds": _FOLDS}

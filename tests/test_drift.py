@@ -100,6 +100,14 @@ def test_records_of_other_models_and_errors_are_left_out(model, tmp_path):
     assert from_csv.whole.statistic == found.whole.statistic and from_csv.n_left_out == 1
 
 
+def test_records_outlive_a_calibration(model, tmp_path):
+    own = AD(model.model.directory, save_path=tmp_path / "own")
+    folder = write_parts(tmp_path / "new", 12, first=100)
+    own.predict(folder, tmp_path / "out")
+    own.calibrate(another_day=folder)
+    assert own.drift(tmp_path / "out" / "predictions.jsonl").whole.n_images == 12
+
+
 def test_files_that_cannot_be_compared(model, tmp_path):
     with pytest.raises(PathError, match="no such file"):
         model.drift(tmp_path / "none.csv")
@@ -108,6 +116,10 @@ def test_files_that_cannot_be_compared(model, tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no column raw_score"):
         model.drift(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("raw_score\n" + "1" * 200_000 + "\n")
+    with pytest.raises(DataError, match="no table of predictions"):
+        model.drift(tmp_path / "x.csv")
+    assert model.drift(table(tmp_path / "p.csv", [1.0] * 20), window=np.int64(10)).windows
     for window in (3, 20.5, True):
         with pytest.raises(OptionError, match="window is a number of images"):
             model.drift(table(tmp_path / "p.csv", [1.0] * 20), window=window)

@@ -126,6 +126,27 @@ def test_empty_masks_leave_nothing_to_compare(model, judged, tmp_path):
     assert found.pixel_auroc is None and "no pixel is marked" in found.omitted["aupro"]
 
 
+def test_masks_of_zeros_and_ones_and_those_that_mark_nothing(model, judged, tmp_path):
+    expected = model.evaluate(judged).pixel_auroc
+    shutil.copytree(judged, tmp_path / "part")
+    masks = sorted((tmp_path / "part" / "ground_truth").rglob("*.png"))
+    for mask in masks:
+        write_image(mask, (read_image(mask) > 127).astype(np.uint8))
+    assert model.evaluate(tmp_path / "part").pixel_auroc == expected
+    write_image(masks[0], np.zeros((64, 64, 3), np.uint8))
+    found = model.evaluate(tmp_path / "part")
+    assert found.n_unmarked == 1
+    assert any("1 masks of defective images mark no pixel" in w for w in found.warnings)
+
+
+def test_a_best_limit_below_good_images_is_not_given(model, judged):
+    files = sorted((judged / "test").rglob("*.png"))
+    found = model.evaluate(files, labels=[int(file.parent.name == "good") for file in files])
+    assert found.best_f1_threshold is None and "below typical" in found.omitted["best_f1_threshold"]
+    with pytest.raises(OptionError, match="seed"):
+        model.evaluate(judged, seed=-1)
+
+
 def test_a_mask_of_another_size_is_an_error_that_names_it(model, judged, tmp_path):
     shutil.copytree(judged, tmp_path / "part")
     write_image(

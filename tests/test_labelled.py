@@ -105,11 +105,35 @@ def test_no_folder_and_no_images(tmp_path):
         find_labelled(tmp_path / "a.png")
 
 
+def test_what_is_called_good_is_good_wherever_it_lies(tmp_path):
+    root = write(tmp_path, "A/good/0.png", "A/bad/0.png", "B/GOOD/1.png", "Good/2.png")
+    assert sorted(kinds(find_labelled(root))) == ["A", "good", "good", "good"]
+    only = find_labelled(root / "A" / "good")
+    assert kinds(only) == ["good"] and "all are good" in only.layout
+    write(tmp_path / "both", "good/0.png", "test/x/0.png")
+    with pytest.raises(DataError, match="holds both test and good"):
+        find_labelled(tmp_path / "both")
+
+
+def test_masks_of_other_folders_are_not_taken(tmp_path):
+    write(tmp_path, "train/good/0.png", "test/dent/0.png", "ground_truth/dent/0_mask.png")
+    judged = find_labelled(tmp_path / "train")
+    assert kinds(judged) == ["good"] and "masks" not in judged.layout
+    (tmp_path / "other" / "ground_truth").mkdir(parents=True)
+    write(tmp_path / "other", "dent/0.png")
+    assert "masks" not in find_labelled(tmp_path / "other").layout
+
+
 def test_a_table_of_labels(tmp_path):
     write(tmp_path / "images", "a.png", "b.png")
     table = tmp_path / "labels.csv"
     table.write_text("path,label\nimages/a.png,good\nimages/b.png,dent\n")
     assert kinds(find_labelled(*read_labels(table))) == ["good", "dent"]
+    table.write_text("path,label\nimages/a.png,0.0\nimages/b.png,1.0\n")
+    assert kinds(find_labelled(*read_labels(table))) == ["good", "defective"]
+    table.write_text("path,label\nimages/a.png,0.3\n")
+    with pytest.raises(OptionError, match="A label is"):
+        find_labelled(*read_labels(table))
     table.write_text("file,kind\na.png,good\n")
     with pytest.raises(DataError, match="columns path and label"):
         read_labels(table)

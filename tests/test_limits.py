@@ -70,7 +70,7 @@ def test_images_that_training_has_seen_are_left_out(model, dataset, parts, tmp_p
     fresh = sorted((parts / "new").iterdir())
     model.calibrate(good=[*seen[:3], *fresh])
     assert model.model.manifest.calibration.record["left_out"] == 3
-    assert "3 images that training has seen were left out" in capsys.readouterr().out
+    assert "3 images that training has seen, or copies, were left out" in capsys.readouterr().out
     with pytest.raises(DataError, match="Training has seen all of these"):
         model.calibrate(good=seen)
     with pytest.raises(DataError, match="Training has seen all of these defective images"):
@@ -148,6 +148,31 @@ def test_another_day_is_counted_and_the_limit_stays(model, parts, capsys):
     assert rejected > 6 and "not like those of the calibration" in printed
 
 
+def test_a_rate_alone_is_from_the_training_again(model, parts):
+    plain = model.calibrate(false_alarm_rate=0.3).model.manifest.calibration.image
+    model.calibrate(good=parts / "new")
+    model.calibrate(false_alarm_rate=0.3)
+    assert model.model.manifest.calibration.image == plain
+    assert len(model.model.good_scores().scores) == 5
+
+
+def test_copies_tell_nothing_new(model, parts, tmp_path):
+    for n, file in enumerate(sorted((parts / "new").iterdir())[:5]):
+        for copy in range(4):
+            shutil.copy(file, tmp_path / f"{n}-{copy}.png")
+    model.calibrate(good=[*sorted(tmp_path.glob("*.png"))])
+    calibration = model.model.manifest.calibration
+    assert calibration.image.n_images == 5 and calibration.record["left_out"] == 15
+
+
+def test_in_another_arithmetic_the_limit_keeps_its_margin(parts, tmp_path):
+    options = {"img_size": (128, 128), "precision": "bf16", "save_path": tmp_path}
+    ad = AD("dfkde", parts / "new", **options).train()
+    before = ad.model.manifest.calibration.image
+    ad.calibrate(false_alarm_rate=before.asked_rate)
+    assert ad.model.manifest.calibration.image == before
+
+
 def test_a_limit_and_another_day_in_one_call(model, parts):
     model.calibrate(good=parts / "new", another_day=parts / "tuesday")
     record = model.model.manifest.calibration.record
@@ -178,10 +203,10 @@ def test_a_cost_ratio_that_is_none(model, parts, ratio):
         model.calibrate(defective=parts / "judged", cost_ratio=ratio)
 
 
-@pytest.mark.parametrize("limit", [-1e9, float("nan"), float("inf")])
+@pytest.mark.parametrize("limit", [-1e9, float("nan"), float("inf"), 1e301])
 def test_a_limit_below_typical_good_parts_is_refused_and_nothing_is_saved(model, limit):
     digest = model.model.digest
-    with pytest.raises(DataError, match="not above the score of a typical good image"):
+    with pytest.raises(DataError, match=r"not above the score of a typical|finite number"):
         model.calibrate(limit=limit)
     assert AD(model.model.directory).model.digest == digest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Self
 
 import keras
@@ -149,7 +150,7 @@ def _fits(shape: tuple[int, ...] | None, expected: tuple[int | None, ...] | None
 
 def number(name: str, value: Any, low: float, high: float, unit: str = "a number") -> float:
     """An option as float; OptionError names it unless it is a number from `low` to `high`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
         raise OptionError(f"{name} is {unit} from {low:g} to {high:g}. Received: {value!r}.")
     return float(value)
@@ -157,6 +158,7 @@ def number(name: str, value: Any, low: float, high: float, unit: str = "a number
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """An option as int; OptionError names it unless it is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
         raise OptionError(f"{name} is a whole number from {low} to {high}. Received: {value!r}.")
-    return value
+    return int(value)
