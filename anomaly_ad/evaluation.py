@@ -135,11 +135,12 @@ class Evaluation:
         lines = [f"{printable(self.source)}: {self.layout}"]
         rows = []
         if self.rejection_rate is not None:
-            rows.append(("good parts", f"{self.rejected} of {self.n_good} rejected", self._rate(0)))
+            counts = f"{self.rejected} of {self.n_good} rejected"
+            rows.append(("good parts", counts, self.rejection_rate.text(100, 1) + " %"))
         if self.detection_rate is not None:
             missed = self.n_defective - self.found
             counts = f"{self.found} of {self.n_defective} found, {missed} missed"
-            rows.append(("defective parts", counts, self._rate(1)))
+            rows.append(("defective parts", counts, self.detection_rate.text(100, 1) + " %"))
         for kind in self.kinds:
             rate = kind.detection_rate.text(100, 1) + " %"
             rows.append((f"  {printable(kind.name)}", f"{kind.found} of {kind.n_images}", rate))
@@ -170,10 +171,6 @@ class Evaluation:
         lines += ["In brackets: 95 % intervals."]
         return "\n".join(lines)
 
-    def _rate(self, which: int) -> str:
-        estimate = (self.rejection_rate, self.detection_rate)[which]
-        return "" if estimate is None else estimate.text(100, 1) + " %"
-
 
 def evaluate(
     stored: StoredModel, labelled: LabelledImages, *, threshold: float, seed: int = 0
@@ -195,6 +192,8 @@ def evaluate(
     ------
     DataError
         No image could be inspected, or a mask has another size than its image.
+    OptionError
+        The threshold or the seed cannot be used.
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise OptionError(f"seed is a whole number from 0. Received: {seed!r}.")
@@ -262,8 +261,10 @@ def _pixel_curves(
     elif without == len(defective):
         why = "there are no masks"
     else:
-        # Steps of the maps' values are finest between their usual value and the largest good one.
-        return PixelCurves(maxima.median / 2, maxima.limit), {}
+        # Steps of the maps' values are finest below the usual height of a good map. The limit does
+        # not matter: a user may have moved it far away.
+        height = abs(maxima.median) or maxima.limit
+        return PixelCurves(maxima.median - height / 2, maxima.median + height / 2), {}
     return None, dict.fromkeys(_OF_PIXELS, why)
 
 

@@ -40,7 +40,7 @@ class LabelledImage:
     kind : str
         "good", or the name of the defect.
     mask : Path or None
-        File of its mask: above 127 where the defect is. Good images need none.
+        File of its mask, see `images.read_mask`. Good images need none.
     """
 
     path: Path
@@ -124,7 +124,7 @@ def find_labelled(
             "meant? Name the folder itself."
         )
     if "test" in children:
-        folder, children = children["test"], _folders(children["test"])
+        folder = children["test"]
         layout = "MVTec layout, "
     files = find_images(folder)
     masks = _mask_folder(root, folder)

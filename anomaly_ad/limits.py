@@ -35,6 +35,10 @@ class _Scored:
     maxima: NDArray[np.float64] | None
     known: int  # images that were left out, since training has seen them or they are copies
 
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """As they are stored."""
+        return {SCORES: self.scores, MAXIMA: np.empty(0) if self.maxima is None else self.maxima}
+
 
 def calibrate(
     stored: StoredModel,
@@ -79,37 +83,36 @@ def calibrate(
         )
     if defective is None and (labels is not None or cost_ratio is not None):
         raise OptionError("labels and cost_ratio belong to `defective`, which is not given.")
+    reference: _Scored | None = None  # where the good images behind the limit become others
     if limit is not None:
         calibration, lines = _by_hand(stored, limit)
     elif defective is not None:
         calibration, lines = _from_judged(stored, defective, labels, cost_ratio)
     elif chosen:
-        return _from_good(stored, directory, good, false_alarm_rate, another_day)
+        calibration, lines, reference = _from_good(stored, good, false_alarm_rate)
     else:
         calibration, lines = stored.manifest.calibration, []
     if another_day is not None:
-        calibration, more = _on_another_day(
-            stored, calibration, stored.good_scores().scores, another_day
-        )
+        scores = (stored.good_scores() if reference is None else reference).scores
+        calibration, more = _on_another_day(stored, calibration, scores, another_day)
         lines += more
-    return stored.with_limits(calibration, directory), "\n".join(lines)
+    kept: dict[str, NDArray[np.float64]] | None = None
+    if reference is not None:
+        kept = {} if good is None else reference.arrays()
+    return stored.with_limits(calibration, directory, kept), "\n".join(lines)
 
 
 def _from_good(
-    stored: StoredModel,
-    directory: Path,
-    good: PathLike | Iterable[PathLike] | None,
-    rate: float | None,
-    another_day: PathLike | Iterable[PathLike] | None,
-) -> tuple[StoredModel, str]:
+    stored: StoredModel, good: PathLike | Iterable[PathLike] | None, rate: float | None
+) -> tuple[Calibration, list[str], _Scored]:
+    """The limit for a rate, and the images that it comes from."""
     rate = stored.manifest.plan.false_alarm_rate if rate is None else rate
     check_rate(rate)
     rate = float(rate)
-    source, known = "the training", 0
-    kept: dict[str, NDArray[np.float64]]
+    source = "the training"
     if good is None:
         in_training = stored.good_scores(of_training=True)
-        scores, maxima, kept = in_training.scores, in_training.maxima, {}
+        scored = _Scored(in_training.scores, in_training.maxima, 0)
     else:
         found = find_training_images(good)
         scored = _score(stored, found.paths)
@@ -118,28 +121,23 @@ def _from_good(
                 f"Training has seen all of these: {found}. A limit needs images that it has not "
                 "seen: take new photographs."
             )
-        scores, maxima, known = scored.scores, scored.maxima, scored.known
-        kept = {SCORES: scores, MAXIMA: np.empty(0) if maxima is None else maxima}
         source = str(good) if isinstance(good, (str, os.PathLike)) else "a list of paths"
-    calibration = Calibration.from_good(scores, maxima, rate)
+    count = len(scored.scores)
+    calibration = Calibration.from_good(scored.scores, scored.maxima, rate)
     image = calibration.image
-    record = _record("good images", source, n_good=len(scores), asked_rate=rate)
-    record |= {"stated_rate": image.stated_rate, "left_out": known}
+    record = _record("good images", source, n_good=count, asked_rate=rate)
+    record |= {"stated_rate": image.stated_rate, "left_out": scored.known}
     lines = [
-        f"Limit of good: raw score {image.limit:.6g}, from {len(scores)} good images of "
+        f"Limit of good: raw score {image.limit:.6g}, from {count} good images of "
         f"{printable(source)}: at most {image.stated_rate:.1%} of good parts like these exceed it."
     ]
-    if known:
-        lines.append(f"{known} images that training has seen, or copies, were left out.")
+    if scored.known:
+        lines.append(f"{scored.known} images that training has seen, or copies, were left out.")
     if image.stated_rate > rate:
         lines.append(
             f"For a rate of {rate:.1%} at least {images_needed(rate)} good images are needed."
         )
-    calibration = replace(calibration, record=record)
-    if another_day is not None:
-        calibration, more = _on_another_day(stored, calibration, scores, another_day)
-        lines += more
-    return stored.with_limits(calibration, directory, kept), "\n".join(lines)
+    return replace(calibration, record=record), lines, scored
 
 
 def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]:

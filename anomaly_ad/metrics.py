@@ -73,17 +73,16 @@ class PixelCurves:
 
     Parameters
     ----------
-    median, limit : float
-        A value that is usual for good images, and one that few of them reach; ``limit > median``.
-        Steps are finest around and between them.
+    low, high : float
+        Steps are finest around and between them; ``low < high``. Any values are counted.
 
     References
     ----------
     Bergmann et al. 2021, The MVTec Anomaly Detection Dataset, IJCV 129, section 5 (AUPRO).
     """
 
-    def __init__(self, median: float, limit: float) -> None:
-        self.median, self.scale = np.float32(median), np.float32(1 / (limit - median))
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.scale = np.float32(low), np.float32(1 / (high - low))
         self._all = np.zeros(STEPS)
         self._defective: dict[str, NDArray[np.float64]] = {}
         self._weighted = np.zeros(STEPS)
@@ -130,7 +129,7 @@ class PixelCurves:
 
     def _places(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values brought to [0, 1), finest where good pixels lie."""
-        t = (anomaly_map.astype(np.float32, copy=False) - self.median) * self.scale
+        t = (anomaly_map.astype(np.float32, copy=False) - self.low) * self.scale
         # (1 + t / (1 + |t|)) / 2
         t /= 1 + np.abs(t)
         t += 1

@@ -15,18 +15,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from anomaly_ad import AD
 from anomaly_ad.images import find_images, read_image
 from anomaly_ad.statistics.density import KernelDensity
 from anomaly_ad.training import build
-
-
-def best_f1(is_bad: np.ndarray, scores: np.ndarray) -> float:
-    """The largest F1 over all limits."""
-    precision, recall, _ = precision_recall_curve(is_bad, scores)
-    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
 
 
 def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
@@ -62,14 +56,11 @@ def main() -> None:
         for method in methods:
             gray = True if options.gray and method != "dfkde" else None
             ad = AD(method, options.data, gray, Path(folder, method), seed=options.seed).train()
-            predictions = ad.predict(files, save=False)
-            scores = np.array([prediction.raw_score for prediction in predictions])
-            flagged = np.array([prediction.is_anomalous for prediction in predictions])
+            found = ad.evaluate(options.data)
             print(
-                f"{method:6} AUROC {roc_auc_score(is_bad, scores):.4f}   "
-                f"best F1 {best_f1(is_bad, scores):.4f}   "
-                f"{flagged[~is_bad].sum()} of {(~is_bad).sum()} good flagged, "
-                f"{flagged[is_bad].sum()} of {is_bad.sum()} found",
+                f"{method:6} AUROC {found.auroc.value:.4f}   best F1 {found.best_f1.value:.4f}   "
+                f"{found.rejected} of {found.n_good} good flagged, "
+                f"{found.found} of {found.n_defective} found",
                 flush=True,
             )
             if method == "lake":

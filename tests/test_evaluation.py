@@ -10,6 +10,7 @@ from conftest import draw_part, write_image, write_parts
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD
+from anomaly_ad import metrics as pixel_metrics
 from anomaly_ad.errors import DataError, OptionError
 from anomaly_ad.images import read_image
 
@@ -145,6 +146,13 @@ def test_a_best_limit_below_good_images_is_not_given(model, judged):
     assert found.best_f1_threshold is None and "below typical" in found.omitted["best_f1_threshold"]
     with pytest.raises(OptionError, match="seed"):
         model.evaluate(judged, seed=-1)
+
+
+def test_a_limit_far_away_leaves_the_figures_of_pixels(model, judged, tmp_path, monkeypatch):
+    monkeypatch.setattr(pixel_metrics, "EXACT", 0)
+    expected = model.evaluate(judged).pixel_auroc
+    far = AD(model.model.directory, save_path=tmp_path).calibrate(limit=1e9)
+    assert far.evaluate(judged).pixel_auroc == expected
 
 
 def test_a_mask_of_another_size_is_an_error_that_names_it(model, judged, tmp_path):
