@@ -7,6 +7,7 @@ from conftest import draw_part, write_parts
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 import keras
+import tensorflow as tf
 
 from anomaly_ad import AD
 from anomaly_ad.detectors import lake, registry
@@ -102,6 +103,30 @@ def test_a_layer_weight_brings_inner_layers_together():
         before, behind = np.asarray(found["encoded_8"]), np.asarray(found["decoded_8"])
         distances.append(np.square(before - behind).mean() / before.var())
     assert distances[1] < 0.75 * distances[0]
+
+
+def test_the_encoder_is_a_target_that_does_not_move():
+    """With all that the decoder makes held fast, the loss has no gradient."""
+    detector, images = made(LAKE), pictures()
+    found = {name: np.asarray(value) for name, value in detector.network(images).items()}
+    with tf.GradientTape() as tape:
+        loss = detector.loss(tf.constant(images), found)
+    weights = [weight.value for weight in detector.network.trainable_variables]
+    assert all(gradient is None for gradient in tape.gradient(loss, weights))
+
+
+def test_errors_of_inner_layers_are_smoothed_over_the_patch():
+    spread = {}
+    for patch_size in (8, 64):
+        parameters = registry.preset("lake").parameters
+        detector = LAKE(SPEC, patch_size, 0, **parameters)
+        found = detector.network(pictures(), training=False)
+        spread[patch_size] = {
+            name: np.asarray(error).std()
+            for name, error in detector.errors(pictures(), found).items()
+        }
+    assert len(spread[8]) == 4
+    assert all(spread[64][name] < spread[8][name] for name in spread[8])
 
 
 def test_the_score_is_the_density_of_code_and_errors(trained_lake):
