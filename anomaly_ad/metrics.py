@@ -20,7 +20,7 @@ from .intervals import Estimate
 # Of good pixels above each defective one, and of those above it or equal to it.
 Shares = tuple[NDArray, NDArray]
 
-STEPS = 2**18
+STEPS = 2**16
 EXACT = 2**22  # pixels that are compared exactly
 _COARSE = 2**8  # steps for the intervals
 _GROUPS = 4096  # of images at most, that are resampled for the intervals
@@ -37,7 +37,7 @@ class Pixels:
     ----------
     values : ndarray of float32, shape (N,)
         Of all pixels.
-    steps : ndarray of float32, shape (262144,)
+    steps : ndarray of float32, shape (65536,)
         How many of them there are in each step.
     inside : ndarray of int64, shape (M,)
         Which of them lie in the mask.
@@ -47,6 +47,8 @@ class Pixels:
         One over the size of each one's region.
     regions : int
         Defective regions: 8-connected components of the mask.
+    coarse : ndarray of float32, shape (3, 256)
+        Good, defective and weighted defective pixels in coarse steps.
     """
 
     values: NDArray[np.float32]
@@ -55,17 +57,29 @@ class Pixels:
     marked: NDArray[np.int64]
     weights: NDArray[np.float64]
     regions: int
+    coarse: NDArray[np.float32]
 
-    def coarse(self) -> NDArray[np.float32]:
-        """Good, defective and weighted defective pixels in coarse steps, shape (3, 256)."""
-        out = np.zeros((3, _COARSE), np.float32)
-        out[0] = self.steps.reshape(_COARSE, -1).sum(axis=1)
-        if self.regions:
-            steps = self.marked // (STEPS // _COARSE)
-            out[1] = np.bincount(steps, minlength=_COARSE)
-            out[2] = np.bincount(steps, self.weights, _COARSE)
-            out[0] -= out[1]
-        return out
+
+def _coarse(
+    steps: NDArray[np.float32], marked: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    out = np.zeros((3, _COARSE), np.float32)
+    out[0] = steps.reshape(_COARSE, -1).sum(axis=1)
+    if len(marked):
+        coarser = marked // (STEPS // _COARSE)
+        out[1] = np.bincount(coarser, minlength=_COARSE)
+        out[2] = np.bincount(coarser, weights, _COARSE)
+        out[0] -= out[1]
+    return out
+
+
+def _count(
+    counts: NDArray[np.float64], steps: NDArray[np.int64], weights: NDArray[np.float64] | None
+) -> None:
+    """Add one, or its weight, for each step; only the range that there is, is walked through."""
+    low = steps.min()
+    more = np.bincount(steps - low, weights)
+    counts[low : low + len(more)] += more
 
 
 class PixelCurves:
@@ -125,13 +139,17 @@ class PixelCurves:
         # A power of two: both ways of counting come to the same step.
         marked = (places.ravel()[inside] * np.float32(STEPS)).astype(np.int64)
         values = anomaly_map.astype(np.float32, copy=False).ravel()
-        return Pixels(values, steps, inside, marked, weights, regions)
+        coarse = _coarse(steps, marked, weights)
+        return Pixels(values, steps, inside, marked, weights, regions, coarse)
 
     def _places(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values brought to [0, 1), finest where good pixels lie."""
-        t = (anomaly_map.astype(np.float32, copy=False) - self.low) * self.scale
-        # (1 + t / (1 + |t|)) / 2
-        t /= 1 + np.abs(t)
+        t = anomaly_map.astype(np.float32, copy=False) - self.low
+        t *= self.scale
+        # (1 + t / (1 + |t|)) / 2, in place: new arrays of a large picture cost more than the sums
+        divisor = np.abs(t)
+        divisor += 1
+        t /= divisor
         t += 1
         t *= 0.5
         highest = np.nextafter(np.float32(1), np.float32(0))
@@ -152,18 +170,17 @@ class PixelCurves:
             self._kept = None
         if self._kept is not None:
             self._kept.append((kind, replace(pixels, steps=_NONE)))
-        self._all += pixels.steps
+        cv2.accumulate(pixels.steps, self._all)
         if pixels.regions:
-            counts = self._defective.setdefault(kind, np.zeros(STEPS))
-            np.add.at(counts, pixels.marked, 1)
-            np.add.at(self._weighted, pixels.marked, pixels.weights)
+            _count(self._defective.setdefault(kind, np.zeros(STEPS)), pixels.marked, None)
+            _count(self._weighted, pixels.marked, pixels.weights)
         is_defective = pixels.regions > 0
         groups, seen = self._groups[is_defective], self._seen[is_defective]
         if seen < _GROUPS:
-            groups.append((pixels.coarse(), pixels.regions))
+            groups.append((pixels.coarse, pixels.regions))
         else:
             coarse, regions = groups[seen % _GROUPS]
-            groups[seen % _GROUPS] = (coarse + pixels.coarse(), regions + pixels.regions)
+            groups[seen % _GROUPS] = (coarse + pixels.coarse, regions + pixels.regions)
         self._seen[is_defective] += 1
 
     @property

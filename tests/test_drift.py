@@ -12,6 +12,7 @@ pytest.importorskip("scipy", reason="needs the extra 'eval'")
 from scipy import stats
 
 from anomaly_ad import AD
+from anomaly_ad.drift import compare
 from anomaly_ad.errors import DataError, OptionError, PathError
 
 
@@ -63,18 +64,41 @@ def test_a_change_is_seen_where_it_begins(model, tmp_path):
     assert calm.drifting == () and "DRIFT" not in str(calm)
 
 
+def test_a_tolerance_is_for_lower_scores_only():
+    reference = stats.norm.ppf(np.linspace(0.005, 0.995, 100))
+    many = stats.norm.ppf(np.linspace(0.0005, 0.9995, 1000))
+    lower, higher = (compare(many + shift, reference, 0.1) for shift in (-0.2, 0.2))
+    assert (lower.direction, higher.direction) == ("lower", "higher")
+    assert lower.statistic == pytest.approx(higher.statistic, abs=0.01)
+    assert lower.p_change > 0.99 and higher.p_change == pytest.approx(higher.p_value, rel=0.3)
+    assert compare(many - 1, reference, 0.1).p_change < 1e-6
+    exact = compare(many - 0.2, reference)
+    assert exact.p_change == exact.p_value
+
+
 def test_lower_scores_come_with_a_word_of_caution_where_the_training_was_the_reference(
     model, tmp_path
 ):
-    lower = same_as_good(model, 60) - 10
-    found = model.drift(table(tmp_path / "p.csv", lower), window=30)
-    assert [window.direction for window in found.drifting] == ["lower", "lower"]
-    assert found.cross_fitted and "no drift here" in str(found)
+    reference = model.model.good_scores().scores
+    # The lowest 12 of 40 three times: KS 0.26, which is significant, but 0.16 is not.
+    ascending = np.sort(reference)
+    lower = np.tile(np.r_[ascending[:12], ascending[:12], ascending], 50)
+    found = model.drift(table(tmp_path / "p.csv", lower), window=len(lower))
+    assert found.cross_fitted and found.whole.direction == "lower" and not found.drifting
+    assert found.whole.p_value < 0.05 and "no drift here" in str(found)
+    far = model.drift(table(tmp_path / "far.csv", reference - 10), window=20)
+    assert [window.direction for window in far.drifting] == ["lower", "lower"]
+
+
+def test_new_good_images_are_an_exact_reference(model, tmp_path):
     new = write_parts(tmp_path / "new", 20, first=400)
     own = AD(model.model.directory, save_path=tmp_path / "own")
     own.calibrate(good=new)
-    calm = own.drift(table(tmp_path / "p.csv", lower), window=30)
-    assert not calm.cross_fitted and "no drift here" not in str(calm)
+    scores = own.model.good_scores().scores
+    found = own.drift(table(tmp_path / "p.csv", np.r_[scores, scores - 0.1]), window=20)
+    assert not found.cross_fitted
+    assert all(w.p_change == w.p_value for w in (found.whole, *found.windows))
+    assert "no drift here" not in str(found)
 
 
 def test_the_last_window_takes_what_is_left(model, tmp_path):
