@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, redirect_stdout
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, ParamSpec
 import typer
 
 from ._version import __version__
-from .errors import AnomalyADError, OptionError
+from .errors import AnomalyADError, OptionError, missing_extra
 
 if TYPE_CHECKING:
     from .model_store import StoredModel
@@ -422,6 +423,61 @@ def info(
     if verify:
         lines["verified"] = "every file is as it was saved"
     _print_table(lines)
+
+
+@_command
+def serve(
+    model: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]MODEL...", help="Model directories; the first is the default."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
+    root: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder below which files can be named; repeatable."),
+    ] = None,
+    thresh: Annotated[
+        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+    ] = 0.8,
+    queue: Annotated[
+        int, typer.Option(help="Images accepted and not yet answered; more get status 503.")
+    ] = 64,
+    max_bytes: Annotated[int, typer.Option(help="Largest request.")] = 32_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 50_000_000,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to send a request, to judge it, to take the answer.")
+    ] = 30.0,
+    token_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE",
+            help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if it is set]",
+        ),
+    ] = None,
+) -> None:
+    """Answer over HTTP, with a page at /. Prints the address when requests are taken."""
+    from .service.settings import Settings, name_models, read_token
+
+    settings = Settings(
+        roots=tuple(root or ()),
+        threshold=thresh,
+        queue=queue,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        timeout=timeout,
+        token=read_token(token_file, os.environ),
+    )
+    directories = name_models(model)
+    try:
+        from .service.server import serve as run
+    except ModuleNotFoundError as error:
+        raise missing_extra("The service", "serve", str(error.name)) from error
+    run(directories, settings, host, port)
 
 
 @_command

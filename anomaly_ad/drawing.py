@@ -33,9 +33,7 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
     spec : ImageSpec
         How the image was brought to the model's scale.
     """
-    # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
-    # large photograph would cost more than everything else.
-    overlay = spec.map_to_original(_colours(anomaly_map), image.shape[:2])
+    overlay = heatmap_overlay(anomaly_map, spec, image.shape[:2])
     out = image.copy()
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
     # In strips, which stay in the processor's cache however large the photograph is.
@@ -45,6 +43,30 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
         opacity = overlay[place][..., 3] * np.float32(1 / 255)
         out[place] = cv2.blendLinear(image[place], above, 1 - opacity, opacity)
     return out
+
+
+def heatmap_overlay(
+    anomaly_map: NDArray[np.float32], spec: ImageSpec, image_size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The colours of `heatmap` alone, to be laid over the image.
+
+    Parameters
+    ----------
+    anomaly_map : ndarray of float32, shape (h, w)
+        Calibrated, at the model's scale.
+    spec : ImageSpec
+        How the image was brought to the model's scale.
+    image_size : (int, int)
+        (height, width) of the image in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 4)
+        RGBA, transparent where nothing deviates.
+    """
+    # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
+    # large photograph would cost more than everything else.
+    return spec.map_to_original(_colours(anomaly_map), image_size)
 
 
 def _colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:

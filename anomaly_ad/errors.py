@@ -22,6 +22,10 @@ class ImageError(AnomalyADError, ValueError):
     """A file or an array is not an image that can be inspected."""
 
 
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than are decoded."""
+
+
 class DataError(AnomalyADError, ValueError):
     """A set of images cannot be learned from: too few, broken, or not clearly good parts only."""
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, ImageError, OptionError, PathError
+from .errors import DataError, ImageError, ImageTooLargeError, OptionError, PathError
 from .progress import printable
 from .spool import Spool
 from .threads import ordered_map
@@ -27,6 +27,8 @@ from .threads import ordered_map
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_PIXELS = 200_000_000  # a 150-megapixel camera passes, a decompression bomb does not
 MIN_SIDE = 16  # pixels; less is no photograph of a part
+_MAX_SCANS = 100  # of a progressive JPEG; usual are 10, and each is a pass over all pixels
+_MAX_SEGMENTS = 10_000  # of a JPEG before the one that holds its size; usual are 10
 
 # Folder names that say "not only good parts". Compared in lower case, whole or as a beginning.
 _NOT_GOOD = frozenset(
@@ -205,24 +207,44 @@ def read_image(path: PathLike) -> Image:
         The file is not an image of these kinds, is damaged or cut off, is smaller than
         `MIN_SIDE` pixels, or has more than `MAX_PIXELS`.
     """
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), path)
+
+
+def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode the bytes of a JPEG, PNG or BMP file as RGB, as `read_image` does.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    name : object
+        What messages call it.
+    max_pixels : int
+        More are not decoded.
+
+    Raises
+    ------
+    ImageError
+        As `read_image`; an `ImageTooLargeError` for more than `max_pixels`.
+    """
     size = _size_in_header(data)
     if size is None:
         kind = "is empty" if not data else "is not a JPEG, PNG or BMP image"
-        raise ImageError(f"{path}: the file {kind}. Replace it, or take it out of the folder.")
-    _check_size(size, path)
+        raise ImageError(f"{name}: the file {kind}. Replace it, or leave it out.")
+    _check_size(size, name, max_pixels)
     # libjpeg fills a cut-off picture with gray and carries on; its last marker must be there.
-    complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > len(data) // 2
+    is_jpeg = data.startswith(b"\xff\xd8")
+    complete = not is_jpeg or data.rfind(b"\xff\xd9") > len(data) // 2
     image: Image | None = None
-    if complete:
+    if complete and not (is_jpeg and data.count(b"\xff\xda") > _MAX_SCANS):
         try:
             image = _decode(data)
         except (cv2.error, MemoryError):
             image = None
     if image is None:
         raise ImageError(
-            f"{path}: the image is damaged or cut off and cannot be decoded. "
-            "Copy it again from where it came from, or take it out of the folder."
+            f"{name}: the image is damaged or cut off and cannot be decoded. "
+            "Copy it again from where it came from, or leave it out."
         )
     return image
 
@@ -299,11 +321,11 @@ def _read_bytes(path: PathLike) -> bytes:
         raise PathError(f"{path!r} is not a path: {error}.") from error
 
 
-def _check_size(size: tuple[int, ...], name: object) -> None:
+def _check_size(size: tuple[int, ...], name: object, max_pixels: int = MAX_PIXELS) -> None:
     height, width = size
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{name} says it has {width}x{height} pixels; at most {MAX_PIXELS:,} are decoded. "
+    if height * width > max_pixels:
+        raise ImageTooLargeError(
+            f"{name} says it has {width}x{height} pixels; at most {max_pixels:,} are decoded. "
             "Crop or shrink it first."
         )
     if min(height, width) < MIN_SIDE:
@@ -333,7 +355,7 @@ def _size_in_header(data: bytes) -> tuple[int, int] | None:
 
 def _size_in_jpeg(data: bytes) -> tuple[int, int] | None:
     position = 2
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         marker, length = struct.unpack_from(">HH", data, position)
         if marker >> 8 != 0xFF:
             return None
@@ -345,6 +367,7 @@ def _size_in_jpeg(data: bytes) -> tuple[int, int] | None:
             height, width = struct.unpack_from(">HH", data, position + 5)
             return height, width
         position += 2 + length
+    return None
 
 
 # ----------------------------------------------------------------------------- image files

@@ -265,25 +265,16 @@ def write_picture(picture: Image, target: Path) -> None:
         Folders on the way are made; a file there is replaced.
     """
     suffix = target.suffix.lower() if target.suffix.lower() in SUFFIXES else ".png"
-    options = {
-        ".png": _FAST_PNG,
-        ".bmp": [],
-    }.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
     height, width, _ = picture.shape
     if suffix not in (".png", ".bmp") and max(height, width) > _JPEG_LIMIT:
         scale = _JPEG_LIMIT / max(height, width)
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    written, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    if not written:
-        raise OutputError(
-            f"A picture of {width}x{height} pixels cannot be written as {suffix}. Choose another "
-            "format by the output's name, or save=False."
-        )
+    data = encode_picture(picture, suffix)
     unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data.tobytes())
+        unfinished.write_bytes(data)
         os.replace(unfinished, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -291,6 +282,32 @@ def write_picture(picture: Image, target: Path) -> None:
         if isinstance(error, OSError):
             raise cannot_write(target.parent, error) from error
         raise
+
+
+def encode_picture(picture: NDArray[np.uint8], suffix: str) -> bytes:
+    """The bytes of a picture file.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W, 3) or (H, W, 4)
+        RGB, or RGBA for a PNG.
+    suffix : str
+        One of `SUFFIXES`.
+
+    Raises
+    ------
+    OutputError
+        The format cannot hold a picture of this size.
+    """
+    options = {".png": _FAST_PNG, ".bmp": []}.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    swap = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    written, data = cv2.imencode(suffix, cv2.cvtColor(picture, swap), options)
+    if not written:
+        raise OutputError(
+            f"A picture of {picture.shape[1]}x{picture.shape[0]} pixels cannot be written as "
+            f"{suffix}. Choose another format by the output's name, or save=False."
+        )
+    return data.tobytes()
 
 
 def _real(path: Path) -> Path:
@@ -417,6 +434,17 @@ class Inspector:
         if output is not None:
             output.write_picture(result)
         yield result
+
+    def inspect(self, image: Image) -> Prediction:
+        """Inspect one image from any thread, beside those of other threads.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB.
+        """
+        outputs = self.engine.run_beside(self.spec.prepare(image)[None], _JUDGED)
+        return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
 
     def stream(
         self, sources: Iterable[Source], then: Callable[[Result], None] | None = None

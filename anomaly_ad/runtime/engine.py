@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,6 +74,14 @@ class Engine:
     def _streaming(self) -> ov.CompiledModel:
         return self._compile("THROUGHPUT")
 
+    # Of their own, not an AsyncInferQueue's: that one may be used from one thread only.
+    @cached_property
+    def _idle(self) -> SimpleQueue[ov.InferRequest]:
+        requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(self._streaming.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            requests.put(self._streaming.create_infer_request())
+        return requests
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the images it takes."""
@@ -107,6 +116,23 @@ class Engine:
         """
         self._single.infer([images], share_inputs=True)
         return _copy_outputs(self._single, names)
+
+    def run_beside(
+        self, images: NDArray[np.uint8], names: Collection[str] | None = None
+    ) -> Outputs:
+        """Run one batch from any thread, beside those of other threads; otherwise as `run`.
+
+        The threads share the asynchronous requests of the model compiled for throughput, as many
+        as it can work on at once; who finds none idle waits. The first call compiles; make it
+        before there are several threads.
+        """
+        request = self._idle.get()
+        try:
+            request.start_async([images])
+            request.wait()
+            return _copy_outputs(request, names)
+        finally:
+            self._idle.put(request)
 
     def run_all(self, images: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
         """Run many images (N, height, width, channels), each alone, and put the results together.

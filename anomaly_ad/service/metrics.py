@@ -1,0 +1,70 @@
+"""What is counted, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from .admission import Admission
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+# Seconds; an image takes milliseconds, a full queue of large ones seconds.
+_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+
+class Metrics:
+    """The numbers of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "anomaly_ad_requests",
+            "Requests that were answered, by path and status.",
+            ["path", "status"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "anomaly_ad_request_seconds",
+            "Time from a request's headers to the end of its answer.",
+            ["path"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.images = Counter(
+            "anomaly_ad_images",
+            "Images, by model and verdict: good, anomalous, or error.",
+            ["model", "verdict"],
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "anomaly_ad_model_reloads",
+            "Replaced model directories, by model and result: taken_up or failed.",
+            ["model", "result"],
+            registry=registry,
+        )
+
+    def watch(self, admission: Admission) -> None:
+        """Show how full the queue is."""
+        Gauge(
+            "anomaly_ad_images_accepted",
+            "Images that are accepted and not yet answered.",
+            registry=self._registry,
+        ).set_function(lambda: admission.images)
+        Gauge(
+            "anomaly_ad_images_accepted_limit",
+            "The most that are accepted; beyond it requests get status 503.",
+            registry=self._registry,
+        ).set(admission.places)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)

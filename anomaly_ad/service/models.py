@@ -1,0 +1,163 @@
+"""The models that are served, by name; one whose directory was replaced is taken up.
+
+A request asks for its model once and keeps it. So a replacement is loaded and compiled beside the
+old one, then one reference changes, and what is under way ends with the model it began with.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import AnomalyADError
+from ..model_store import MANIFEST, StoredModel, load
+from .refusal import Refusal
+
+LOOK_EVERY = 1.0  # seconds between two looks at the directories
+
+_log = logging.getLogger(__name__)
+
+_State = tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model under the name that requests use."""
+
+    name: str
+    stored: StoredModel
+
+    def facts(self) -> dict[str, Any]:
+        """What clients may know: all but where it lies."""
+        manifest = self.stored.manifest
+        plan, limits = manifest.plan, manifest.calibration
+        return {
+            "name": self.name,
+            "digest": self.stored.digest,
+            "method": plan.method,
+            "input": {
+                "height": plan.spec.height,
+                "width": plan.spec.width,
+                "channels": plan.spec.channels,
+                "fit": plan.spec.fit,
+            },
+            "patch_size": plan.patch_size,
+            "precision": plan.precision,
+            "created": manifest.created,
+            # What turns raw scores into scores and back, see calibration.Limit.
+            "median": limits.image.median,
+            "limit": limits.image.limit,
+            "stated_rate": limits.image.stated_rate,
+            "has_map": limits.map is not None,
+        }
+
+
+class Models:
+    """Named models, loaded and ready.
+
+    Parameters
+    ----------
+    directories : mapping of str to Path
+        Model directories by name; the first is the one that is taken where none is named.
+    changed : callable, optional
+        Called with the name and whether it worked, after a directory was replaced.
+
+    Raises
+    ------
+    ModelError
+        A directory holds no model that can be used.
+    """
+
+    def __init__(
+        self,
+        directories: Mapping[str, Path],
+        changed: Callable[[str, bool], None] = lambda name, worked: None,
+    ) -> None:
+        self._directories = dict(directories)
+        self._changed = changed
+        # Before loading: what is replaced meanwhile is seen at the first look.
+        self._states = {name: _state(path) for name, path in self._directories.items()}
+        self._served = {name: _serve(name, path) for name, path in self._directories.items()}
+        self._said: dict[str, str] = {}
+        self._end = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="models", daemon=True)
+
+    def start(self) -> None:
+        """Watch the directories from now on."""
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Watch them no longer."""
+        self._end.set()
+        self._watcher.join()
+
+    def __iter__(self) -> Any:
+        return iter(list(self._served.values()))
+
+    def get(self, name: str | None) -> Served:
+        """The model of this name, the first for None; Refusal 404 if there is none."""
+        if name is None:
+            return next(iter(self._served.values()))
+        try:
+            return self._served[name]
+        except KeyError:
+            raise Refusal(
+                404,
+                f"There is no model {name[:64]!r}. Models: {', '.join(self._served)}.",
+            ) from None
+
+    def look(self) -> None:
+        """Take up what was replaced since the last look.
+
+        A model that cannot be loaded, for instance since it is still being copied, is tried again
+        at the next look; the old one stays.
+        """
+        for name, path in self._directories.items():
+            state = _state(path)
+            if state is None or state == self._states[name]:
+                continue
+            try:
+                served = _serve(name, path)
+            except (AnomalyADError, OSError, RuntimeError) as error:
+                if self._said.get(name) != str(error):
+                    _log.error("a replaced model is not taken up", extra={"model": name}, exc_info=error)
+                    self._said[name] = str(error)
+                    self._changed(name, False)
+                continue
+            before = self._served[name].stored.digest
+            self._states[name] = state
+            self._said.pop(name, None)
+            if served.stored.digest != before:
+                self._served[name] = served
+                self._changed(name, True)
+                _log.info(
+                    "a replaced model is taken up",
+                    extra={"model": name, "digest": served.stored.digest, "before": before},
+                )
+
+    def _watch(self) -> None:
+        while not self._end.wait(LOOK_EVERY):
+            self.look()
+
+
+def _serve(name: str, path: Path) -> Served:
+    stored = load(path)
+    # Compiles, and shows that it runs.
+    stored.engine.run_beside(np.zeros((1, *stored.manifest.plan.spec.shape), np.uint8))
+    return Served(name, stored)
+
+
+def _state(path: Path) -> _State:
+    """What changes when the manifest is replaced; None while there is none."""
+    try:
+        state = os.stat(path / MANIFEST)
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size

@@ -1,0 +1,246 @@
+"""The process: socket, protocol with deadlines, signals.
+
+Uvicorn leaves a client all the time in the world to send a request and to take its answer; here
+each has a deadline, headers have a limit, and so has the number of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ..errors import OptionError
+from .app import Service, create_app
+from .log import start_log
+from .metrics import Metrics
+from .models import Models
+from .settings import Settings
+
+_MAX_HEADERS = 32_768  # bytes
+_MAX_CONNECTIONS = 512
+_BACKLOG = 128
+_KEEP_ALIVE = 30  # seconds that a connection may lie idle between two requests
+# After a signal idle connections stay open for this long: a request may be on its way in them.
+_LAST_REQUESTS = 0.25  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP of one connection, with deadlines and limits. `timeout` is set by `serve`."""
+
+    timeout = 30.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._header_bytes: int | None = 0  # None behind the headers
+        self._leaving = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, unless there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > _MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._stop_deadline()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count the bytes of headers; the parser would take any number."""
+        if self.transport.is_closing():
+            return
+        if self._header_bytes is not None:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        # Only now: one chunk may hold the end of the headers and the beginning of the body.
+        if self._header_bytes is not None and self._header_bytes > _MAX_HEADERS:
+            self._refuse(431, "Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """A request begins, perhaps on a connection that was idle."""
+        self._header_bytes = 0
+        self._start_deadline()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The headers are here."""
+        self._header_bytes = None
+        super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """The whole request is here."""
+        self._stop_deadline()
+        self._header_bytes = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer as fast as it is written."""
+        super().pause_writing()
+        self._write_deadline = self.loop.call_later(self.timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has taken it."""
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Take no further requests, but those that are on their way."""
+        self._leaving = True
+        if self._is_idle():
+            self.loop.call_later(_LAST_REQUESTS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle():
+            self.transport.close()
+
+    def _start_deadline(self) -> None:
+        self._stop_deadline()
+        self._deadline = self.loop.call_later(
+            self.timeout, self._refuse, 408, "Request Timeout"
+        )
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: int, reason: str) -> None:
+        if self.transport.is_closing():
+            return
+        if self._is_idle() or not self.cycle.response_started:
+            head = f"HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            self.transport.write(head.encode())
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Says where it listens; SIGTERM and SIGINT end it in order, the second one at once."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Print the address when requests are taken."""
+        await super().startup(sockets)
+        print(self._address, flush=True)
+        _log.info("listening", extra={"address": self._address})
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals; uvicorn would raise them again after an orderly end."""
+        previous = {
+            number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, frame: Any) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket's address is taken before anything is loaded.
+
+    Raises
+    ------
+    OptionError
+        It is taken, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise OptionError(
+            f"The service cannot listen on {host} port {port}: {error}. Choose another --host or "
+            "--port."
+        ) from error
+
+
+def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: int) -> None:
+    """Answer requests until SIGTERM or SIGINT, then finish what was accepted.
+
+    Parameters
+    ----------
+    directories : mapping of str to Path
+        Model directories by name.
+    settings : Settings
+        How requests are taken.
+    host, port
+        Where to listen; port 0 takes a free one. The address is printed on stdout.
+
+    Raises
+    ------
+    OptionError, ModelError
+        The address cannot be had, or a model cannot be loaded.
+    """
+    with bind(host, port) as listener:
+        start_log()
+        metrics = Metrics()
+
+        def changed(name: str, worked: bool) -> None:
+            metrics.reloads.labels(name, "taken_up" if worked else "failed").inc()
+
+        models = Models(directories, changed)
+        service = Service(settings, models, metrics)
+        if settings.token is None and not _is_local(host):
+            _log.warning("whoever reaches this address may use it: set a token, see README")
+        config = uvicorn.Config(
+            create_app(service),
+            http=type("TimedProtocol", (Protocol,), {"timeout": settings.timeout}),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE,
+            # A request that was accepted has three deadlines to meet, then it is given up.
+            timeout_graceful_shutdown=int(3 * settings.timeout) + 1,
+        )
+        models.start()
+        try:
+            asyncio.run(Server(config, _address(listener)).serve([listener]))
+        finally:
+            models.stop()
+            service.close()
+            _log.info("ended")
+
+
+def _is_local(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
