@@ -456,7 +456,7 @@ def serve(
         Optional[Path],  # noqa: UP045
         typer.Option(
             metavar="FILE",
-            help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if it is set]",
+            help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if set]",
         ),
     ] = None,
 ) -> None:

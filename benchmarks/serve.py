@@ -18,7 +18,6 @@ stop        SIGTERM while 8 clients post: a request that was sent and got no ans
 
 import argparse
 import contextlib
-import http.client
 import json
 import multiprocessing
 import os
@@ -66,9 +65,12 @@ def form(data: bytes, field: str = "image") -> tuple[bytes, bytes]:
 
 def post(kind: bytes, body: bytes, path: bytes = b"/predict", extra: bytes = b"") -> bytes:
     """The bytes of a POST."""
-    return (
-        b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-        % (path, kind, len(body), extra, body)
+    return b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        path,
+        kind,
+        len(body),
+        extra,
+        body,
     )
 
 
@@ -295,11 +297,15 @@ def png_bomb(side: int) -> bytes:
     """A PNG that says it has side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     packed = zlib.compress(bytes(1_000_000), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    )
 
 
 def hostile_kinds(jpeg: bytes, dice: random.Random) -> dict[str, Callable[[], bytes]]:
@@ -337,21 +343,33 @@ def hostile_kinds(jpeg: bytes, dice: random.Random) -> dict[str, Callable[[], by
         "no boundary": lambda: post(b"multipart/form-data", jpeg_body),
         "many parts": lambda: post(jpeg_type, b"--XX\r\n\r\n\r\n" * 20_000),
         "wrong type": lambda: post(b"image/jpeg", jpeg),
-        "thresh": lambda: post(jpeg_type, jpeg_body, b"/predict?thresh=" + dice.choice([b"nan", b"2", b"x"])),
+        "thresh": lambda: post(
+            jpeg_type, jpeg_body, b"/predict?thresh=" + dice.choice([b"nan", b"2", b"x"])
+        ),
         "model": lambda: post(jpeg_type, jpeg_body, b"/predict?model=../" + b"m" * 300),
-        "huge header": lambda: post(jpeg_type, jpeg_body, extra=b"x-a: " + b"a" * 200_000 + b"\r\n"),
+        "huge header": lambda: post(
+            jpeg_type, jpeg_body, extra=b"x-a: " + b"a" * 200_000 + b"\r\n"
+        ),
         "many headers": lambda: post(jpeg_type, jpeg_body, extra=b"x-a: a\r\n" * 20_000),
-        "huge length": lambda: b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\n"
-        b"content-length: 99999999999999999\r\n\r\n" % jpeg_type,
+        "huge length": lambda: (
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\n"
+            b"content-length: 99999999999999999\r\n\r\n" % jpeg_type
+        ),
         "two lengths": lambda: post(jpeg_type, jpeg_body, extra=b"content-length: 3\r\n"),
-        "bad chunks": lambda: b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\n"
-        b"transfer-encoding: chunked\r\n\r\nzz\r\n" % jpeg_type,
+        "bad chunks": lambda: (
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\n"
+            b"transfer-encoding: chunked\r\n\r\nzz\r\n" % jpeg_type
+        ),
         "no http": lambda: dice.randbytes(500),
         "tls": lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + dice.randbytes(300),
-        "method": lambda: dice.choice([b"PUT", b"DELETE", b"BREW", b"CONNECT"])
-        + b" /predict HTTP/1.1\r\nhost: x\r\n\r\n",
-        "url": lambda: b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n"
-        % dice.choice([b"../../etc/passwd", b"%00", b"%ff%fe", b"a" * 20_000, b"//[", b"\xe4"]),
+        "method": lambda: (
+            dice.choice([b"PUT", b"DELETE", b"BREW", b"CONNECT"])
+            + b" /predict HTTP/1.1\r\nhost: x\r\n\r\n"
+        ),
+        "url": lambda: (
+            b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n"
+            % dice.choice([b"../../etc/passwd", b"%00", b"%ff%fe", b"a" * 20_000, b"//[", b"\xe4"])
+        ),
     }
 
 
@@ -417,9 +435,7 @@ def attack(port: int, jpeg: bytes, count: int, pipe: Any) -> None:
         for _ in range(3):
             note(act.__name__, act(port, post(*form(jpeg)), dice))
 
-    others = [
-        threading.Thread(target=patient, args=(act,)) for act in (slow, half_closed) * 10
-    ]
+    others = [threading.Thread(target=patient, args=(act,)) for act in (slow, half_closed) * 10]
     for thread in others:
         thread.start()
     together(one)

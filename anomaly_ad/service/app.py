@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Optional, TypeVar
 
@@ -151,11 +151,13 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
                 raise answers[0]
             return _json(answers[0])
         names = [name for name, _ in files]
-        return _json({"predictions": [_element(*pair) for pair in zip(names, answers, strict=True)]})
+        return _json(
+            {"predictions": [_element(*pair) for pair in zip(names, answers, strict=True)]}
+        )
 
 
 async def _within(
-    seconds: float, calls: list[Awaitable[dict[str, Any]]]
+    seconds: float, calls: Iterable[Awaitable[dict[str, Any]]]
 ) -> list[dict[str, Any] | Refusal]:
     """All answers; a refusal of one image does not end the others."""
     try:

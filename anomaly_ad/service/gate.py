@@ -54,7 +54,8 @@ class Gate:
             return
         start, status = time.perf_counter(), 0
         request_id = secrets.token_hex(8)
-        scope.setdefault("state", {})["seen"] = seen = {}
+        seen: dict[str, Any] = {}
+        scope.setdefault("state", {})["seen"] = seen
         headers = [*_HEADERS, (b"x-request-id", request_id.encode())]
 
         async def noted(message: Message) -> None:

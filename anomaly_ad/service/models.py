@@ -127,7 +127,9 @@ class Models:
                 served = _serve(name, path)
             except (AnomalyADError, OSError, RuntimeError) as error:
                 if self._said.get(name) != str(error):
-                    _log.error("a replaced model is not taken up", extra={"model": name}, exc_info=error)
+                    _log.error(
+                        "a replaced model is not taken up", extra={"model": name}, exc_info=error
+                    )
                     self._said[name] = str(error)
                     self._changed(name, False)
                 continue

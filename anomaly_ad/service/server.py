@@ -50,6 +50,9 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, unless there are too many."""
         super().connection_made(transport)
+        # Head and body of an answer are two writes; the second must not wait for the client to
+        # have acknowledged the first. asyncio sees to it for some sockets only.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > _MAX_CONNECTIONS:
             transport.abort()
             return
@@ -91,6 +94,13 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes = 0
         super().on_message_complete()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what a client has sent before it closed its half; without that, close too."""
+        if self._is_idle() or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def pause_writing(self) -> None:
         """The client does not take its answer as fast as it is written."""
         super().pause_writing()
@@ -120,9 +130,7 @@ class Protocol(HttpToolsProtocol):
 
     def _start_deadline(self) -> None:
         self._stop_deadline()
-        self._deadline = self.loop.call_later(
-            self.timeout, self._refuse, 408, "Request Timeout"
-        )
+        self._deadline = self.loop.call_later(self.timeout, self._refuse, 408, "Request Timeout")
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:

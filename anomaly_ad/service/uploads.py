@@ -140,7 +140,8 @@ class _Form:
         name, value = self._header
         if name.lower() == b"content-disposition":
             self._disposition = bytes(value)
-        name.clear(), value.clear()
+        name.clear()
+        value.clear()
 
     def _open(self) -> None:
         _, options = parse_options_header(self._disposition)
