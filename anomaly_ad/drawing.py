@@ -35,7 +35,7 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
     """
     # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
     # large photograph would cost more than everything else.
-    overlay = spec.map_to_original(_colours(anomaly_map), image.shape[:2])
+    overlay = spec.map_to_original(colours(anomaly_map), image.shape[:2])
     out = image.copy()
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
     # In strips, which stay in the processor's cache however large the photograph is.
@@ -47,8 +47,19 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
     return out
 
 
-def _colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Calibrated map -> RGBA at the same size: yellow, orange, red, with growing opacity."""
+def colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The colours of a heatmap: yellow, orange, red, with growing opacity.
+
+    Parameters
+    ----------
+    anomaly_map : ndarray of float32, shape (h, w)
+        Calibrated.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 4)
+        RGBA, not premultiplied; the opacity ends at a half.
+    """
     steps = _colour_table()
     return steps[np.rint(anomaly_map * (len(steps) - 1)).astype(np.intp)]
 
