@@ -152,6 +152,11 @@ class _Page:
     def write(self, album: Album, threshold: float, source: str, told: dict[str, Any]) -> None:
         """Fill the template and put the whole page in its place at once."""
         facts = _facts(self._stored, album, source)
+        if album.n_learnt:
+            told["warnings"].append(
+                f"{album.n_learnt} of these images were in the training. Their scores are lower "
+                "than those of other images and say nothing of the model."
+            )
         chunks = self._template.generate(
             **told,
             source=printable(source),
@@ -339,13 +344,14 @@ def _facts(stored: StoredModel, album: Album, source: str) -> dict[str, dict[str
         "Model": model,
         "Images": data,
         "This machine": _machine(stored, [entry.path for entry in inspected]),
-        "Versions": {"anomaly-ad": __version__, **manifest.versions},
+        "Trained with": manifest.versions,
     }
 
 
 def _machine(stored: StoredModel, images: list[Path]) -> dict[str, str]:
     facts = {
         "Processor": f"{_processor()}, {cpu_count()} cores used",
+        "This report": f"anomaly-ad {__version__}",
         "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
     speed = probe.measure(stored.directory, images) if images else None

@@ -80,7 +80,7 @@ def main(model: str, images: Sequence[str]) -> None:
 
     inspector = Inspector(load(model), keep_maps=False)
     seconds, first = [], 0.0
-    for image in images * _ROUNDS:
+    for image in [*images] * _ROUNDS:
         start = time.perf_counter()
         for _ in inspector.run(find_sources(image)):
             pass
