@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Literal
@@ -38,6 +39,7 @@ from .model_store import StoredModel, is_model, load
 from .plan import Plan, input_size
 from .prediction import Prediction
 from .progress import printable, say
+from .report.page import report, report_judged
 from .training import add_images, train
 
 _SAVE_PATH = "Models/"
@@ -377,6 +379,7 @@ class AD:
         labels: Labels | None = None,
         thresh: float = 0.8,
         seed: int = 0,
+        report: PathLike | None = None,
     ) -> Evaluation:
         """Inspect judged images and print how good the model is on them.
 
@@ -391,6 +394,9 @@ class AD:
             As for `predict`.
         seed : int
             Of the resampling behind some intervals.
+        report : path, optional
+            An HTML file for a report of it: one page with counts, curves and pictures that opens
+            from disk. Needs the extra "eval" (Jinja2).
 
         Returns
         -------
@@ -405,9 +411,59 @@ class AD:
         OptionError
             Labels that do not match the files.
         """
-        evaluation = evaluate(self.model, find_labelled(path, labels), threshold=thresh, seed=seed)
+        labelled = find_labelled(path, labels)
+        if report is None:
+            evaluation = evaluate(self.model, labelled, threshold=thresh, seed=seed)
+        else:
+            evaluation = report_judged(self.model, labelled, report, threshold=thresh, seed=seed)
         print(evaluation)
+        if report is not None:
+            print(printable(f"Wrote {report}"))
         return evaluation
+
+    def report(
+        self,
+        path: PathLike,
+        output: PathLike = "report.html",
+        *,
+        thresh: float = 0.8,
+        seed: int = 0,
+    ) -> Evaluation | Counter[str]:
+        """Inspect a folder and write a report: one HTML page that opens from disk.
+
+        Counts first, then a histogram with a limit that can be moved, curves, figures and
+        pictures. Needs the extra "eval" (Jinja2).
+
+        Parameters
+        ----------
+        path : path
+            Judged images as for `evaluate`; a folder of images that nobody has judged (without a
+            folder ``good`` and without masks); or an output folder of `predict`: the images of its
+            last run are inspected.
+        output : path
+            The HTML file, outside `path`; replaced if it is there.
+        thresh, seed
+            As for `evaluate`.
+
+        Returns
+        -------
+        Evaluation or Counter of str to int
+            The figures; for images that nobody has judged, how many are "good", "anomalous" and
+            "errors".
+
+        Raises
+        ------
+        DataError, PathError
+            There is nothing to inspect.
+        OptionError
+            The output lies in `path` or is no HTML file.
+        MissingExtraError
+            Jinja2 is not installed.
+        """
+        found = report(self.model, path, output, threshold=thresh, seed=seed)
+        print(summary(found, output) if isinstance(found, Counter) else found)
+        print(printable(f"Wrote {output}"))
+        return found
 
     def drift(self, path: PathLike, *, window: int | None = None) -> Drift:
         """Compare predictions with the calibration and print whether they have moved away.

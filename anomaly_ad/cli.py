@@ -94,6 +94,10 @@ def _root(
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model directory, such as Models/model.")
 ]
+Thresh = Annotated[
+    float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+]
+Seed = Annotated[int, typer.Option(help="Of the resampling behind some intervals.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -188,9 +192,7 @@ def predict(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Where pictures and records go.")] = Path("Output"),
-    thresh: Annotated[
-        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
-    ] = 0.8,
+    thresh: Thresh = 0.8,
     hardcore: Annotated[
         bool, typer.Option("--hardcore", help="Draw boxes instead of a heatmap.")
     ] = False,
@@ -328,23 +330,62 @@ def evaluate(
             metavar="DIR", help="good/ and folders of defects, MVTec layout, or a CSV path,label."
         ),
     ],
-    thresh: Annotated[
-        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
-    ] = 0.8,
-    seed: Annotated[int, typer.Option(help="Of the resampling behind some intervals.")] = 0,
+    thresh: Thresh = 0.8,
+    seed: Seed = 0,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="HTML", help="Write a report, too."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
     from .evaluation import evaluate as run
     from .labelled import find_labelled, read_labels
+    from .report.page import report_judged
 
     words = None
     where: Any = path
     if path.suffix.lower() == ".csv":
         where, words = read_labels(path)
-    found = run(_stored(model), find_labelled(where, words), threshold=thresh, seed=seed)
+    stored, labelled = _stored(model), find_labelled(where, words)
+    if report is None:
+        found = run(stored, labelled, threshold=thresh, seed=seed)
+    else:
+        found = report_judged(stored, labelled, report, threshold=thresh, seed=seed)
     print(found.to_json() if as_json else found)
     if found.errors:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@_command
+def report(
+    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Images, judged (good/ and defects) or not, or predict's output."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="HTML", help="The page.")] = Path("report.html"),
+    thresh: Thresh = 0.8,
+    seed: Seed = 0,
+) -> None:
+    """Show what a model does. Inspects a folder and writes one HTML page; prints its path."""
+    from collections import Counter
+
+    from .inspection import summary
+    from .progress import say
+    from .report.page import report as run
+
+    found = run(_stored(model), path, output, threshold=thresh, seed=seed)
+    if isinstance(found, Counter):
+        say(summary(found, None))
+        n_errors = found["errors"]
+    else:
+        say(str(found))
+        n_errors = len(found.errors)
+    print(output)
+    if n_errors:
         raise typer.Exit(EXIT_ERROR)
 
 

@@ -33,7 +33,9 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
     spec : ImageSpec
         How the image was brought to the model's scale.
     """
-    overlay = heatmap_overlay(anomaly_map, spec, image.shape[:2])
+    # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
+    # large photograph would cost more than everything else.
+    overlay = spec.map_to_original(colours(anomaly_map), image.shape[:2])
     out = image.copy()
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
     # In strips, which stay in the processor's cache however large the photograph is.
@@ -45,32 +47,19 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
     return out
 
 
-def heatmap_overlay(
-    anomaly_map: NDArray[np.float32], spec: ImageSpec, image_size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """The colours of `heatmap` alone, to be laid over the image.
+def colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The colours of a heatmap: yellow, orange, red, with growing opacity.
 
     Parameters
     ----------
     anomaly_map : ndarray of float32, shape (h, w)
-        Calibrated, at the model's scale.
-    spec : ImageSpec
-        How the image was brought to the model's scale.
-    image_size : (int, int)
-        (height, width) of the image in pixels.
+        Calibrated.
 
     Returns
     -------
-    ndarray of uint8, shape (H, W, 4)
-        RGBA, transparent where nothing deviates.
+    ndarray of uint8, shape (h, w, 4)
+        RGBA, not premultiplied; the opacity ends at a half.
     """
-    # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
-    # large photograph would cost more than everything else.
-    return spec.map_to_original(_colours(anomaly_map), image_size)
-
-
-def _colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Calibrated map -> RGBA at the same size: yellow, orange, red, with growing opacity."""
     steps = _colour_table()
     return steps[np.rint(anomaly_map * (len(steps) - 1)).astype(np.intp)]
 

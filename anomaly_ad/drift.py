@@ -170,6 +170,14 @@ class Drift:
         )
 
 
+def _scipy_stats() -> Any:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise missing_extra("Comparing distributions", "eval", "scipy") from error
+    return stats
+
+
 def compare(scores: NDArray, reference: NDArray, tolerance: float = 0) -> Distance:
     """Kolmogorov-Smirnov's test of scores against a reference.
 
@@ -185,17 +193,14 @@ def compare(scores: NDArray, reference: NDArray, tolerance: float = 0) -> Distan
     MissingExtraError
         SciPy is not installed.
     """
-    try:
-        from scipy.stats import ks_2samp, kstwo
-    except ImportError as error:
-        raise missing_extra("Comparing distributions", "eval", "scipy") from error
-    both = ks_2samp(scores, reference)
+    stats = _scipy_stats()
+    both = stats.ks_2samp(scores, reference)
     p_change = both.pvalue
     if tolerance:
-        higher = ks_2samp(scores, reference, alternative="less").statistic
-        lower = ks_2samp(scores, reference, alternative="greater").statistic
+        higher = stats.ks_2samp(scores, reference, alternative="less").statistic
+        lower = stats.ks_2samp(scores, reference, alternative="greater").statistic
         effective = len(scores) * len(reference) / (len(scores) + len(reference))
-        p_change = kstwo.sf(max(higher, lower - tolerance), max(round(effective), 1))
+        p_change = stats.kstwo.sf(max(higher, lower - tolerance), max(round(effective), 1))
     direction = "lower" if both.statistic_sign > 0 else "higher"
     return Distance(float(both.statistic), float(both.pvalue), float(p_change), direction)
 
@@ -221,6 +226,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
     MissingExtraError
         SciPy is not installed.
     """
+    _scipy_stats()  # missing or not is said before the work
     if window is not None and (
         isinstance(window, bool) or not isinstance(window, Integral) or window < _LEAST
     ):

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -15,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, OptionError
-from .images import Image, read_mask
-from .inspection import Inspector, Source, find_sources
+from .images import read_mask
+from .inspection import Inspected, Inspector, Witness, find_sources
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
 from .labelled import GOOD, LabelledImage, LabelledImages
 from .metrics import PixelCurves, Pixels
 from .model_store import StoredModel
 from .prediction import Prediction
 from .progress import bar, printable
-from .runtime.engine import Outputs
 
 # Figures of `Evaluation` that need images of both kinds, and masks.
 _BOTH_KINDS = ("auroc", "average_precision", "f1", "best_f1", "best_f1_threshold")
@@ -173,7 +173,12 @@ class Evaluation:
 
 
 def evaluate(
-    stored: StoredModel, labelled: LabelledImages, *, threshold: float, seed: int = 0
+    stored: StoredModel,
+    labelled: LabelledImages,
+    *,
+    threshold: float,
+    seed: int = 0,
+    witness: Witness | None = None,
 ) -> Evaluation:
     """Inspect judged images and compare.
 
@@ -187,6 +192,8 @@ def evaluate(
         Score in [0, 1] above which an image is anomalous.
     seed : int
         Of the resampling behind some intervals.
+    witness : Witness, optional
+        Sees each image and what is said of it.
 
     Raises
     ------
@@ -202,19 +209,24 @@ def evaluate(
     items = labelled.items
     by_source = dict(zip(find_sources([item.path for item in items]).items, items, strict=True))
 
-    def pixels_of(source: Source, image: Image, outputs: Outputs) -> Pixels | None:
-        item = by_source[source]
+    def pixels_of(one: Inspected) -> Pixels | None:
+        item = by_source[one.source]
         if tally.curves is None or (item.is_defective and item.mask is None):
             return None
-        size = image.shape[:2]
+        size = one.image.shape[:2]
         mask = None if item.mask is None else _read_mask(item.mask, size)
-        raw = inspector.spec.map_to_original(outputs["anomaly_map"][0], size)
+        raw = inspector.spec.map_to_original(one.outputs["anomaly_map"][0], size)
         return tally.curves.measure(raw, mask)
 
-    with bar(len(items), "Evaluating") as step:
-        found = inspector.scan(by_source, pixels_of)
-        for item, (prediction, pixels) in zip(items, found, strict=True):
+    def look(one: Inspected) -> tuple[Pixels | None, Any]:
+        return pixels_of(one), None if witness is None else witness.look(one)
+
+    with bar(len(items), "Evaluating") as step, closing(inspector.scan(by_source, look)) as found:
+        for item, (prediction, seen) in zip(items, found, strict=True):
+            pixels, kept = seen or (None, None)
             tally.add(item, prediction, pixels)
+            if witness is not None:
+                witness.add(item.path, item.kind, prediction, kept)
             step("")
     if not tally.scores:
         raise DataError(

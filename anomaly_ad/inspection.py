@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -318,6 +318,42 @@ def _real(path: Path) -> Path:
         return Path(os.path.abspath(path))
 
 
+@dataclass(frozen=True, eq=False)
+class Inspected:
+    """An image with all that is known of it, as long as someone works on it.
+
+    Parameters
+    ----------
+    source : Source
+        Where it comes from.
+    image : ndarray of uint8, shape (H, W, 3)
+        The photograph, RGB.
+    prediction : Prediction
+        What is said of it.
+    outputs : dict of str to ndarray
+        The model's raw outputs, a batch of one.
+    """
+
+    source: Source
+    image: Image
+    prediction: Prediction
+    outputs: Outputs
+
+
+class Witness(Protocol):
+    """Sees each image that is inspected, and what is said of it; for a report, for example."""
+
+    def look(self, one: Inspected) -> Any:
+        """Take what is needed of an image; called in threads."""
+
+    def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Any) -> None:
+        """Take the verdict with what `look` gave, in the order of the images.
+
+        `kind` is "good", the name of a defect, or None where nobody has judged. `seen` is None
+        for an image that could not be inspected.
+        """
+
+
 @dataclass(frozen=True)
 class _Loaded:
     source: Source
@@ -471,7 +507,7 @@ class Inspector:
         return self._run(sources, finish)
 
     def scan(
-        self, sources: Iterable[Source], work: Callable[[Source, Image, Outputs], R]
+        self, sources: Iterable[Source], work: Callable[[Inspected], R]
     ) -> Generator[tuple[Prediction, R | None], None, None]:
         """Predictions, each with what `work` makes of the raw outputs; in order.
 
@@ -480,8 +516,7 @@ class Inspector:
         sources : iterable of Source
             What to inspect.
         work : callable
-            Called in a thread for each image that was inspected, with its source, the photograph
-            and the model's raw outputs of a batch of one.
+            Called in a thread for each image that was inspected.
         """
 
         def finish(pair: tuple[_Loaded, Outputs | None]) -> tuple[Prediction, R | None]:
@@ -489,7 +524,7 @@ class Inspector:
             prediction = self._finish(loaded, outputs).prediction
             if prediction.error is not None or loaded.image is None or outputs is None:
                 return prediction, None
-            return prediction, work(loaded.source, loaded.image, outputs)
+            return prediction, work(Inspected(loaded.source, loaded.image, prediction, outputs))
 
         return self._run(sources, finish)
 

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from .calibration import Calibration, check_rate, images_needed
 from .errors import DataError, OptionError
-from .images import Image, PathLike, find_training_images, image_digest
-from .inspection import Inspector, Source, find_sources
+from .images import PathLike, find_training_images, image_digest
+from .inspection import Inspected, Inspector, find_sources
 from .intervals import Estimate, Ranking, wilson
 from .labelled import Labels, find_labelled
 from .model_store import MAXIMA, SCORES, StoredModel
 from .progress import bar, printable
-from .runtime.engine import Outputs
 
 
 @dataclass(frozen=True)
@@ -276,16 +275,12 @@ def _on_another_day(
 
 def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
     """Scores of images that training has not seen; every file must be readable."""
-    known = {
-        digest
-        for entry in stored.manifest.training.get("sets", [])
-        for digest in entry.get("digests", [])
-    }
+    known = set(stored.manifest.learnt)
     inspector = Inspector(stored, keep_maps=False)
 
-    def measure(_: Source, image: Image, outputs: Outputs) -> tuple[str, float | None]:
-        maxima = outputs.get("anomaly_map")
-        digest = image_digest(inspector.spec.prepare(image))
+    def measure(one: Inspected) -> tuple[str, float | None]:
+        maxima = one.outputs.get("anomaly_map")
+        digest = image_digest(inspector.spec.prepare(one.image))
         return digest, None if maxima is None else float(maxima.max())
 
     scores, highest, errors = [], [], []

@@ -100,6 +100,12 @@ class Manifest:
         if not all(isinstance(name, str) for name in self.outputs):
             raise ModelError(f"outputs are names. Received: {self.outputs!r}.")
 
+    @property
+    def learnt(self) -> frozenset[str]:
+        """Digests of the images that training has seen, see `images.image_digest`."""
+        sets = self.training.get("sets", [])
+        return frozenset(digest for entry in sets for digest in entry.get("digests", []))
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)

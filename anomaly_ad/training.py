@@ -10,7 +10,7 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +122,7 @@ def add_images(
     held_out = _HeldOut.from_arrays(stored.state())
     detector.restore(stored.detector_state())
     record = stored.manifest.training
-    known = {digest for entry in record.get("sets", []) for digest in entry.get("digests", [])}
-    with _decode(good, plan, known) as (images, added):
+    with _decode(good, plan, stored.manifest.learnt) as (images, added):
         fitted = _fit_statistics(detector, images, plan, held_out)
         together = f"{record.get('images')}{added['images']}".encode()
         record = {
@@ -157,7 +156,7 @@ def _check_count(count: int, minimum: int) -> None:
 
 @contextmanager
 def _decode(
-    good: TrainingImages, plan: Plan, known: set[str]
+    good: TrainingImages, plan: Plan, known: Collection[str]
 ) -> Iterator[tuple[ImageSet, dict[str, Any]]]:
     """The images and what the manifest says of them.
 

@@ -39,10 +39,10 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1)) / 1024)
 """
 
 
-def many(data: Path, folder: Path) -> Path:
+def many(data: Path, folder: Path, count: int = MANY) -> Path:
     """The judged images again and again, as links."""
     items = find_labelled(data).items
-    for n in range(MANY):
+    for n in range(count):
         item = items[n % len(items)]
         for kind, file, name in (
             ("test", item.path, f"{n:05d}{item.path.suffix}"),

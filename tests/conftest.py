@@ -1,6 +1,8 @@
 """Shared test material: a small drawn part, a model trained on it, and the real images."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -91,3 +93,60 @@ def real_data() -> Path:
         pytest.skip("ANOMALY_AD_DATA is not set: no real images to test with")
     assert Path(folder).is_dir(), f"ANOMALY_AD_DATA names no folder: {folder}"
     return Path(folder)
+
+
+def chromium(profile):
+    """A headless Chromium that keeps its files in the folder `profile`; None if there is none."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        return None
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in (
+        "headless=new",
+        "no-sandbox",  # a container's root has none
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "window-size=1280,1000",
+        f"user-data-dir={profile}",
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(driver))
+
+
+@pytest.fixture(scope="session")
+def _chromium(tmp_path_factory):
+    pytest.importorskip("selenium", reason="chromium is driven by selenium, which is not installed")
+    started = chromium(tmp_path_factory.mktemp("chromium"))
+    if started is None:
+        pytest.skip("chromium or chromedriver is not installed: no browser to look with")
+    started.get("about:blank")  # what it opens by itself is not the pages' doing
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def browser(_chromium):
+    """Headless Chromium; after the test: no error on its console, no request to other machines."""
+    for kind in ("browser", "performance"):
+        _chromium.get_log(kind)
+    yield _chromium
+    logged = [entry["message"] for entry in _chromium.get_log("browser")]
+    events = [json.loads(e["message"])["message"] for e in _chromium.get_log("performance")]
+    _chromium.get("about:blank")
+    assert logged == []
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    own = ("data:", "blob:", "file:", "about:", "chrome:", "http://127.0.0.1:")
+    assert [url for url in asked if not url.startswith(own)] == []

@@ -26,7 +26,14 @@ CONFIGURATIONS = {
     "padded": ImageSpec(48, 80, 1, "pad"),
 }
 # One of each family stands for the others in the rest of the configurations.
-FEWER = {"AD1": ["gray"], "vae": ["padded"], "lake": ["not square, no multiple of the stride"]}
+FEWER = {
+    "AD0": ["colour", "padded"],
+    "AD1": ["gray"],
+    "vae": ["padded"],
+    "lake": ["not square, no multiple of the stride"],
+    "dfm": ["colour", "not square, no multiple of the stride"],
+    "dfkde": ["gray", "padded"],
+}
 CASES = [
     pytest.param((name, CONFIGURATIONS[label]), id=f"{name}-{label}")
     for name in registry.PRESETS
@@ -124,12 +131,14 @@ def test_state_restores_the_detector(case):
         np.testing.assert_allclose(values, run(graph, images)[key], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", registry.PRESETS)
+# AD1 is AD0 in gray, which all are here.
+@pytest.mark.parametrize("name", [name for name in registry.PRESETS if name != "AD1"])
 def test_the_same_seed_gives_the_same_detector_and_another_another(name):
-    states = [fitted(name, ImageSpec(48, 48, 1), seed, epochs=2).state() for seed in (0, 0, 1)]
-    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+    first, same = (fitted(name, ImageSpec(48, 48, 1), 0, epochs=2).state() for _ in range(2))
+    assert all(np.array_equal(first[key], same[key]) for key in first)
     if name not in ("dfm", "dfkde"):  # where nothing is random
-        assert any(not np.array_equal(states[0][key], states[2][key]) for key in states[0])
+        other = fitted(name, ImageSpec(48, 48, 1), 1, epochs=2).state()
+        assert any(not np.array_equal(first[key], other[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", STATISTICAL)

@@ -80,5 +80,6 @@ def answer(
 def _heatmap(prediction: Prediction, inspector: Inspector) -> str | None:
     if prediction.anomaly_map is None or prediction.image_size is None:
         return None
-    overlay = drawing.heatmap_overlay(prediction.anomaly_map, inspector.spec, prediction.image_size)
+    colours = drawing.colours(prediction.anomaly_map)
+    overlay = inspector.spec.map_to_original(colours, prediction.image_size)
     return base64.b64encode(encode_picture(overlay, ".png")).decode("ascii")

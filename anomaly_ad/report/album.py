@@ -1,0 +1,178 @@
+"""Small pictures of what was inspected, on disk until the page is written."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import drawing
+from ..images import Image, image_digest
+from ..inspection import Inspected
+from ..labelled import GOOD
+from ..model_store import StoredModel
+from ..prediction import Prediction
+
+MOST_PICTURES = 5000  # of a page; a browser holds no more
+_ALL_BYTES = 34_000_000  # of all photographs together
+_SIDES = (128, 400)  # pixels of the longer side
+_BYTES_A_PIXEL = 0.25  # of a detailed photograph at the first quality
+_QUALITIES = (82, 65, 45, 25)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of an image while the run goes on: its digest, JPEG and WebP (or none)."""
+
+    digest: str
+    photo: bytes
+    heat: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of the page.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str or None
+        "good", the name of its defect, or None where nobody has judged it.
+    prediction : Prediction
+        What the model says.
+    place : int
+        Where its pictures begin in the spool.
+    lengths : (int, int)
+        Bytes of the photograph and of the heatmap.
+    """
+
+    path: Path
+    kind: str | None
+    prediction: Prediction
+    place: int
+    lengths: tuple[int, int]
+
+    @property
+    def is_wrong(self) -> bool:
+        """A false alarm or a miss."""
+        if self.kind is None or self.prediction.error is not None:
+            return False
+        return (self.kind != GOOD) != bool(self.prediction.is_anomalous)
+
+
+class Album:
+    """Collects small pictures while images are inspected; a `Witness`.
+
+    Use it as a context manager. Pictures go to a temporary file as they come.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model, for the scale of the heatmap.
+    expected : int
+        How many images will come; the more, the smaller their pictures, so that the page of 5,000
+        stays below 60 MB.
+    """
+
+    def __init__(self, stored: StoredModel, expected: int) -> None:
+        self._spec = stored.manifest.plan.spec
+        self._map = stored.manifest.calibration.map
+        self._learnt = stored.manifest.learnt
+        self._bytes = _ALL_BYTES / max(min(expected, MOST_PICTURES), 1)
+        side = (self._bytes / _BYTES_A_PIXEL) ** 0.5
+        self.side = int(min(max(side, _SIDES[0]), _SIDES[1]))
+        self.entries: list[Entry] = []
+        self.n_learnt = 0  # images that training has seen
+        self._digests: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._spool = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._spool.close()
+
+    def look(self, one: Inspected) -> Seen:
+        """Make the small pictures of an image; called in threads."""
+        digest = image_digest(self._spec.prepare(one.image))
+        size = self._size(one.image.shape[:2])
+        heat = b""
+        if self._map is not None:
+            heat = self._heat(self._map.score(one.outputs["anomaly_map"][0]), size)
+        return Seen(digest, self._photo(one.image, size), heat)
+
+    def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
+        """Keep an image, in the order of the run."""
+        place, lengths = self._spool.tell(), (0, 0)
+        if seen is not None:
+            self._spool.write(seen.photo + seen.heat)
+            lengths = len(seen.photo), len(seen.heat)
+            self._digests.append(seen.digest)
+            self.n_learnt += seen.digest in self._learnt
+        self.entries.append(Entry(path, kind, prediction, place, lengths))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images that were inspected, as the model sees them, in any order."""
+        together = " ".join(sorted(self._digests))
+        return hashlib.sha256(together.encode()).hexdigest()[:16]
+
+    def pictures(self, entry: Entry) -> tuple[bytes, bytes]:
+        """The photograph (JPEG) and the heatmap (WebP, or nothing) of an entry."""
+        self._spool.seek(entry.place)
+        photo = self._spool.read(entry.lengths[0])
+        return photo, self._spool.read(entry.lengths[1])
+
+    def _size(self, size: Sequence[int]) -> tuple[int, int]:
+        scale = min(self.side / max(size), 1)
+        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+    def _photo(self, image: Image, size: tuple[int, int]) -> bytes:
+        small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        data = b""
+        for quality in _QUALITIES:
+            data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+            if len(data) <= self._bytes:
+                break
+        return data
+
+    def _heat(self, scores: NDArray[np.float32], size: tuple[int, int]) -> bytes:
+        """Colours of what deviates, for a picture of `size`; nothing where nothing does."""
+        colours = drawing.colours(scores)
+        if not colours[..., 3].any():
+            return b""
+        # Half the size does for what is smooth. The opacity is stretched to the full range: the
+        # page sets how strong the heatmap is.
+        half = (max(size[0] // 2, 1), max(size[1] // 2, 1))
+        out = self._spec.map_to_original(colours, half)
+        out[..., 3] = np.minimum(out[..., 3].astype(np.uint16) * 2, 255)
+        bgra = cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA)
+        data: bytes = cv2.imencode(".webp", bgra, [cv2.IMWRITE_WEBP_QUALITY, 60])[1].tobytes()
+        return data
+
+
+def chosen(entries: Sequence[Entry], most: int = MOST_PICTURES) -> set[int]:
+    """Which entries a page shows, if there are too many: wrong ones first, then high scores.
+
+    Of those that are wrong, the ones that lie farthest beyond the threshold come first.
+    """
+
+    def urgency(n: int) -> tuple[bool, bool, float]:
+        prediction = entries[n].prediction
+        if prediction.error is not None or prediction.score is None:
+            return True, False, 0
+        distance = abs(prediction.score - prediction.threshold)
+        is_wrong = entries[n].is_wrong
+        return False, not is_wrong, -distance if is_wrong else -prediction.score
+
+    order = sorted(range(len(entries)), key=urgency)
+    return set(order[:most])

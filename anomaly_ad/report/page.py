@@ -1,0 +1,375 @@
+"""Inspect a set of images and write one HTML file that tells what came out."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import platform
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..errors import DataError, OptionError, missing_extra
+from ..evaluation import Evaluation, evaluate
+from ..images import PathLike
+from ..inspection import Inspector, Sources, count_verdicts, find_sources
+from ..intervals import Estimate, wilson
+from ..labelled import GOOD, LabelledImages, find_labelled
+from ..model_store import StoredModel
+from ..progress import bar, printable
+from ..records import JSONL, cannot_write, read_records
+from ..threads import cpu_count
+from ..web import asset
+from . import probe
+from .album import Album, chosen
+
+_SUFFIXES = (".html", ".htm")
+
+
+def report(
+    stored: StoredModel, path: PathLike, target: PathLike, *, threshold: float, seed: int = 0
+) -> Evaluation | Counter[str]:
+    """Inspect a folder and write a report of it.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    path : path
+        A folder of judged images (with good ones or masks among them), of images that nobody has
+        judged, or one that `predict` has written: then the images of its last run are inspected.
+    target : path
+        The HTML file; replaced if it is there.
+    threshold : float
+        Score in [0, 1] above which an image is anomalous.
+    seed : int
+        Of the resampling behind some intervals.
+
+    Returns
+    -------
+    Evaluation or Counter of str to int
+        Figures, or how many are "good", "anomalous" and "errors" where nobody has judged.
+
+    Raises
+    ------
+    PathError, DataError
+        There is nothing to inspect.
+    OptionError
+        The report would lie in the input, or is no HTML file.
+    MissingExtraError
+        Jinja2 is not installed.
+    """
+    folder = Path(path)
+    recorded = folder / JSONL
+    if not recorded.is_file():
+        labelled = find_labelled(folder)
+        if any(not item.is_defective or item.mask is not None for item in labelled.items):
+            return report_judged(stored, labelled, target, threshold=threshold, seed=seed)
+        return _report_unjudged(stored, find_sources(folder), str(folder), target, threshold)
+    last = list(read_records(recorded))[-1:]
+    names = [
+        str(line["file"])
+        for line in read_records(recorded)
+        if last and line.get("run") == last[0].get("run") and isinstance(line.get("file"), str)
+    ]
+    if not names:
+        raise DataError(
+            f"{recorded} names no files: nothing was recorded, or arrays were inspected. Name the "
+            "folder of the images."
+        )
+    sources = find_sources(list(dict.fromkeys(names)))
+    return _report_unjudged(stored, sources, f"the last run in {folder}", target, threshold)
+
+
+def report_judged(
+    stored: StoredModel,
+    labelled: LabelledImages,
+    target: PathLike,
+    *,
+    threshold: float,
+    seed: int = 0,
+) -> Evaluation:
+    """`evaluate`, with a report of it; parameters and errors as there and in `report`."""
+    page = _Page(stored, target, labelled.source)
+    with Album(stored, len(labelled.items)) as album:
+        found = evaluate(stored, labelled, threshold=threshold, seed=seed, witness=album)
+        page.write(album, threshold, labelled.source, _judged(found))
+    return found
+
+
+def _report_unjudged(
+    stored: StoredModel, sources: Sources, source: str, target: PathLike, threshold: float
+) -> Counter[str]:
+    root = None if sources.root is None else str(sources.root)
+    page = _Page(stored, target, root)
+    inspector = Inspector(stored, threshold=threshold, keep_maps=False)
+    items = sources.items
+    with (
+        Album(stored, len(items)) as album,
+        bar(len(items), "Inspecting") as step,
+        closing(inspector.scan(items, album.look)) as found,
+    ):
+        for item, (prediction, seen) in zip(items, found, strict=True):
+            assert item.path is not None
+            album.add(item.path, None, prediction, seen)
+            step("")
+        counts = count_verdicts(entry.prediction for entry in album.entries)
+        page.write(album, threshold, source, _unjudged(counts))
+    return counts
+
+
+class _Page:
+    """Checks where the page goes before the work, and writes it after."""
+
+    def __init__(self, stored: StoredModel, target: PathLike, source: str | None) -> None:
+        try:
+            import jinja2
+        except ImportError as error:
+            raise missing_extra("Writing a report", "eval", "jinja2") from error
+        self._stored = stored
+        self._target = Path(target)
+        if self._target.suffix.lower() not in _SUFFIXES or self._target.is_dir():
+            raise OptionError(f"A report is a file that ends in .html. Received: {target!s}")
+        home = Path(os.path.realpath(self._target)).parent
+        if source is not None and home.is_relative_to(os.path.realpath(source)):
+            raise OptionError(
+                f"The report {target} would lie in the folder that it is about. Choose another "
+                "place; nothing is ever written into the input."
+            )
+        environment = jinja2.Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )
+        self._template = environment.from_string(_own("report.html"))
+
+    def write(self, album: Album, threshold: float, source: str, told: dict[str, Any]) -> None:
+        """Fill the template and put the whole page in its place at once."""
+        facts = _facts(self._stored, album, source)
+        if album.n_learnt:
+            told["warnings"].append(
+                f"{album.n_learnt} of these images were in the training. Their scores are lower "
+                "than those of other images and say nothing of the model."
+            )
+        chunks = self._template.generate(
+            **told,
+            source=printable(source),
+            name=printable(Path(source).name or source),
+            method=self._stored.manifest.plan.method,
+            created=time.strftime("%Y-%m-%d %H:%M"),
+            facts=facts,
+            data=_script(_data(self._stored, album, threshold, told["judged"])),
+            pictures=_pictures(album),
+            n_pictures=min(len(album.entries), len(chosen(album.entries))),
+            n_images=len(album.entries),
+            look=asset("look.css"),
+            style=_own("report.css"),
+            code=_own("report.js"),
+        )
+        fresh = self._target.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            with fresh.open("w", encoding="utf-8") as file:
+                file.writelines(chunks)
+            os.replace(fresh, self._target)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise cannot_write(self._target.parent, error) from error
+            raise
+
+
+def _own(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _script(values: Any) -> str:
+    """JSON that may stand in a script element: no '<' that could end it."""
+    return json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _data(stored: StoredModel, album: Album, threshold: float, judged: bool) -> dict[str, Any]:
+    """What the page computes with."""
+    limit = stored.manifest.calibration.image
+    root = os.path.commonpath([entry.path.absolute().parent for entry in album.entries])
+    shown = chosen(album.entries)
+    images = [
+        {
+            "name": printable(os.path.relpath(entry.path, root)),
+            "kind": None if entry.kind is None else printable(entry.kind),
+            "raw": entry.prediction.raw_score,
+            "score": entry.prediction.score,
+            "size": entry.prediction.image_size,
+            "boxes": entry.prediction.boxes.tolist(),
+            "error": entry.prediction.error and printable(entry.prediction.error),
+            "shown": n in shown,
+        }
+        for n, entry in enumerate(album.entries)
+    ]
+    return {
+        "threshold": threshold,
+        "median": limit.median,
+        "limit": limit.limit,
+        "judged": judged,
+        "good": GOOD,
+        "images": images,
+    }
+
+
+def _pictures(album: Album) -> Iterator[tuple[int, str, str]]:
+    """Number, photograph and heatmap of each image that the page shows, base64."""
+    for n in sorted(chosen(album.entries)):
+        photo, heat = album.pictures(album.entries[n])
+        yield n, base64.b64encode(photo).decode(), base64.b64encode(heat).decode()
+
+
+def _judged(found: Evaluation) -> dict[str, Any]:
+    """What an evaluation tells, for the template."""
+    named = {
+        "Image AUROC": ("auroc", "how well the scores rank defective above good; 1 is perfect"),
+        "Average precision": ("average_precision", "area under the precision-recall curve"),
+        f"F1 at {found.threshold:g}": ("f1", "of the verdicts at the limit"),
+        "Best F1": ("best_f1", "at the limit that suits these images best"),
+        "Pixel AUROC": ("pixel_auroc", "how well the maps find the masks' pixels"),
+        "AUPRO to 0.3": ("aupro", "the same, every defective region counting as much"),
+    }
+    metrics = [
+        {
+            "name": name,
+            "meaning": meaning,
+            "estimate": getattr(found, attribute),
+            "omitted": found.omitted.get(attribute),
+        }
+        for name, (attribute, meaning) in named.items()
+    ]
+    return {
+        "judged": True,
+        "kinds": found.kinds,
+        "metrics": metrics,
+        "warnings": [printable(warning) for warning in found.warnings],
+        "n_good": found.n_good,
+        "n_defective": found.n_defective,
+        "n_errors": len(found.errors),
+        "tiles": [
+            _tile("good", found.rejected, found.n_good, found.rejection_rate),
+            _tile("bad", found.n_defective - found.found, found.n_defective, _missed(found)),
+        ],
+        "layout": found.layout,
+    }
+
+
+def _missed(found: Evaluation) -> Estimate | None:
+    rate = found.detection_rate
+    return None if rate is None else Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
+
+
+def _unjudged(counts: Counter[str]) -> dict[str, Any]:
+    inspected = counts["good"] + counts["anomalous"]
+    share = wilson(counts["anomalous"] / inspected, inspected) if inspected else None
+    return {
+        "judged": False,
+        "kinds": (),
+        "metrics": [],
+        "warnings": [],
+        "n_good": 0,
+        "n_defective": 0,
+        "n_errors": counts["errors"],
+        "tiles": [_tile("all", counts["anomalous"], inspected, share)],
+        "layout": "not judged: nobody has said which of these images are good",
+    }
+
+
+def _tile(what: str, count: int, total: int, share: Estimate | None) -> dict[str, Any]:
+    """A count as a sentence; the page's script says the same for other limits."""
+    be = "is" if count == 1 else "are"
+    sentences = {
+        "good": (f"of {total:,} good parts {be} rejected", "false alarms", "good"),
+        "bad": (
+            f"of {total:,} defective parts {'slips' if count == 1 else 'slip'} through",
+            "misses",
+            "defective",
+        ),
+        "all": (f"of {total:,} parts {be} anomalous", "anomalous", ""),
+    }
+    text, title, kind = sentences[what]
+    return {
+        "what": what,
+        "count": count,
+        "total": total,
+        "text": text,
+        "title": title,
+        "missing": f"There are no {kind} parts among these images.",
+        "interval": None if share is None else share.text(100, 1),
+    }
+
+
+def _facts(stored: StoredModel, album: Album, source: str) -> dict[str, dict[str, str]]:
+    """What the figures are of: the model, the images, this machine."""
+    manifest = stored.manifest
+    plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
+    size = sum(entry["size"] for entry in stored.files.values())
+    colour = "gray" if plan.spec.channels == 1 else "colour"
+    stated = f"raw score {limit.limit:.6g}, from {limit.n_images} good images"
+    if manifest.calibration.has_rate:
+        stated += f"; at most {limit.stated_rate:.1%} of good parts exceed it"
+    model = {
+        "Method": plan.method,
+        "Parameters": ", ".join(f"{k}={v}" for k, v in plan.parameters.items()) or "none",
+        "Input": f"{plan.spec.height}x{plan.spec.width} {colour}, {plan.spec.fit}, "
+        f"{plan.precision}",
+        "Trained on": f"{training.get('n_fit')} images, {manifest.created}",
+        "Limit of good (0.8)": stated,
+        "Size": f"{size / 1e6:.1f} MB",
+        "Directory": printable(stored.directory),
+        "Digest": stored.digest,
+    }
+    inspected = [entry for entry in album.entries if entry.prediction.error is None]
+    data = {
+        "Source": printable(source),
+        "Images": f"{len(inspected):,} inspected"
+        + (f", {len(album.entries) - len(inspected)} not" if inspected != album.entries else ""),
+        "Known to the model": f"{album.n_learnt} of them were in its training"
+        if album.n_learnt
+        else "none of them was in its training",
+        "Fingerprint": album.fingerprint,
+    }
+    return {
+        "Model": model,
+        "Images": data,
+        "This machine": _machine(stored, [entry.path for entry in inspected]),
+        "Trained with": manifest.versions,
+    }
+
+
+def _machine(stored: StoredModel, images: list[Path]) -> dict[str, str]:
+    facts = {
+        "Processor": f"{_processor()}, {cpu_count()} cores used",
+        "This report": f"anomaly-ad {__version__}",
+        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+    }
+    speed = probe.measure(stored.directory, images) if images else None
+    if speed is None:
+        return {**facts, "Speed": "could not be measured"}
+    return {
+        **facts,
+        "One image, file to verdict": f"{speed.image_ms:.1f} ms",
+        "New process to first verdict": f"{speed.start_s:.2f} s",
+        "Peak memory of inspecting": "not told by this system"
+        if speed.peak_mb is None
+        else f"{speed.peak_mb:.0f} MB",
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

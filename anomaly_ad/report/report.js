@@ -1,0 +1,422 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const Z = 1.959963984540054;  // as in intervals.py
+  const CHUNK = 48;  // cards that are made at a time
+
+  // ---------- scores and counts, as in calibration.py and evaluation.py
+
+  const LIMIT_SCORE = 0.8;
+  let threshold = data.threshold;
+
+  function rawOf(score) {
+    if (score === LIMIT_SCORE) return data.limit;
+    if (score >= 1) return Infinity;
+    const t = score < LIMIT_SCORE
+      ? score / LIMIT_SCORE
+      : 1 + ((1 - LIMIT_SCORE) / (1 - score) - 1) / 4;
+    return data.median + t * (data.limit - data.median);
+  }
+
+  function wilson(count, total) {
+    const share = count / total, squared = Z * Z;
+    const centre = (share + squared / (2 * total)) / (1 + squared / total);
+    const spread = Math.sqrt(share * (1 - share) / total + squared / (4 * total * total));
+    const half = Z * spread / (1 + squared / total);
+    return [Math.max(centre - half, 0), Math.min(centre + half, 1)];
+  }
+
+  // How many of an ascending list lie above a value.
+  function above(sorted, value) {
+    let low = 0, high = sorted.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (sorted[middle] > value) high = middle; else low = middle + 1;
+    }
+    return sorted.length - low;
+  }
+
+  const inspected = data.images.filter((image) => image.error === null);
+  const ascending = (images) => Float64Array.from(images, (image) => image.raw).sort();
+  const raws = {
+    good: ascending(inspected.filter((image) => image.kind === data.good)),
+    bad: ascending(inspected.filter((image) => image.kind !== data.good)),
+    all: ascending(inspected),
+  };
+  const rawsOfKind = new Map();
+  for (const row of document.querySelectorAll("#kinds tbody tr")) {
+    const kind = row.dataset.kind;
+    rawsOfKind.set(kind, ascending(inspected.filter((image) => image.kind === kind)));
+  }
+
+  const whole = (count) => count.toLocaleString("en-US");
+  const perCent = (share) => (100 * share).toFixed(1);
+  function withInterval(count, total) {
+    const [low, high] = wilson(count, total);
+    return `${perCent(count / total)} (${perCent(low)} to ${perCent(high)})`;
+  }
+
+  const sentences = {
+    good: (count, total) => `of ${whole(total)} good parts ${count === 1 ? "is" : "are"} rejected`,
+    bad: (count, total) => `of ${whole(total)} defective parts ${count === 1 ? "slips" : "slip"} through`,
+    all: (count, total) => `of ${whole(total)} parts ${count === 1 ? "is" : "are"} anomalous`,
+  };
+
+  function count(raw) {
+    for (const tile of document.querySelectorAll("[data-tile]")) {
+      const what = tile.dataset.tile, total = raws[what].length;
+      if (!total) continue;
+      const rejected = above(raws[what], raw);
+      const number = what === "bad" ? total - rejected : rejected;
+      tile.querySelector("[data-count]").textContent = whole(number);
+      tile.querySelector("[data-text]").textContent = sentences[what](number, total);
+      tile.querySelector("[data-interval]").textContent = `${withInterval(number, total)} %`;
+    }
+    for (const row of document.querySelectorAll("#kinds tbody tr")) {
+      const some = rawsOfKind.get(row.dataset.kind), found = above(some, raw);
+      const put = (name, value, text) => {
+        const cell = row.querySelector(`[data-${name}]`);
+        cell.dataset.value = value;
+        cell.textContent = text;
+      };
+      put("found", found, found);
+      put("missed", some.length - found, some.length - found);
+      put("share", found / some.length, withInterval(found, some.length));
+    }
+  }
+
+  // ---------- drawings
+
+  const SVG = "http://www.w3.org/2000/svg";
+  function draw(parent, name, attributes, text) {
+    const element = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    if (text !== undefined) element.textContent = text;
+    parent.append(element);
+    return element;
+  }
+  function canvas(home, width, height, label) {
+    return draw(home, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  }
+
+  // Good parts above the line, defective ones below it, over the score.
+  const drawHistogram = (() => {
+    const home = byId("histogram"), bins = 50, side = 8;  // side: half a slider's thumb
+    const scores = (images) => {
+      const counts = new Array(bins).fill(0);
+      for (const image of images) counts[Math.min(Math.floor(image.score * bins), bins - 1)] += 1;
+      return counts;
+    };
+    const upper = scores(data.judged ? inspected.filter((i) => i.kind === data.good) : inspected);
+    const lower = scores(data.judged ? inspected.filter((i) => i.kind !== data.good) : []);
+    // Each kind has its own height: there are often far fewer of the one than of the other.
+    const highest = (counts) => Math.max(...counts, 1);
+    const both = upper.some(Boolean) && lower.some(Boolean);
+    return () => {
+      home.replaceChildren();
+      const width = Math.max(home.clientWidth, 280), bar = both ? 78 : 130;
+      const onlyLower = !upper.some(Boolean) && data.judged;
+      const base = onlyLower ? 24 : bar + 24, height = both ? 2 * bar + 44 : bar + 44;
+      const x = (score) => side + score * (width - 2 * side);
+      const svg = canvas(home, width, height, "How many images have which score");
+      const step = (width - 2 * side) / bins;
+      const bars = (counts, name, className, up) => counts.forEach((value, n) => {
+        if (!value) return;
+        const tall = Math.max(bar * value / highest(counts), 2);
+        const made = draw(svg, "rect", { x: x(n / bins) + .5, width: Math.max(step - 1, 1), y: up ? base - tall : base + 1, height: tall, class: className });
+        draw(made, "title", {}, `${whole(value)} ${name} from ${n / bins} to ${(n + 1) / bins}`);
+      });
+      bars(upper, data.judged ? "good images" : "images", data.judged ? "good" : "all", true);
+      bars(lower, "defective images", "bad", false);
+      draw(svg, "line", { x1: x(0), x2: x(1), y1: base + .5, y2: base + .5, class: "grid" });
+      for (let tick = 0; tick <= 10; tick += 2) {
+        const anchor = tick === 0 ? "start" : tick === 10 ? "end" : "middle";
+        draw(svg, "text", { x: x(tick / 10), y: height - 4, "text-anchor": anchor }, (tick / 10).toString());
+      }
+      const label = (y, name, counts) => draw(svg, "text", { x: x(0), y, class: "label" }, `${name} (highest bar: ${whole(highest(counts))})`);
+      if (upper.some(Boolean)) label(14, data.judged ? "Good parts" : "Parts", upper);
+      if (lower.some(Boolean)) label(height - 26, "Defective parts", lower);
+      const top = 4, bottom = height - 20;
+      draw(svg, "line", { x1: x(LIMIT_SCORE), x2: x(LIMIT_SCORE), y1: top, y2: bottom, class: "calibrated" });
+      draw(svg, "line", { x1: x(threshold), x2: x(threshold), y1: top, y2: bottom, class: "mark" });
+    };
+  })();
+
+  // Points of a curve: [across, up] in 0..1 for each value of the raw score, highest first.
+  function ranked() {
+    const values = [...new Set(raws.all)].sort((a, b) => b - a);
+    return values.map((value) => {
+      const least = (sorted) => above(sorted, value) + equal(sorted, value);
+      return [least(raws.good), least(raws.bad)];
+    });
+  }
+  function equal(sorted, value) {
+    let low = 0, high = sorted.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (sorted[middle] >= value) high = middle; else low = middle + 1;
+    }
+    return sorted.length - low - above(sorted, value);
+  }
+
+  function drawCurve(home, points, dot, names) {
+    home.replaceChildren();
+    const size = 300, left = 46, bottom = 34;
+    const svg = canvas(home, size, size, `${names[1]} over ${names[0]}`);
+    const x = (value) => left + value * (size - left - 8), y = (value) => 8 + (1 - value) * (size - bottom - 8);
+    for (const tick of [0, .25, .5, .75, 1]) {
+      draw(svg, "line", { x1: x(tick), x2: x(tick), y1: y(0), y2: y(1), class: "grid" });
+      draw(svg, "line", { x1: x(0), x2: x(1), y1: y(tick), y2: y(tick), class: "grid" });
+      if (tick % .5 === 0) {
+        draw(svg, "text", { x: x(tick), y: size - bottom + 14, "text-anchor": "middle" }, tick.toString());
+        draw(svg, "text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, tick.toString());
+      }
+    }
+    draw(svg, "text", { x: x(.5), y: size - 4, "text-anchor": "middle" }, names[0]);
+    draw(svg, "text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(10 ${y(.5)}) rotate(-90)` }, names[1]);
+    draw(svg, "path", { d: points.map(([a, b], n) => `${n ? "L" : "M"}${x(a).toFixed(2)} ${y(b).toFixed(2)}`).join(""), class: "curve" });
+    if (dot) draw(svg, "circle", { cx: x(dot[0]), cy: y(dot[1]), r: 5, class: "dot" });
+  }
+
+  let levels = null;
+  function drawCurves(raw) {
+    if (!byId("roc")) return;
+    levels = levels || ranked();
+    const goods = raws.good.length, bads = raws.bad.length;
+    const rejected = above(raws.good, raw), found = above(raws.bad, raw);
+    const roc = [[0, 0], ...levels.map(([good, bad]) => [good / goods, bad / bads])];
+    drawCurve(byId("roc"), roc, [rejected / goods, found / bads], ["good parts rejected", "defects found"]);
+    // Precision holds until the next image comes: steps, which have average precision as their area.
+    const steps = [];
+    let recall = 0;
+    for (const [good, bad] of levels) {
+      steps.push([recall, bad / (good + bad)], [bad / bads, bad / (good + bad)]);
+      recall = bad / bads;
+    }
+    const dot = found + rejected ? [found / bads, found / (found + rejected)] : null;
+    drawCurve(byId("pr"), steps, dot, ["defects found", "precision"]);
+  }
+
+  // ---------- the gallery
+
+  const images = data.images.map((image, n) => ({ ...image, n })).filter((image) => image.shown);
+  const isRejected = (image, raw) => image.error === null && image.raw > raw;
+  function verdictOf(image, raw) {
+    if (image.error !== null) return "error";
+    const rejected = isRejected(image, raw);
+    if (!data.judged) return rejected ? "rejected" : "passed";
+    if (image.kind === data.good) return rejected ? "false alarm" : "passed";
+    return rejected ? "found" : "missed";
+  }
+  const isWrong = (verdict) => verdict === "false alarm" || verdict === "missed";
+  const words = {
+    "error": "not inspected", "false alarm": "FALSE ALARM", "missed": "MISSED", "found": "found",
+    "passed": data.judged ? "passed" : "good", "rejected": "anomalous",
+  };
+
+  const filters = {
+    "All": () => true,
+    ...(data.judged ? {
+      "False alarms and misses": (_, verdict) => isWrong(verdict),
+      "False alarms": (_, verdict) => verdict === "false alarm",
+      "Misses": (_, verdict) => verdict === "missed",
+      "Good parts": (image) => image.kind === data.good,
+      "Defective parts": (image) => image.kind !== data.good,
+    } : {}),
+    [data.judged ? "Rejected" : "Anomalous"]: (image, _, raw) => isRejected(image, raw),
+    [data.judged ? "Passed" : "Good"]: (image, _, raw) => image.error === null && !isRejected(image, raw),
+    ...(data.images.some((image) => image.error !== null) ? { "Not inspected": (image) => image.error !== null } : {}),
+  };
+  // Each gives the number by which pictures are put in order, highest first; then comes the name.
+  const score = (image) => image.error === null ? image.score : -1;
+  const orders = {
+    // At the limit where the page stands: what is wrong, farthest beyond it first, then what is close.
+    ...(data.judged ? { "Worst first": (image, verdict) => {
+      const distance = Math.abs(score(image) - threshold);
+      return isWrong(verdict) ? 2 + distance : -distance;
+    } } : {}),
+    "Highest score first": score,
+    "Lowest score first": (image) => -score(image),
+    "Name": () => 0,
+  };
+
+  function picture(image) {
+    const [photo, heat] = byId(`p${image.n}`).textContent.split("|");
+    const box = document.createElement("span");
+    box.className = "picture";
+    box.style.display = "block";
+    if (!image.size || !photo) return box;
+    const [height, width] = image.size;
+    box.style.aspectRatio = `${width} / ${height}`;
+    if (height > width) box.style.width = `${100 * width / height}%`;
+    const layer = (type, content, name) => {
+      const element = new Image();
+      element.src = `data:image/${type};base64,${content}`;
+      element.className = name;
+      element.alt = "";
+      element.decoding = "async";
+      box.append(element);
+    };
+    layer("jpeg", photo, "photo");
+    if (heat) layer("webp", heat, "heat");
+    if (image.boxes.length) {
+      const svg = draw(box, "svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+      for (const [x1, y1, x2, y2] of image.boxes) draw(svg, "rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
+    }
+    return box;
+  }
+
+  function element(name, className, text) {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function card(image, raw) {
+    const verdict = verdictOf(image, raw);
+    const made = element("button", isWrong(verdict) ? "card wrong" : "card");
+    made.type = "button";
+    made.dataset.n = image.n;
+    const frame = element("span", "frame");
+    frame.append(picture(image));
+    const lines = element("span", "words"), last = element("span", "verdict");
+    const parts = image.name.split(/[\\/]/), file = parts.pop();
+    const name = element("span", "name", file);
+    name.title = image.name;
+    last.append(element("span", "tag", words[verdict]), element("span", "number", image.error === null ? image.score.toFixed(3) : ""));
+    lines.append(name, element("span", "name dim", parts.join("/") || image.kind || ""), last);
+    made.append(frame, lines);
+    made.addEventListener("click", () => open(order.indexOf(image)));
+    return made;
+  }
+
+  let order = [], made = 0;
+  function grow() {
+    const raw = rawOf(threshold), some = order.slice(made, made + CHUNK);
+    byId("gallery").append(...some.map((image) => card(image, raw)));
+    made += some.length;
+  }
+  function arrange() {
+    const raw = rawOf(threshold), keep = filters[byId("show").value];
+    const kind = byId("kind") ? byId("kind").value : "", name = byId("name").value.trim().toLowerCase();
+    const rank = orders[byId("order").value];
+    order = images
+      .map((image) => [image, verdictOf(image, raw)])
+      .filter(([image, verdict]) => keep(image, verdict, raw) && (!kind || image.kind === kind) && image.name.toLowerCase().includes(name))
+      .map(([image, verdict]) => [rank(image, verdict), image])
+      .sort(([a, one], [b, other]) => b - a || (one.name < other.name ? -1 : 1))
+      .map(([, image]) => image);
+    byId("gallery").replaceChildren();
+    made = 0;
+    byId("shown").textContent = order.length ? `${whole(order.length)} of ${whole(images.length)} pictures` : "No picture is like that.";
+    grow();
+  }
+  // The cards that are there already, after the limit was moved.
+  function retell() {
+    const raw = rawOf(threshold);
+    for (const made of byId("gallery").children) {
+      const verdict = verdictOf(data.images[made.dataset.n], raw);
+      made.classList.toggle("wrong", isWrong(verdict));
+      made.querySelector(".tag").textContent = words[verdict];
+    }
+  }
+  new IntersectionObserver((seen) => {
+    if (seen.some((one) => one.isIntersecting) && made < order.length) grow();
+  }, { rootMargin: "1200px" }).observe(byId("more"));
+
+  // ---------- one picture, large
+
+  const large = byId("large");
+  let current = 0;
+  function open(place) {
+    if (place < 0 || place >= order.length) return;
+    current = place;
+    const image = order[place], verdict = verdictOf(image, rawOf(threshold));
+    byId("large-name").textContent = image.name;
+    const shown = picture(image);
+    if (image.size) shown.style.width = `min(100%, ${70 * image.size[1] / image.size[0]}vh)`;
+    byId("large-picture").replaceChildren(shown);
+    const facts = { "Verdict": words[verdict] };
+    if (data.judged) facts["Judged as"] = image.kind;
+    if (image.error === null) {
+      facts["Score"] = `${image.score.toFixed(4)}, limit ${formatted(threshold)}`;
+      facts["Raw score"] = `${image.raw.toPrecision(6)}, limit ${rawOf(threshold).toPrecision(6)}`;
+      facts["Original"] = `${image.size[1]} x ${image.size[0]} pixels`;
+    } else facts["Reason"] = image.error;
+    byId("large-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => {
+      const row = element("div");
+      row.append(element("dt", "", name), element("dd", "number", value));
+      return row;
+    }));
+    byId("before").disabled = place === 0;
+    byId("after").disabled = place === order.length - 1;
+    if (!large.open) large.showModal();
+  }
+  byId("before").addEventListener("click", () => open(current - 1));
+  byId("after").addEventListener("click", () => open(current + 1));
+  byId("close").addEventListener("click", () => large.close());
+  large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
+  large.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") open(current - 1);
+    if (event.key === "ArrowRight") open(current + 1);
+  });
+
+  // ---------- tables that sort
+
+  for (const button of document.querySelectorAll(".sortable thead button")) {
+    button.addEventListener("click", () => {
+      const head = button.closest("th"), place = head.cellIndex;
+      const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+      const body = head.closest("table").tBodies[0];
+      const value = (row) => row.cells[place].dataset.value;
+      body.append(...[...body.rows].sort((a, b) => sign * (place
+        ? value(a) - value(b)
+        : a.cells[0].textContent.localeCompare(b.cells[0].textContent))));
+    });
+  }
+
+  // ---------- controls
+
+  const formatted = (value) => value === Number(value.toFixed(3)) ? value.toFixed(3).replace(/0$/, "") : value.toString();
+  function move(value) {
+    threshold = value;
+    const raw = rawOf(threshold);
+    byId("limit").value = threshold;
+    byId("limit").setAttribute("aria-valuetext", formatted(threshold));
+    byId("limit-value").textContent = formatted(threshold);
+    byId("raw-value").textContent = `Raw score ${raw.toPrecision(6)}.`;
+    byId("reset").disabled = threshold === data.threshold;
+    count(raw);
+    drawHistogram();
+    drawCurves(raw);
+  }
+  function settle() {
+    const told = [...document.querySelectorAll("[data-tile] .tile-count")].map((tile) => tile.textContent.trim());
+    byId("live").textContent = `At ${formatted(threshold)}: ${told.join("; ")}.`;
+    arrange();
+  }
+  const fill = (select, names) => select.append(...names.map((name) => new Option(name, name)));
+  fill(byId("show"), Object.keys(filters));
+  fill(byId("order"), Object.keys(orders));
+  if (byId("kind")) byId("kind").append(new Option("All", ""), ...[...rawsOfKind.keys()].map((kind) => new Option(kind, kind)));
+  byId("reset").textContent = `Back to ${formatted(data.threshold)}`;
+  byId("reset").addEventListener("click", () => { move(data.threshold); settle(); });
+  byId("limit").addEventListener("input", (event) => { move(Number(event.target.value)); retell(); });
+  byId("limit").addEventListener("change", settle);
+  for (const id of ["show", "kind", "order"]) if (byId(id)) byId(id).addEventListener("change", arrange);
+  byId("name").addEventListener("input", arrange);
+  byId("heat").addEventListener("input", (event) => document.documentElement.style.setProperty("--heat", event.target.value));
+  byId("boxes").addEventListener("change", (event) => document.body.classList.toggle("no-boxes", !event.target.checked));
+  let width = 0;
+  new ResizeObserver(() => {
+    if (byId("histogram").clientWidth !== width) { width = byId("histogram").clientWidth; drawHistogram(); }
+  }).observe(byId("histogram"));
+  window.addEventListener("beforeprint", () => drawHistogram());
+
+  move(data.threshold);
+  arrange();
+})();
