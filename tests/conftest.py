@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from anomaly_ad import AD
+from anomaly_ad.sample import render_sample
 
 SIDE = 64  # pixels
 
@@ -83,6 +84,18 @@ def trained(dataset, tmp_path_factory) -> Path:
     ad = AD("AD0", dataset, save_path=save_path, img_size=(SIDE, SIDE), patch_size=16)
     ad.train(12)
     return save_path / "model"
+
+
+@pytest.fixture(scope="session")
+def washer(tmp_path_factory) -> tuple[Path, Path]:
+    """A padim model of the rendered washers, and their folder. Tests must not change them."""
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    root = tmp_path_factory.mktemp("washer")
+    sample = render_sample(
+        root / "sample", n_train=24, n_test_good=3, n_per_defect=1, size=(256, 256)
+    )
+    AD("padim", sample, save_path=root, img_size=(96, 96)).train()
+    return root / "model", sample
 
 
 @pytest.fixture(scope="session")
