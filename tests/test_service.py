@@ -14,7 +14,9 @@ import pytest
 from conftest import draw_part, write_image
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
-httpx = pytest.importorskip("httpx", reason="needs the extra 'test'")
+pytest.importorskip("httpx", reason="needs the extra 'test'")
+
+import httpx
 
 from anomaly_ad import AD, OptionError
 from anomaly_ad.calibration import Calibration

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -77,12 +78,17 @@ def connect(port):
 
 def read(connection):
     """(status, body); (0, b"") where the connection is closed without an answer."""
+    return read_last(connection)[:2]
+
+
+def read_last(connection):
+    """As `read`, and whether the server says that it closes the connection."""
     data = b""
     try:
         while b"\r\n\r\n" not in data:
             chunk = connection.recv(65536)
             if not chunk:
-                return 0, b""
+                return 0, b"", True
             data += chunk
         head, _, body = data.partition(b"\r\n\r\n")
         size = next(
@@ -93,11 +99,11 @@ def read(connection):
         while len(body) < size:
             chunk = connection.recv(65536)
             if not chunk:
-                return 0, b""
+                return 0, b"", True
             body += chunk
-        return int(head.split()[1]), body
+        return int(head.split()[1]), body, b"connection: close" in head.lower()
     except ConnectionResetError:
-        return 0, b""
+        return 0, b"", True
 
 
 def exchange(port, data):
@@ -173,9 +179,9 @@ def test_a_client_that_does_not_take_its_answer_is_dropped(server):
 def connections(process):
     """Established ones of a process, as the system counts them."""
     sockets = 0
-    for name in os.listdir(f"/proc/{process.pid}/fd"):
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            sockets += os.readlink(f"/proc/{process.pid}/fd/{name}").startswith("socket:")
+            sockets += str(file.readlink()).startswith("socket:")
     return sockets - 3  # the one that listens, and the event loop's own pair
 
 
@@ -264,7 +270,7 @@ class Load:
                 connection.sendall(self.data)
             except OSError:
                 return  # closed by the server when nothing was under way
-            status, body = read(connection)
+            status, body, last = read_last(connection)
             if not status:
                 # What still lay in the system's queue was never accepted by the server.
                 self.lost += ["lost"] if number else []
@@ -272,6 +278,8 @@ class Load:
             self.answers[status] += 1
             self.digests[json.loads(body).get("digest")] += 1
             number += 1
+            if last:
+                return
 
     def end(self):
         self._end.set()

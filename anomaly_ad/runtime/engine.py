@@ -52,6 +52,8 @@ class Engine:
         check_precision(precision)
         self.precision = precision
         self._core = ov.Core()
+        # Read, not mapped: whoever writes over a mapped file kills the processes that use it.
+        self._core.set_property({"ENABLE_MMAP": False})
         try:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model
         except RuntimeError as error:

@@ -77,16 +77,23 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins, perhaps on a connection that was idle."""
-        self._header_bytes = 0
         self._start_deadline()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The headers are here."""
         self._header_bytes = None
+        if sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEADERS:
+            self._refuse(431, "Request Header Fields Too Large")
+            raise ValueError("the parser ends here")
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless another answer was given."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
         """The whole request is here."""
