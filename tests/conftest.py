@@ -127,6 +127,8 @@ def chromium(profile):
         "disable-background-networking",
         "disable-component-update",
         "disable-sync",
+        "use-fake-device-for-media-stream",  # a camera that shows a test picture
+        "use-fake-ui-for-media-stream",
         "window-size=1280,1000",
         f"user-data-dir={profile}",
     ):

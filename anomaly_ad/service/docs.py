@@ -11,6 +11,8 @@ from ..web import asset
 from .page import Page
 
 _STYLE = """
+.page-head { padding-top: 1.75rem; padding-bottom: 1.25rem; }
+a { color: var(--accent); }
 h2 code { font-size: 1.05em; }
 pre { overflow-x: auto; background: var(--soft); border-radius: .5rem; padding: .75rem; }
 table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; }

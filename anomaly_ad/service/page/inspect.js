@@ -124,7 +124,7 @@ function say(text) {
 const word = (item) => (isAnomalous(item) ? "Anomalous" : "Good");
 
 function speak(item) {
-  $("spoken").textContent = `${item.name}: ${word(item)}, score ${item.answer.score.toFixed(2)}`;
+  $("spoken").textContent = `${item.name}: ${word(item)}, score ${shown(item.answer.score)}`;
 }
 
 function show(item) {
@@ -152,9 +152,10 @@ function draw() {
   $("result").classList.toggle("bad", bad);
   $("name").textContent = $("model-label").hidden ? name : `${name} · ${current.answer.model}`;
   $("verdict").textContent = word(current);
-  $("score").textContent = answer.score.toFixed(3);
+  $("score").textContent = shown(answer.score);
   $("against").textContent = `score, ${bad ? "above" : "not above"} ${threshold()}`;
   $("fill").style.width = `${100 * answer.score}%`;
+  $("tick").style.left = `${100 * threshold()}%`;
   $("limit-value").textContent = threshold();
   $("raw").textContent = `Raw score ${digits(answer.raw_score)}, threshold ${digits(raw)}.`;
   $("reset").disabled = threshold() === standard;
@@ -163,6 +164,8 @@ function draw() {
   $("heat-setting").hidden = $("boxes-setting").hidden = !facts.has_map;
 }
 
+// Cut, not rounded: no score is 1, and none looks as if it were above the threshold.
+const shown = (score) => (Math.floor(score * 1000) / 1000).toFixed(3);
 const digits = (value) => (Number.isFinite(value) ? value.toPrecision(5) : "none");
 
 function drawBoxes(boxes) {
@@ -187,7 +190,7 @@ function card(item) {
   picture.alt = "";
   picture.src = item.url;
   const file = element("span", "file", item.name);
-  const said = item.answer ? [word(item), item.answer.score.toFixed(2)] : [item.error ? "Not inspected" : "…", ""];
+  const said = item.answer ? [word(item), shown(item.answer.score)] : [item.error ? "Not inspected" : "…", ""];
   const verdict = element("span", "verdict number", ...said.map((text) => element("span", "", text)));
   const made = element("button", "card", element("span", "frame", picture), element("span", "words", file, verdict));
   made.type = "button";

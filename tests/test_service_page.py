@@ -1,0 +1,247 @@
+"""The page of the service, in headless Chromium."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+from test_service_process import running
+
+pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+pytest.importorskip("selenium", reason="chromium is driven by selenium, which is not installed")
+
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from anomaly_ad import AD
+from anomaly_ad.calibration import Limit
+from anomaly_ad.model_store import load
+
+
+@pytest.fixture(scope="module")
+def address(washer):
+    with running(washer[0]) as (_, port):
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def page(browser, address):
+    browser.get(address)
+    wait(browser, lambda: text(browser, "reset"))
+    return browser
+
+
+def wait(browser, what):
+    return WebDriverWait(browser, 20, poll_frequency=0.05).until(lambda _: what())
+
+
+def find(browser, name):
+    return browser.find_element(By.ID, name)
+
+
+def text(browser, name):
+    return find(browser, name).get_attribute("textContent")
+
+
+def send(browser, *files):
+    """Choose files, and wait for the verdict of the last."""
+    find(browser, "files").send_keys("\n".join(map(str, files)))
+    wait(browser, lambda: text(browser, "name").startswith(files[-1].name))
+
+
+def move(browser, name, value):
+    """Move a slider as a hand does."""
+    browser.execute_script(
+        "arguments[0].value = arguments[1];"
+        "for (const kind of ['input', 'change']) arguments[0].dispatchEvent(new Event(kind));",
+        find(browser, name),
+        value,
+    )
+
+
+def boxes(browser):
+    """(x, y, width, height) of each."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#boxes rect')].map("
+        "(rect) => ['x', 'y', 'width', 'height'].map((side) => +rect.getAttribute(side)))"
+    )
+
+
+def look(browser, selector="#picture"):
+    """What is shown there, RGB."""
+    browser.execute_script("scrollTo(0, 0)")
+    data = browser.find_element(By.CSS_SELECTOR, selector).screenshot_as_png
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB).astype(int)
+
+
+@pytest.fixture(scope="module")
+def files(washer):
+    test = washer[1] / "test"
+    return test / "good" / "000.jpg", test / "dent" / "000.jpg"
+
+
+def test_a_good_and_a_defective_image(page, washer, files):
+    for file, word in zip(files, ("Good", "Anomalous"), strict=True):
+        expected = AD(washer[0]).predict(file, save=False)
+        send(page, file)
+        # One name for both files: wait for the words as well.
+        wait(page, lambda word=word: text(page, "verdict") == word)
+        assert 0 <= expected.score - float(text(page, "score")) < 0.001 + 1e-5
+        sides = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in expected.boxes.tolist()]
+        assert boxes(page) == sides and bool(sides) == (word == "Anomalous")
+    assert text(page, "counts") == "1 of 2 anomalous"
+
+
+def test_the_overlays_lie_where_the_defect_is(page, washer, files):
+    prediction = AD(washer[0]).predict(files[1], save=False)
+    send(page, files[1])
+    wait(page, lambda: boxes(page))
+    find(page, "show-boxes").click()
+    with_heat = look(page)
+    move(page, "opacity", 0)
+    without = look(page)
+    changed = np.abs(with_heat - without).sum(axis=2)
+    y, x = np.unravel_index(np.argmax(prediction.anomaly_map), prediction.anomaly_map.shape)
+    height, width = changed.shape
+    at = changed[int((y + 0.5) / 96 * height), int((x + 0.5) / 96 * width)]
+    assert at > 60  # red over what is there
+    assert np.median(changed) == 0  # and nothing over the rest
+    find(page, "show-boxes").click()
+    x1, y1, x2, _ = prediction.boxes[0] / 256
+    top, middle = round(y1 * height), round((x1 + x2) / 2 * width)
+    frame = look(page)[max(0, top - 2) : top + 3, middle]
+    assert ((frame[:, 0] > 200) & (frame[:, 1] < 110)).any()
+
+
+def test_the_threshold_decides_as_the_service_does(page, washer, files):
+    """Verdict, raw threshold and boxes for any threshold; the service has the last word."""
+    send(page, files[1])
+    wait(page, lambda: boxes(page))
+    ad, limit = AD(washer[0]), load(washer[0]).manifest.calibration.image
+    score = ad.predict(files[1], save=False).score
+    for threshold in (0, 0.3, 0.8, 0.85, round(score - 0.005, 3), 0.995, 1):
+        move(page, "limit", threshold)
+        shown = float(text(page, "limit-value"))
+        expected = ad.predict(files[1], save=False, thresh=shown)
+        assert text(page, "verdict") == ("Anomalous" if expected.is_anomalous else "Good")
+        wait(page, lambda n=len(expected.boxes): len(boxes(page)) == n)
+    find(page, "reset").click()
+    assert text(page, "limit-value") == "0.8" and not find(page, "reset").is_enabled()
+    raws = np.linspace(0, 1, 41)
+    shown = page.execute_script(
+        "return arguments[0].map((t) => rawThreshold({median: arguments[1], limit: arguments[2]}, t))",
+        raws.tolist(),
+        limit.median,
+        limit.limit,
+    )
+    assert shown[:-1] == [limit.raw(t) for t in raws.tolist()[:-1]] and shown[-1] is None
+
+
+def test_recent_results_by_keyboard(page, files, washer):
+    good = sorted((washer[1] / "test" / "good").iterdir())
+    send(page, *good)
+    cards = page.find_elements(By.CSS_SELECTOR, "#gallery .card")
+    assert [card.get_attribute("title") for card in cards] == [f.name for f in reversed(good)]
+    body = page.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.ARROW_RIGHT)
+    assert text(page, "name") == good[1].name
+    body.send_keys(Keys.ARROW_LEFT)
+    assert text(page, "name") == good[2].name
+    # Every control is reached with the tabulator, in the order of the page.
+    page.execute_script("document.activeElement.blur()")
+    reached = []
+    for _ in range(12):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(page.switch_to.active_element.get_attribute("id"))
+    order = [name for name in reached if name in ("choose", "limit", "opacity", "show-boxes")]
+    assert order[:4] == ["choose", "limit", "opacity", "show-boxes"]
+
+
+def test_a_file_that_cannot_be_inspected_is_said_and_the_next_one_goes_on(page, files, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    send(page, broken, files[1])
+    wait(page, lambda: text(page, "verdict") == "Anomalous")
+    # The browser says on its console what the server has refused; that is no error of the page.
+    assert all("422" in entry["message"] for entry in page.get_log("browser"))
+    assert "broken.png" in text(page, "message") and "not a JPEG" in text(page, "message")
+    assert "Not inspected" in text(page, "gallery")
+
+
+def test_an_image_can_be_dropped_anywhere(page, files):
+    data = list(files[1].read_bytes())
+    page.execute_script(
+        "const given = new DataTransfer();"
+        "given.items.add(new File([new Uint8Array(arguments[0])], 'dropped.jpg'));"
+        "document.body.dispatchEvent("
+        "new DragEvent('drop', {dataTransfer: given, bubbles: true, cancelable: true}));",
+        data,
+    )
+    wait(page, lambda: text(page, "name") == "dropped.jpg")
+    assert text(page, "verdict") == "Anomalous"
+
+
+def test_nothing_from_elsewhere_can_run_in_it(page, address):
+    html = page.page_source
+    assert not re.findall(r'(?:src|href)="https?:', html)
+    refused = page.execute_async_script(
+        "const done = arguments[0];"
+        "document.addEventListener('securitypolicyviolation', (e) => done(e.violatedDirective));"
+        "const script = document.createElement('script'); script.textContent = 'window.ran = 1';"
+        "document.head.append(script);"
+    )
+    assert refused.startswith("script-src") and page.execute_script("return window.ran") is None
+    page.get_log("browser")  # the refusal itself
+
+
+def test_wide_and_narrow_nothing_hangs_over(page, files):
+    send(page, files[1])
+    for width, height in ((1280, 1000), (768, 1000), (390, 844)):
+        set_size(page, width, height)
+        over = page.execute_script(
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert over <= 0, width
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def set_size(browser, width, height):
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def test_a_token_is_asked_for(browser, washer, files):
+    token = "0123456789abcdef"
+    with running(washer[0], ANOMALY_AD_TOKEN=token) as (_, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: find(browser, "login").is_displayed())
+        assert all("401" in entry["message"] for entry in browser.get_log("browser"))
+        find(browser, "token").send_keys(token + Keys.ENTER)
+        wait(browser, lambda: not find(browser, "login").is_displayed())
+        send(browser, files[1])
+        assert text(browser, "verdict") == "Anomalous"
+        browser.get("about:blank")
+
+
+def test_the_page_of_the_api(browser, address):
+    browser.get(address + "docs")
+    assert "POST /predict" in browser.page_source
+    assert browser.find_element(By.TAG_NAME, "h1").is_displayed()
+
+
+def test_a_camera_and_a_method_without_maps(browser, washer, tmp_path):
+    model = AD("dfkde", washer[1], save_path=tmp_path, img_size=(96, 96)).train().model
+    with running(model.directory) as (_, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: text(browser, "reset"))
+        find(browser, "camera").click()
+        wait(browser, lambda: browser.execute_script("return video.videoWidth") > 2)
+        find(browser, "shoot").click()
+        wait(browser, lambda: text(browser, "name").startswith("camera"))
+        assert text(browser, "verdict") == "Anomalous"  # it shows no washer
+        assert find(browser, "no-map").is_displayed()
+        assert not find(browser, "heat-setting").is_displayed()
+        find(browser, "camera").click()
+        assert not find(browser, "live-view").is_displayed()
+        browser.get("about:blank")
