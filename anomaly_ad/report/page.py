@@ -152,6 +152,7 @@ class _Page:
     def write(self, album: Album, threshold: float, source: str, told: dict[str, Any]) -> None:
         """Fill the template and put the whole page in its place at once."""
         facts = _facts(self._stored, album, source)
+        shown = chosen(album.entries)
         if album.n_learnt:
             told["warnings"].append(
                 f"{album.n_learnt} of these images were in the training. Their scores are lower "
@@ -164,9 +165,9 @@ class _Page:
             method=self._stored.manifest.plan.method,
             created=time.strftime("%Y-%m-%d %H:%M"),
             facts=facts,
-            data=_script(_data(self._stored, album, threshold, told["judged"])),
-            pictures=_pictures(album),
-            n_pictures=min(len(album.entries), len(chosen(album.entries))),
+            data=_script(_data(self._stored, album, shown, threshold, told["judged"])),
+            pictures=_pictures(album, shown),
+            n_pictures=len(shown),
             n_images=len(album.entries),
             look=asset("look.css"),
             style=_own("report.css"),
@@ -195,11 +196,12 @@ def _script(values: Any) -> str:
     return json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _data(stored: StoredModel, album: Album, threshold: float, judged: bool) -> dict[str, Any]:
+def _data(
+    stored: StoredModel, album: Album, shown: set[int], threshold: float, judged: bool
+) -> dict[str, Any]:
     """What the page computes with."""
     limit = stored.manifest.calibration.image
     root = os.path.commonpath([entry.path.absolute().parent for entry in album.entries])
-    shown = chosen(album.entries)
     images = [
         {
             "name": printable(os.path.relpath(entry.path, root)),
@@ -223,9 +225,9 @@ def _data(stored: StoredModel, album: Album, threshold: float, judged: bool) -> 
     }
 
 
-def _pictures(album: Album) -> Iterator[tuple[int, str, str]]:
+def _pictures(album: Album, shown: set[int]) -> Iterator[tuple[int, str, str]]:
     """Number, photograph and heatmap of each image that the page shows, base64."""
-    for n in sorted(chosen(album.entries)):
+    for n in sorted(shown):
         photo, heat = album.pictures(album.entries[n])
         yield n, base64.b64encode(photo).decode(), base64.b64encode(heat).decode()
 

@@ -310,8 +310,11 @@
       .map(([, image]) => image);
     byId("gallery").replaceChildren();
     made = 0;
-    byId("shown").textContent = order.length ? `${whole(order.length)} of ${whole(images.length)} pictures` : "No picture is like that.";
     grow();
+    tellShown("");
+  }
+  function tellShown(more) {
+    byId("shown").textContent = order.length ? `${whole(order.length)} of ${whole(images.length)} pictures${more}` : "No picture is like that.";
   }
   // The cards that are there already, after the limit was moved.
   function retell() {
@@ -415,7 +418,11 @@
   new ResizeObserver(() => {
     if (byId("histogram").clientWidth !== width) { width = byId("histogram").clientWidth; drawHistogram(); }
   }).observe(byId("histogram"));
-  window.addEventListener("beforeprint", () => drawHistogram());
+  window.addEventListener("beforeprint", () => {
+    drawHistogram();
+    if (made < order.length) tellShown(`; the first ${whole(made)} are printed`);
+  });
+  window.addEventListener("afterprint", () => tellShown(""));
 
   move(data.threshold);
   arrange();
