@@ -7,9 +7,11 @@ python lean_check.py predict DIR
 import json
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 from anomaly_ad import AD, MissingExtraError
+from anomaly_ad.images import find_images
 from anomaly_ad.sample import render_sample
 
 
@@ -39,7 +41,27 @@ def predict(folder: Path) -> None:
         assert 'pip install "anomaly-ad[train]"' in str(error)
     else:
         raise AssertionError("training without TensorFlow did not say what is missing")
+    ask_service(folder, predictions[0].raw_score)
     print(f"{len(expected)} scores agree to 1e-5 without TensorFlow")
+
+
+def ask_service(folder: Path, expected: float) -> None:
+    """The service of the same environment says the same of the first image."""
+    first = find_images(folder / "sample" / "test")[0]
+    options = ["--port", "0", "--root", str(folder)]
+    command = [sys.executable, "-m", "anomaly_ad", "serve", str(folder / "model"), *options]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = service.stdout.readline().strip()
+        body = json.dumps({"data": {"image": str(first.relative_to(folder))}}).encode()
+        request = urllib.request.Request(f"{address}/predict", body)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            raw_score = json.load(answer)["raw_score"]
+    finally:
+        service.terminate()
+        assert service.wait(timeout=60) == 0
+    assert abs(raw_score - expected) <= 1e-5 * max(1, abs(expected)), (raw_score, expected)
 
 
 if __name__ == "__main__":

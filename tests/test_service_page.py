@@ -15,7 +15,6 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from anomaly_ad import AD
-from anomaly_ad.calibration import Limit
 from anomaly_ad.model_store import load
 
 
@@ -125,12 +124,14 @@ def test_the_threshold_decides_as_the_service_does(page, washer, files):
         shown = float(text(page, "limit-value"))
         expected = ad.predict(files[1], save=False, thresh=shown)
         assert text(page, "verdict") == ("Anomalous" if expected.is_anomalous else "Good")
-        wait(page, lambda n=len(expected.boxes): len(boxes(page)) == n)
+        count = len(expected.boxes)
+        wait(page, lambda count=count: len(boxes(page)) == count)
     find(page, "reset").click()
     assert text(page, "limit-value") == "0.8" and not find(page, "reset").is_enabled()
     raws = np.linspace(0, 1, 41)
     shown = page.execute_script(
-        "return arguments[0].map((t) => rawThreshold({median: arguments[1], limit: arguments[2]}, t))",
+        "const [thresholds, median, limit] = arguments;"
+        "return thresholds.map((one) => rawThreshold({median, limit}, one))",
         raws.tolist(),
         limit.median,
         limit.limit,

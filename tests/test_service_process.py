@@ -1,8 +1,11 @@
 """The service as a process of its own: sockets, deadlines, signals, replaced models."""
 
 import contextlib
+import inspect
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -338,3 +341,90 @@ def test_a_model_directory_that_is_written_over_in_place(washer, request_bytes, 
         assert process.poll() is None
         assert exchange(port, request_bytes)[0] == 200
     assert set(clients.answers) == {200} and not clients.lost
+
+
+# ------------------------------------------------------------------- what the README shows
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def as_in_the_readme(washer, tmp_path, monkeypatch):
+    """The README's own command in a folder as it expects; the port that was taken."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Models").mkdir()
+    (tmp_path / "Models" / "model").symlink_to(washer[0])
+    shutil.copytree(washer[1], tmp_path / "Dataset" / "Washer")
+    line = re.search(r"^anomaly-ad (serve .*)$", README, re.MULTILINE).group(1)
+    _, model, *options = line.split()
+    with running(model, *options) as (_, port):
+        yield port
+
+
+def test_the_curl_line(as_in_the_readme):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    line = re.search(r"^curl .*$", README, re.MULTILINE).group(0)
+    command = [*shlex.split(line.replace(":8000/", f":{as_in_the_readme}/")), "--silent"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["is_anomalous"] is True and answer["threshold"] == 0.8 and answer["boxes"]
+
+
+def test_the_json_form(as_in_the_readme):
+    form = re.search(r'`(\{"data".*?\}\})`', README).group(1).encode()
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    length = f"content-length: {len(form)}\r\n\r\n".encode()
+    status, body = exchange(as_in_the_readme, head + length + form)
+    assert status == 200 and json.loads(body)["is_anomalous"] is True
+
+
+def test_the_client(as_in_the_readme, washer, tmp_path):
+    (tmp_path / "torn.jpg").write_bytes(b"no image")
+    test = Path("Dataset/Washer/test")
+    images = [test / "good" / "000.jpg", tmp_path / "torn.jpg", test / "dent" / "000.jpg"]
+    command = [sys.executable, ROOT / "examples" / "client.py"]
+    address = ["--address", f"http://127.0.0.1:{as_in_the_readme}"]
+    done = subprocess.run([*command, *images, *address], capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["good", "ERROR", "ANOMALOUS"]
+    done = subprocess.run([*command, images[0], *address], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("good")
+
+
+def test_every_option_is_described():
+    from anomaly_ad.cli import app
+
+    (command,) = (c for c in app.registered_commands if c.name == "serve")
+    section = README[README.index("## Serve") : README.index("## Folders")]
+    for name in set(inspect.signature(command.callback).parameters) - {"model"}:
+        assert f"`--{name.replace('_', '-')}`" in section
+
+
+def test_the_unit_starts_what_there_is(washer):
+    unit = (ROOT / "examples" / "anomaly-ad.service").read_text()
+    line = re.search(r"^ExecStart=\S*/anomaly-ad (.*)$", unit, re.MULTILINE).group(1)
+    known = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
+    assert line.startswith("serve ")
+    for option in re.findall(r"--[\w-]+", line):
+        assert option in known
+    if shutil.which("systemd-analyze"):
+        path = ROOT / "examples" / "anomaly-ad.service"
+        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
+        assert "Unknown" not in done.stderr
+
+
+WITHOUT = """
+import sys
+for name in ("tensorflow", "keras", "scipy", "sklearn", "matplotlib"):
+    sys.modules[name] = None  # importing it raises ImportError
+from anomaly_ad.cli import main
+main()
+"""
+
+
+def test_it_needs_no_tensorflow(washer, request_bytes, monkeypatch):
+    monkeypatch.setattr("test_service_process.COMMAND", [sys.executable, "-c", WITHOUT, "serve"])
+    with running(washer[0]) as (_, port):
+        assert exchange(port, request_bytes)[0] == 200
