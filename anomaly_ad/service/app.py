@@ -99,7 +99,6 @@ def create_app(service: Service) -> Gate:
         description="Visual inspection that learns from images of good parts only.",
         docs_url=None,  # its page would load scripts from the network
         redoc_url=None,
-        telemetry=None,
     )
     _handle_errors(app)
     _add_inspection(app, service)

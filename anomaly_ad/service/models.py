@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AnomalyADError
 from ..model_store import MANIFEST, StoredModel, load
 from .refusal import Refusal
 
@@ -125,7 +124,7 @@ class Models:
                 continue
             try:
                 served = _serve(name, path)
-            except (AnomalyADError, OSError, RuntimeError) as error:
+            except Exception as error:  # whatever is wrong with it, the old one goes on
                 if self._said.get(name) != str(error):
                     _log.error(
                         "a replaced model is not taken up", extra={"model": name}, exc_info=error

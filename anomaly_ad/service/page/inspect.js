@@ -72,6 +72,11 @@ function take(files) {
     file, name: file.name || "image.png", model: $("model").value, url: URL.createObjectURL(file),
   }));
   if (!fresh.length) return;
+  for (const item of fresh) {
+    item.thumbnail = element("img", ""); // kept, so that a large photograph is decoded once
+    item.thumbnail.alt = "";
+    item.thumbnail.src = item.url;
+  }
   items.unshift(...[...fresh].reverse());
   for (const old of items.splice(KEPT)) URL.revokeObjectURL(old.url);
   drawGallery();
@@ -186,13 +191,10 @@ function element(tag, className, ...children) {
 }
 
 function card(item) {
-  const picture = element("img", "");
-  picture.alt = "";
-  picture.src = item.url;
   const file = element("span", "file", item.name);
   const said = item.answer ? [word(item), shown(item.answer.score)] : [item.error ? "Not inspected" : "…", ""];
   const verdict = element("span", "verdict number", ...said.map((text) => element("span", "", text)));
-  const made = element("button", "card", element("span", "frame", picture), element("span", "words", file, verdict));
+  const made = element("button", "card", element("span", "frame", item.thumbnail), element("span", "words", file, verdict));
   made.type = "button";
   made.title = item.error || item.name;
   made.classList.toggle("bad", Boolean(item.error || (item.answer && isAnomalous(item))));
