@@ -23,7 +23,7 @@ from anomaly_ad.images import find_training_images, read_image
 from anomaly_ad.threads import ordered_map
 
 COUNT = 1000
-ROUNDS = 3
+ROUNDS = 5
 BAR = 2.0
 
 
