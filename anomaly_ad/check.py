@@ -46,9 +46,7 @@ from .threads import ordered_map
 # Of the features: a small input and late layers, since what is asked for is the odd image as a
 # whole. docs/data.md holds what larger inputs find, and what they cost.
 _SPEC = ImageSpec(96, 96, 3)
-# Made on the way to it, and thumbnails from it: few pixels for what follows, and cameras' sizes
-# mostly are multiples of it, which OpenCV averages several times as fast.
-_REDUCED = ImageSpec(128, 128, 3)
+_REDUCED = ImageSpec(128, 128, 3)  # made on the way to it; thumbnails are made from it
 _LAYERS = ("stage4", "stage5")
 _ODD = 2.75  # robust standard deviations
 _LEAST_FOR_ODD = 20  # images; among fewer nothing is usual
@@ -77,7 +75,8 @@ class Finding:
     text, advice : str
         What was found, and what to do.
     files : tuple of tuple of str
-        The files, those that belong together in one tuple; all of them.
+        All the files, those that belong together in one tuple. Where each has a reason of its own,
+        the message that names it.
     """
 
     severity: Severity
@@ -163,10 +162,11 @@ class Check:
         out = [f"{name:8}{text}" for name, text in lines.items() if text]
         for finding in self.findings:
             out.append(f"{finding.severity.upper():8}{finding.text} {finding.advice}")
-            listed = [" = ".join(self._short(file) for file in some) for some in finding.files]
-            out += [f"{'':10}{line}" for line in listed[:_SHOWN]]
-            if len(listed) > _SHOWN:
-                out.append(f"{'':10}... and {len(listed) - _SHOWN} more; --json lists all")
+            for some in finding.files[:_SHOWN]:
+                line = " = ".join(self._short(file) for file in some)
+                out.append(f"{'':10}{line}".replace("\n", "\\n"))  # a file's name may hold one
+            if len(finding.files) > _SHOWN:
+                out.append(f"{'':10}... and {len(finding.files) - _SHOWN} more; --json lists all")
         out += [f"{'':8}Not checked: {name}, since {why}" for name, why in self.omitted.items()]
         return printable("\n".join([*out, self._verdict()]))
 
@@ -289,12 +289,12 @@ def _find(root: Path) -> _Found:
     if training is None:
         files += [_File(path, "unclear") for path in beside]
     elif beside:
-        text = f"{len(beside)} images are used neither for training nor for judging."
+        text = f"{_number(beside, 'image')} used neither for training nor for judging."
         advice = f"Training takes those in {training} alone. Move the others there if they count:"
         findings.append(Finding("look", "unused", text, advice, _each(beside)))
     others = [path for path in _walk_files(root) if path.suffix.lower() in _OTHER_SUFFIXES]
     if others:
-        text = f"{len(others)} files are of kinds that are passed over."
+        text = f"{_number(others, 'file')} of kinds that are passed over."
         advice = f"Only {' '.join(SUFFIXES)} are read. Convert them if they count:"
         findings.append(Finding("look", "passed_over", text, advice, _each(others)))
     return _Found(training, judged, files, findings)
@@ -399,7 +399,9 @@ def _features() -> Engine:
     networks = registry.keras_module("anomaly_ad.backbones.networks", "Looking for outliers")
     convert = registry.keras_module("anomaly_ad.runtime.convert", "Looking for outliers")
     graph = networks.strongest_features(_SPEC, registry.DEFAULT_BACKBONE, _LAYERS)
-    return Engine(convert.to_openvino(graph))
+    # bf16 takes two thirds of the time where the processor has it, and which images are odd hangs
+    # on no fourth digit.
+    return Engine(convert.to_openvino(graph), "bf16")
 
 
 def _look(
@@ -435,9 +437,23 @@ def _examine(file: _File) -> tuple[_Picture, Image | None]:
             picture.marks_nothing = not read_fitting_mask(file.mask, picture.size).any()
         except AnomalyADError as error:
             picture.mask_error = str(error)
-    reduced = _REDUCED.prepare(image)
+    reduced = _REDUCED.prepare(_halved(image))
     picture.thumbnail = _thumbnail(reduced)
     return picture, _SPEC.prepare(reduced)
+
+
+def _halved(image: Image) -> Image:
+    """The image halved as long as it is twice as large as `_REDUCED`; a last odd row is left out.
+
+    OpenCV averages 2 x 2 pixels several times as fast as any other number of them.
+    """
+    height, width = (side // 2 for side in image.shape[:2])
+    while height >= _REDUCED.height and width >= _REDUCED.width:
+        even = image[: 2 * height, : 2 * width]
+        halved: Any = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+        image = halved
+        height, width = height // 2, width // 2
+    return image
 
 
 def _thumbnail(reduced: Image) -> NDArray[np.uint16]:
@@ -488,7 +504,7 @@ def _result(
 
 def _of_files(broken: Sequence[_Picture]) -> Iterator[Finding]:
     if broken:
-        text = f"{len(broken)} images cannot be read."
+        text = f"{_number(broken, 'image')} that cannot be read."
         # The message of each names its file and says what to do.
         reasons = tuple((picture.error or "",) for picture in broken)
         yield Finding(
@@ -499,18 +515,18 @@ def _of_files(broken: Sequence[_Picture]) -> Iterator[Finding]:
 def _of_masks(judged: Sequence[_Picture]) -> Iterator[Finding]:
     wrong = tuple((picture.mask_error,) for picture in judged if picture.mask_error)
     if wrong:
-        text = f"{len(wrong)} masks cannot be used."
+        text = f"{_number(wrong, 'mask')} that cannot be used."
         advice = "Evaluation would refuse them. Make them anew, or take them out:"
         yield Finding("mend", "mask", text, advice, wrong)
     empty = [picture.file.mask for picture in judged if picture.marks_nothing]
     if empty:
-        text = f"{len(empty)} masks of defective images mark no pixel."
+        text = f"{_number(empty, 'mask')} of defective images without a marked pixel."
         advice = "Values above 127 mark the defect. Draw them anew if there is one:"
         yield Finding("look", "empty_mask", text, advice, _each(path for path in empty if path))
     defective = [picture.file for picture in judged if picture.file.kind != GOOD]
     without = [file.path for file in defective if file.mask is None]
     if without and len(without) < len(defective):
-        text = f"{len(without)} of {len(defective)} defective images have no mask."
+        text = f"{len(without)} of {len(defective)} defective images without a mask."
         advice = "Metrics of pixels leave them out. Add ground_truth/<defect>/<name>_mask.png for:"
         yield Finding("look", "no_mask", text, advice, _each(without))
 
@@ -525,36 +541,34 @@ def _of_copies(pictures: Sequence[_Picture], groups: NDArray[np.intp]) -> Iterat
             found[_kind_of_copies(some)].append(tuple(str(p.file.path) for p in some))
     for name, (severity, text, advice) in _COPIES.items():
         if name in found:
-            count = sum(map(len, found[name]))
-            words = text.format(files=count, pictures=len(found[name]))
+            words = text.format(pictures=_number(found[name], "picture"))
             yield Finding(severity, name, words, advice, tuple(found[name]))
 
 
 _COPIES: dict[str, tuple[Severity, str, str]] = {
     "train_and_test": (
         "mend",
-        "{pictures} pictures are among the training images and the judged ones, if only encoded "
-        "otherwise.",
-        "Evaluating on what was learnt flatters the model. Take them out of one of both:",
+        "{pictures} among both the training images and the judged ones.",
+        "Evaluating on what was learnt flatters the model. Keep each in one of them only:",
     ),
     "judged_both": (
         "mend",
-        "{pictures} pictures are judged good and defective.",
+        "{pictures} judged both good and defective.",
         "Decide which, and delete the other:",
     ),
     "re_encoded": (
         "mend",
-        "{files} training images show the same {pictures} pictures, encoded otherwise.",
+        "{pictures} more than once among the training images, encoded otherwise.",
         "They would count more than once, and the limit of good be too low. Keep one of each:",
     ),
     "copies": (
         "look",
-        "{files} training images are copies of the same {pictures} files.",
+        "{pictures} more than once among the training images, as copies of a file.",
         "Training counts each once. If they should be different photographs, find these:",
     ),
     "judged_twice": (
         "look",
-        "{files} judged images show the same {pictures} pictures.",
+        "{pictures} more than once among the judged images.",
         "They count more than once in every figure. Keep one of each:",
     ),
 }
@@ -645,7 +659,7 @@ def _of_difference(train: Sequence[_Picture], judged: Sequence[_Picture]) -> Ite
         or (picture.size and not low <= picture.size[0] / picture.size[1] <= high)
     ]
     if odd:
-        text = f"{len(odd)} judged images are of a shape or mode that no training image has."
+        text = f"{_number(odd, 'judged image')} of a shape or mode that no training image has."
         advice = "A model may see that instead of the defect. Photograph all alike:"
         yield Finding("look", "other_kind", text, advice, _each(odd))
 
@@ -690,6 +704,10 @@ def _most(counts: dict[str, int]) -> str:
     words = [f"{value} ({count})" for value, count in [*counts.items()][:3]]
     rest = sum([*counts.values()][3:])
     return ", ".join(words) + (f" and {len(counts) - 3} others ({rest})" if rest else "")
+
+
+def _number(things: Sequence[object], what: str) -> str:
+    return f"{len(things)} {what}" + ("" if len(things) == 1 else "s")
 
 
 def _things(count: int) -> str:

@@ -104,7 +104,7 @@ def test_nothing_is_written(folder):
         (
             lambda r: shutil.copy(r / "test/good/100.png", r / "test/bar/a.png"),
             "judged_both",
-            "judged good and defective",
+            "judged both good and defective",
         ),
         (
             lambda r: re_encode(r / "train/good/001.png", r / "train/good/a.jpg"),
@@ -130,7 +130,11 @@ def test_what_must_be_mended(folder, change, name, words):
     ("change", "name", "words"),
     [
         (lambda r: shutil.rmtree(r / "test"), "no_test", "no folder 'test'"),
-        (lambda r: write_parts(r / "train" / "other", 2, first=50), "unused", "2 images are used"),
+        (
+            lambda r: write_parts(r / "train" / "other", 2, first=50),
+            "unused",
+            "2 images used neither",
+        ),
         (lambda r: (r / "train/good/a.tiff").write_text(""), "passed_over", "Only .jpg"),
         (
             lambda r: shutil.copy(r / "train/good/000.png", r / "train/good/a.png"),
@@ -142,11 +146,11 @@ def test_what_must_be_mended(folder, change, name, words):
             "judged_twice",
             "more than once in every figure",
         ),
-        (lambda r: write_mask(r, 200, marked=False), "empty_mask", "mark no pixel"),
+        (lambda r: write_mask(r, 200, marked=False), "empty_mask", "without a marked pixel"),
         (
             lambda r: (r / "ground_truth/bar/200_mask.png").unlink(),
             "no_mask",
-            "1 of 3 defective images have no mask",
+            "1 of 3 defective images without a mask",
         ),
         (lambda r: shutil.rmtree(r / "test/good"), "one_sided", "no good images"),
         (
@@ -167,7 +171,7 @@ def test_what_must_be_mended(folder, change, name, words):
         (
             lambda r: write_image(r / "test/bar/a.png", draw_part(50)[:40]),
             "other_kind",
-            "1 judged images are of a shape",
+            "1 judged image of a shape",
         ),
     ],
 )
@@ -195,10 +199,11 @@ def test_images_that_are_all_the_same(tmp_path):
 
 def test_all_broken_files_are_listed_and_the_first_are_printed(folder):
     for n in range(8):
-        (folder / "train" / "good" / f"x{n}.jpg").write_bytes(b"\xff\xd8")
+        (folder / "train" / "good" / f"x\n{n}.jpg").write_bytes(b"\xff\xd8")
     found = look(folder)
     assert len(finding(found, "unreadable").files) == 8
     assert str(found).count("is not a JPEG") == 5 and "... and 3 more" in str(found)
+    assert "train/good/x\\n0.jpg: the file" in str(found)
 
 
 def test_a_turned_image_is_worth_a_look(folder):
