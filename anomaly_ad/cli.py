@@ -102,6 +102,28 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @_command
+def check(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder that training would be given.")
+    ],
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.")
+    ] = 0.01,
+    outliers: Annotated[
+        bool, typer.Option(help="Look for odd images among the good; needs the extra train.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Look at a data set before training. Says what to mend; status 1 if something must be."""
+    from .check import check as run
+
+    found = run(path, false_alarm_rate=false_alarm_rate, outliers=outliers)
+    print(found.to_json() if as_json else found)
+    if found.to_mend:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@_command
 def train(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images of good parts.")],
     detector: Annotated[str, typer.Option(help="Method; see `anomaly-ad detectors`.")] = "AD1",

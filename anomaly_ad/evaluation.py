@@ -9,17 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import DataError, OptionError
-from .images import read_mask
 from .inspection import Inspected, Inspector, Witness, find_sources
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
-from .labelled import GOOD, LabelledImage, LabelledImages
+from .labelled import GOOD, LabelledImage, LabelledImages, read_fitting_mask
 from .metrics import PixelCurves, Pixels
 from .model_store import StoredModel
 from .prediction import Prediction
@@ -214,7 +211,7 @@ def evaluate(
         if tally.curves is None or (item.is_defective and item.mask is None):
             return None
         size = one.image.shape[:2]
-        mask = None if item.mask is None else _read_mask(item.mask, size)
+        mask = None if item.mask is None else read_fitting_mask(item.mask, size)
         raw = inspector.spec.map_to_original(one.outputs["anomaly_map"][0], size)
         return tally.curves.measure(raw, mask)
 
@@ -278,16 +275,6 @@ def _pixel_curves(
         height = abs(maxima.median) or maxima.limit
         return PixelCurves(maxima.median - height / 2, maxima.median + height / 2), {}
     return None, dict.fromkeys(_OF_PIXELS, why)
-
-
-def _read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    mask = read_mask(path)
-    if mask.shape != tuple(size):
-        raise DataError(
-            f"The mask {path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image "
-            f"{size[0]}x{size[1]} (height x width). A mask has its image's size."
-        )
-    return mask
 
 
 def _figures(

@@ -207,7 +207,7 @@ def read_image(path: PathLike) -> Image:
         The file is not an image of these kinds, is damaged or cut off, is smaller than
         `MIN_SIDE` pixels, or has more than `MAX_PIXELS`.
     """
-    return decode_image(_read_bytes(path), path)
+    return decode_image(read_bytes(path), path)
 
 
 def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Image:
@@ -263,7 +263,7 @@ def read_mask(path: PathLike) -> NDArray[np.bool_]:
     PathError, ImageError
         As `read_image`.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if (size := _size_in_header(data)) is not None:
         _check_size(size, path)
         gray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -305,7 +305,8 @@ def check_array(image: NDArray) -> Image:
     return np.ascontiguousarray(array[..., :3])
 
 
-def _read_bytes(path: PathLike) -> bytes:
+def read_bytes(path: PathLike) -> bytes:
+    """A file's content; PathError if it cannot be had."""
     file = check_path(path, "An image file")
     try:
         return file.read_bytes()
@@ -354,20 +355,80 @@ def _size_in_header(data: bytes) -> tuple[int, int] | None:
 
 
 def _size_in_jpeg(data: bytes) -> tuple[int, int] | None:
+    for marker, position in _jpeg_segments(data):
+        if _is_frame(marker):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return height, width
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of each segment of a JPEG file, until one that is none."""
     position = 2
     for _ in range(_MAX_SEGMENTS):
         marker, length = struct.unpack_from(">HH", data, position)
         if marker >> 8 != 0xFF:
-            return None
+            return
         if marker == 0xFFFF:  # a fill byte
             position += 1
             continue
-        # SOF0 ... SOF15 hold the size; C4, C8 and CC in that range are something else.
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return height, width
+        yield marker, position
         position += 2 + length
-    return None
+
+
+def _is_frame(marker: int) -> bool:
+    """SOF0 ... SOF15 hold the size; C4, C8 and CC in that range are something else."""
+    return 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)
+
+
+def stored_mode(data: bytes) -> str:
+    """How a file stores its pixels, by its header: "8 bit gray", "16 bit colour with alpha" ...
+
+    "unknown" for what is no JPEG, PNG or BMP.
+    """
+    try:
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            kinds = {0: "gray", 2: "colour", 3: "palette"}
+            kinds |= {4: "gray with alpha", 6: "colour with alpha"}
+            return f"{data[24]} bit {kinds.get(data[25], 'unknown')}"
+        if data.startswith(b"BM"):
+            bits = struct.unpack_from("<H", data, 24 if data[14] == 12 else 28)[0]
+            kind = "palette" if bits <= 8 else "colour with alpha" if bits == 32 else "colour"
+            return f"8 bit {kind}"
+        if data.startswith(b"\xff\xd8"):
+            for marker, position in _jpeg_segments(data):
+                if _is_frame(marker):
+                    kind = "gray" if data[position + 9] == 1 else "colour"
+                    return f"{data[position + 4]} bit {kind}"
+    except (struct.error, IndexError):
+        pass
+    return "unknown"
+
+
+def noted_orientation(data: bytes) -> int:
+    """The orientation that a camera noted in a JPEG file (EXIF): 1 is upright, as is no note."""
+    try:
+        if data.startswith(b"\xff\xd8"):
+            for marker, position in _jpeg_segments(data):
+                if _is_frame(marker):
+                    break
+                if marker == 0xFFE1 and data[position + 4 : position + 10] == b"Exif\0\0":
+                    return _orientation(data[position + 10 :])
+    except struct.error:
+        pass
+    return 1
+
+
+def _orientation(tiff: bytes) -> int:
+    """The tag 0x0112 of the first directory of a TIFF structure."""
+    order = "<" if tiff.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+        if tag == 0x0112:
+            return value
+    return 1
 
 
 # ----------------------------------------------------------------------------- image files

@@ -20,8 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import DataError, OptionError, PathError
-from .images import SUFFIXES, PathLike, find_images
+from .images import SUFFIXES, PathLike, find_images, read_mask
 
 GOOD = "good"
 _MASKS = "ground_truth"
@@ -65,11 +68,14 @@ class LabelledImages:
         The folder, or "a list of paths".
     layout : str
         What was recognised, in words.
+    masks : Path or None
+        The folder of masks.
     """
 
     items: tuple[LabelledImage, ...]
     source: str
     layout: str
+    masks: Path | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -84,7 +90,7 @@ class LabelledImages:
 
 
 def find_labelled(
-    path: PathLike | Iterable[PathLike], labels: Labels | None = None
+    path: PathLike | Iterable[PathLike], labels: Labels | None = None, *, with_masks: bool = True
 ) -> LabelledImages:
     """Find judged images.
 
@@ -95,6 +101,8 @@ def find_labelled(
     labels : sequence or mapping, optional
         For a list: one label for each file in its order, or by path. False, 0 or "good" is good;
         True or 1 is defective; any other word is the kind of the defect.
+    with_masks : bool
+        Whether to look for the masks of a folder's images.
 
     Raises
     ------
@@ -143,11 +151,16 @@ def find_labelled(
         layout += "all are good"
     else:
         layout += "good/ and folders of defects"
-    if masks is not None:
+    if masks is not None and with_masks:
         items = _with_masks(items, folder, masks)
     if any(item.mask is not None for item in items):
         layout += ", with masks"
-    return LabelledImages(tuple(items), str(root), layout)
+    return LabelledImages(tuple(items), str(root), layout, masks)
+
+
+def has_test_folder(root: Path) -> bool:
+    """Whether a folder holds one named test (any case), as in rule 1."""
+    return "test" in _folders(root)
 
 
 def _folders(folder: Path) -> dict[str, Path]:
@@ -223,6 +236,20 @@ def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImag
             )
     items = [LabelledImage(f, _kind(value)) for f, value in zip(files, values, strict=True)]
     return LabelledImages(tuple(items), "a list of paths", "labels by file")
+
+
+def read_fitting_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask of an image of the size (height, width); DataError if it has another.
+
+    All else as `images.read_mask`.
+    """
+    mask = read_mask(path)
+    if mask.shape != tuple(size):
+        raise DataError(
+            f"The mask {path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image "
+            f"{size[0]}x{size[1]} (height x width). A mask has its image's size."
+        )
+    return mask
 
 
 def read_labels(path: PathLike) -> tuple[list[Path], list[str]]:

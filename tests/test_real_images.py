@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD
+from anomaly_ad.check import check
 from anomaly_ad.images import read_image
 
 
@@ -121,3 +122,20 @@ def test_an_autoencoder_on_bottle(real_data, tmp_path):
     flagged = np.array([prediction.is_anomalous for prediction in predictions])
     assert flagged[~is_bad].sum() <= 4
     assert max(ad.model.manifest.parity["deviation"].values()) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["bottle", "hazelnut_small"])
+def test_check_finds_planted_defects_and_leaves_clean_sets_alone(name, real_data, tmp_path):
+    clean = check(real_data / name, progress=False)
+    assert not clean.to_mend and not {"copies", "judged_twice"} & {f.name for f in clean.findings}
+    flagged = [f for f in clean.findings if f.name == "outliers"]
+    assert sum(len(f.files) for f in flagged) <= 0.05 * clean.n_train
+    good = sorted((real_data / name / "train" / "good").iterdir())
+    kinds = sorted(path for path in (real_data / name / "test").iterdir() if path.name != "good")
+    bad = [file for kind in kinds for file in sorted(kind.iterdir())[:2]][:5]
+    for n, file in enumerate([*good, *bad]):
+        (tmp_path / f"{n:03d}{file.suffix}").symlink_to(file)
+    found = next(f for f in check(tmp_path, progress=False).findings if f.name == "outliers")
+    numbers = [int(Path(file).stem) for (file,) in found.files]
+    assert sum(number >= len(good) for number in numbers) >= 2
+    assert sum(number < len(good) for number in numbers) <= 0.05 * len(good)

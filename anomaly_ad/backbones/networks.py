@@ -74,6 +74,23 @@ def feature_maps(
     return maps
 
 
+def strongest_features(spec: ImageSpec, backbone: str, layers: Sequence[str]) -> keras.Model:
+    """A backbone as a graph that sums an image up: the largest value of each channel.
+
+    Parameters and errors as in `feature_maps`.
+
+    Returns
+    -------
+    keras.Model
+        uint8 images (B, height, width, channels) -> {"features": float32 (B, C)}; C is the sum of
+        the layers' channels.
+    """
+    images = keras.Input(spec.shape, dtype="uint8", name="images")
+    maps = feature_maps(images, spec, backbone, layers)
+    strongest = [ops.max(features, axis=(1, 2)) for features in maps]
+    return keras.Model(images, {"features": ops.concatenate(strongest, axis=-1)})
+
+
 def on_the_coarsest_grid(
     maps: Sequence[keras.KerasTensor], *, pooled: bool = False
 ) -> keras.KerasTensor:

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError, missing_extra
@@ -83,8 +84,9 @@ _FEATURES: dict[str, Any] = {
     "epochs": None,
     "largest_area": 256 * 256,
 }
+DEFAULT_BACKBONE = "efficientnet_lite0"
 _BACKBONE: dict[str, Any] = {
-    "backbone": "efficientnet_lite0",
+    "backbone": DEFAULT_BACKBONE,
     "layers": ["stage1", "stage2", "stage4"],
 }
 _GRID: dict[str, Any] = {**_BACKBONE, "blur": 4.0}
@@ -155,15 +157,28 @@ def preset(name: str) -> Preset:
 def detector_class(name: str) -> type[Detector]:
     """The class behind a name. Imports Keras; MissingExtraError says how to install it."""
     chosen = preset(name)
+    module = keras_module(f"{__package__}.{chosen.module}", "Training")
+    cls: type[Detector] = getattr(module, chosen.cls)
+    return cls
+
+
+def keras_module(name: str, what: str) -> ModuleType:
+    """Import a module of this package that needs Keras.
+
+    Parameters
+    ----------
+    name : str
+        Its full name.
+    what : str
+        What it is for, as the start of a sentence, for the MissingExtraError.
+    """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on start-up are not for users
     try:
         importlib.import_module("tensorflow")
-        module = importlib.import_module(f"{__package__}.{chosen.module}")
+        return importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or "tensorflow").partition(".")[0]
         if missing == "anomaly_ad":
             raise
-        raise missing_extra("Training", "train", missing) from error
-    cls: type[Detector] = getattr(module, chosen.cls)
-    return cls
+        raise missing_extra(what, "train", missing) from error
