@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import openvino as ov
 import openvino.opset13 as op
@@ -41,6 +43,18 @@ def test_only_what_is_wanted_is_copied_and_what_there_is_not_is_left_out(engine)
 def test_many_images_at_once(engine):
     out = engine.run_all(np.stack([image(n) for n in range(11)]))
     assert out["score"].tolist() == list(range(11)) and out["anomaly_map"].shape == (11, 8, 8)
+
+
+def test_threads_beside_each_other_get_their_own_results(engine):
+    engine.run_beside(image(0)[None])  # compiles
+    with ThreadPoolExecutor(6) as threads:
+        found = threads.map(
+            lambda n: engine.run_beside(image(n % 256)[None], ("score",)), range(400)
+        )
+        assert [outputs["score"].item() for outputs in found] == [n % 256 for n in range(400)]
+    with pytest.raises(RuntimeError):
+        engine.run_beside(np.zeros((1, 3, 3, 1), np.uint8))
+    assert engine.run_beside(image(5)[None])["score"] == [5]  # and no request is lost
 
 
 def test_what_a_model_takes_and_gives(engine):
