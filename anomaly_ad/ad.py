@@ -426,7 +426,7 @@ class AD:
         path: PathLike,
         output: PathLike = "report.html",
         *,
-        thresh: float = 0.8,
+        thresh: float | None = None,
         seed: int = 0,
     ) -> Evaluation | Counter[str]:
         """Inspect a folder and write a report: one HTML page that opens from disk.
@@ -442,7 +442,9 @@ class AD:
             last run are inspected.
         output : path
             The HTML file, outside `path`; replaced if it is there.
-        thresh, seed
+        thresh : float, optional
+            As for `evaluate`; None for 0.8 or, for an output folder, that of its last run.
+        seed : int
             As for `evaluate`.
 
         Returns

@@ -151,6 +151,11 @@ class Calibration:
         """Whether the limits were taken for a false alarm rate."""
         return self.record.get("by", "good images") == "good images"
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """Of the images that set the limits, apart from those of the training."""
+        return frozenset(self.record.get("digests", ()))
+
     @classmethod
     def from_good(cls, scores: ArrayLike, map_maxima: ArrayLike | None, rate: float) -> Self:
         """Both limits from the raw scores and the maps' maxima of the same unseen good images."""

@@ -326,16 +326,13 @@ def calibrate(
     if labels is not None and defective is not None:
         raise OptionError("--defective and --labels both name judged images; give one of them.")
     from .ad import AD
-    from .labelled import read_labels
 
-    judged, words = (defective, None) if labels is None else read_labels(labels)
     ad = AD(_directory(model))
     with redirect_stdout(sys.stderr):
         ad.calibrate(
             false_alarm_rate=false_alarm_rate,
             good=good,
-            defective=judged,
-            labels=words,
+            defective=defective if labels is None else labels,
             cost_ratio=cost_ratio,
             limit=limit,
             another_day=another_day,
@@ -362,14 +359,10 @@ def evaluate(
 ) -> None:
     """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
     from .evaluation import evaluate as run
-    from .labelled import find_labelled, read_labels
+    from .labelled import find_labelled
     from .report.page import report_judged
 
-    words = None
-    where: Any = path
-    if path.suffix.lower() == ".csv":
-        where, words = read_labels(path)
-    stored, labelled = _stored(model), find_labelled(where, words)
+    stored, labelled = _stored(model), find_labelled(path)
     if report is None:
         found = run(stored, labelled, threshold=thresh, seed=seed)
     else:
@@ -385,11 +378,15 @@ def report(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="Images, judged (good/ and defects) or not, or predict's output."
+            metavar="DIR",
+            help="Images, judged (good/ and defects, or a CSV) or not, or predict's output.",
         ),
     ],
     output: Annotated[Path, typer.Option(metavar="HTML", help="The page.")] = Path("report.html"),
-    thresh: Thresh = 0.8,
+    thresh: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Score above which an image is anomalous. [default: 0.8, or the run's]"),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Show what a model does. Inspects a folder and writes one HTML page; prints its path."""
@@ -590,7 +587,7 @@ def _calibrated(record: Mapping[str, Any]) -> dict[str, str]:
     """What `calibrate` has recorded, in a line."""
     if not record:
         return {}
-    facts = (f"{name}={value}" for name, value in record.items() if name != "by")
+    facts = (f"{k}={value}" for k, value in record.items() if k not in ("by", "digests"))
     return {"calibrated": f"by {record.get('by', 'another day')}: {', '.join(facts)}"}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .calibration import LIMIT_SCORE
 from .errors import DataError, OptionError
 from .inspection import Inspected, Inspector, Witness, find_sources
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
@@ -202,6 +203,7 @@ def evaluate(
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise OptionError(f"seed is a whole number from 0. Received: {seed!r}.")
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
+    threshold = inspector.threshold
     tally = _Tally(*_pixel_curves(stored, labelled))
     items = labelled.items
     by_source = dict(zip(find_sources([item.path for item in items]).items, items, strict=True))
@@ -348,20 +350,24 @@ def _figures(
 def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]:
     rejection, detection = evaluation.rejection_rate, evaluation.detection_rate
     stated, n_good = evaluation.stated_rate, evaluation.n_good
-    needed = cases_needed(stated) if evaluation.has_rate else 0
-    if rejection is not None and evaluation.has_rate and rejection.low > stated:
+    # The rate is stated for the limit of good, not for a threshold of the user's.
+    is_stated = evaluation.has_rate and evaluation.threshold == LIMIT_SCORE
+    needed = cases_needed(stated) if is_stated else 0
+    if rejection is not None and is_stated and rejection.low > stated:
         yield (
             f"more good parts are rejected than the {stated:.1%} that were stated: these images "
             "differ from those of the calibration (`calibrate` takes others)."
         )
     elif rejection is not None and n_good < needed:
         yield (
-            f"{n_good} good images are too few to confirm the stated false alarm rate of "
-            f"{stated:.1%}: the true one may be up to {rejection.high:.1%}. Take {needed} or more."
+            f"{_images(n_good, 'good')} {'is' if n_good == 1 else 'are'} too few to confirm the "
+            f"stated false alarm rate of {stated:.1%}: the true one may be up to "
+            f"{rejection.high:.1%}. Take {needed} or more."
         )
     if detection is not None and detection.high - detection.low > 0.2:
         yield (
-            f"{evaluation.n_defective} defective images are too few to tell: the share that is "
+            f"{_images(evaluation.n_defective, 'defective')} "
+            f"{'is' if evaluation.n_defective == 1 else 'are'} too few to tell: the share that is "
             f"found may lie anywhere from {detection.low:.0%} to {detection.high:.0%}."
         )
     without = sum(item.is_defective and item.mask is None for item in labelled.items)
@@ -371,4 +377,8 @@ def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]
         yield f"{evaluation.n_unmarked} masks of defective images mark no pixel."
     if evaluation.errors:
         first = printable(next(iter(evaluation.errors.values())))
-        yield f"{len(evaluation.errors)} images could not be inspected. The first: {first}"
+        yield f"{_images(len(evaluation.errors))} could not be inspected. The first: {first}"
+
+
+def _images(count: int, kind: str = "") -> str:
+    return f"{count} {kind + ' ' if kind else ''}{'image' if count == 1 else 'images'}"

@@ -55,7 +55,8 @@ def wilson(share: float, count: int) -> Estimate:
     centre = (share + squared / (2 * count)) / (1 + squared / count)
     spread = math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
     half = _Z * spread / (1 + squared / count)
-    return Estimate(share, max(centre - half, 0.0), min(centre + half, 1.0))
+    # Rounding may pass the share itself.
+    return Estimate(share, min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share))
 
 
 def cases_needed(rate: float) -> int:
@@ -133,7 +134,9 @@ class Ranking:
         F1 = 2 P R / (P + R), the average precision is the sum of (R_n - R_n-1) P_n over the limits,
         with precision P and recall R; scores above a limit are anomalous. The intervals are
         percentiles of the same over resampled images: good and defective ones are drawn apart, with
-        replacement, each as many as there are (2,000 times, seeded).
+        replacement, each as many as there are (2,000 times, seeded). Where no resample changes a
+        figure, as where all are told apart, nothing of its variance was seen, and the interval is
+        Wilson's for as many cases as there are images of the rarer kind.
         """
         above = int((self.scores > limit).sum())
 
@@ -159,8 +162,11 @@ class Ranking:
             axis=1,
         )
         low, high = np.percentile(resampled, [2.5, 97.5], axis=1)
+        fewest = min(self.n_good, self.n_defective)
         first, second, third = (
             Estimate(float(value), float(min(a, value)), float(max(b, value)))
+            if b - a > 1e-12
+            else wilson(float(value), fewest)
             for value, a, b in zip(values, low, high, strict=True)
         )
         return first, second, third

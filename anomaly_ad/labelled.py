@@ -17,7 +17,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,8 @@ def find_labelled(
     Parameters
     ----------
     path : path or iterable of paths
-        A folder, see above, or a list of image files, which needs `labels`.
+        A folder, see above; a list of image files, which needs `labels`; or a CSV with the columns
+        path and label, see `read_labels`.
     labels : sequence or mapping, optional
         For a list: one label for each file in its order, or by path. False, 0 or "good" is good;
         True or 1 is defective; any other word is the kind of the defect.
@@ -121,6 +122,8 @@ def find_labelled(
             "judged by the folders they lie in. Pass the files as a list, or leave labels out."
         )
     root = Path(path)
+    if root.suffix.lower() == ".csv" and not root.is_dir():
+        return replace(_from_list(*read_labels(root)), source=str(root))
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise PathError(f"{root} {what}; name a folder of judged images, or a list with labels.")

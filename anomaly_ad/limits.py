@@ -33,6 +33,7 @@ class _Scored:
     scores: NDArray[np.float64]
     maxima: NDArray[np.float64] | None
     known: int  # images that were left out, since training has seen them or they are copies
+    digests: tuple[str, ...] = ()  # see `images.image_digest`; of images from elsewhere
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         """As they are stored."""
@@ -126,6 +127,7 @@ def _from_good(
     image = calibration.image
     record = _record("good images", source, n_good=count, asked_rate=rate)
     record |= {"stated_rate": image.stated_rate, "left_out": scored.known}
+    record["digests"] = list(scored.digests)
     lines = [
         f"Limit of good: raw score {image.limit:.6g}, from {count} good images of "
         f"{printable(source)}: at most {image.stated_rate:.1%} of good parts like these exceed it."
@@ -223,6 +225,7 @@ def _from_judged(
         left_out=seen,
         **counts,
         good_only={**counts_good, "stated_rate": only_good.stated_rate},
+        digests=[*defective.digests, *(() if good is None else good.digests)],
     )
     if cost_ratio is not None:
         record["cost_ratio"] = float(cost_ratio)
@@ -283,7 +286,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
         digest = image_digest(inspector.spec.prepare(one.image))
         return digest, None if maxima is None else float(maxima.max())
 
-    scores, highest, errors = [], [], []
+    scores, highest, errors, digests = [], [], [], []
     with bar(len(paths), "Calibrating") as step:
         found = inspector.scan(find_sources(list(paths)).items, measure)
         for prediction, measured in found:
@@ -291,6 +294,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
                 errors.append(str(prediction.error))
             elif measured[0] not in known:
                 known.add(measured[0])  # a copy tells nothing new
+                digests.append(measured[0])
                 scores.append(prediction.raw_score)
                 highest.append(measured[1])
             step("")
@@ -302,7 +306,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
         )
     with_maps = stored.manifest.calibration.map is not None
     maxima = np.array(highest, np.float64) if with_maps else None
-    return _Scored(np.array(scores, np.float64), maxima, len(paths) - len(scores))
+    return _Scored(np.array(scores, np.float64), maxima, len(paths) - len(scores), tuple(digests))
 
 
 def _record(by: str, source: str, **counts: Any) -> dict[str, Any]:

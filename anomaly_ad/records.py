@@ -178,5 +178,5 @@ def cannot_write(folder: Path, error: OSError) -> OutputError:
     """The error for results that cannot be written."""
     return OutputError(
         f"Results cannot be written to {folder} ({error.strerror or error}). Make room, or choose "
-        "another save_path."
+        "another folder."
     )

@@ -170,7 +170,7 @@ def test_broken_images_are_counted_apart(model, judged, tmp_path):
     (tmp_path / "test" / "good" / "torn.png").write_bytes(b"no image")
     found = model.evaluate(tmp_path)
     assert found.n_good == 5 and len(found.errors) == 1
-    assert any("1 images could not be inspected" in warning for warning in found.warnings)
+    assert any("1 image could not be inspected" in warning for warning in found.warnings)
     assert "not inspected" in str(found)
     with pytest.raises(DataError, match="None of the 1 images could be inspected"):
         model.evaluate([tmp_path / "test" / "good" / "torn.png"], labels=[0])

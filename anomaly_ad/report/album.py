@@ -19,6 +19,7 @@ from ..inspection import Inspected
 from ..labelled import GOOD
 from ..model_store import StoredModel
 from ..prediction import Prediction
+from ..records import cannot_write
 
 MOST_PICTURES = 5000  # of a page; a browser holds no more
 _ALL_BYTES = 34_000_000  # of all photographs together
@@ -86,12 +87,15 @@ class Album:
         self._spec = stored.manifest.plan.spec
         self._map = stored.manifest.calibration.map
         self._learnt = stored.manifest.learnt
+        self._calibrated = stored.manifest.calibration.digests
         self._bytes = _ALL_BYTES / max(min(expected, MOST_PICTURES), 1)
         side = (self._bytes / _BYTES_A_PIXEL) ** 0.5
         self.side = int(min(max(side, _SIDES[0]), _SIDES[1]))
         self.entries: list[Entry] = []
         self.n_learnt = 0  # images that training has seen
-        self._digests: list[str] = []
+        self.n_calibrated = 0  # images that have set the limit
+        self._judgements: list[str] = []
+        self._end = 0  # of the spool
 
     def __enter__(self) -> Self:
         self._spool = tempfile.TemporaryFile()
@@ -111,19 +115,28 @@ class Album:
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
         """Keep an image, in the order of the run."""
-        place, lengths = self._spool.tell(), (0, 0)
+        place, lengths = self._end, (0, 0)
         if seen is not None:
-            self._spool.write(seen.photo + seen.heat)
+            try:
+                self._spool.write(seen.photo + seen.heat)
+                self._spool.flush()
+            except OSError as error:
+                raise cannot_write(Path(tempfile.gettempdir()), error) from error
             lengths = len(seen.photo), len(seen.heat)
-            self._digests.append(seen.digest)
+            self._end += sum(lengths)
+            self._judgements.append(f"{seen.digest} {kind}")
             self.n_learnt += seen.digest in self._learnt
+            self.n_calibrated += seen.digest in self._calibrated
         self.entries.append(Entry(path, kind, prediction, place, lengths))
 
     @property
     def fingerprint(self) -> str:
-        """Of the images that were inspected, as the model sees them, in any order."""
-        together = " ".join(sorted(self._digests))
-        return hashlib.sha256(together.encode()).hexdigest()[:16]
+        """Of the images that were inspected, as the model sees them, and of their judgements.
+
+        It does not hang on names and order. Empty if there are none.
+        """
+        together = "\n".join(sorted(self._judgements))
+        return hashlib.sha256(together.encode()).hexdigest()[:16] if together else ""
 
     def pictures(self, entry: Entry) -> tuple[bytes, bytes]:
         """The photograph (JPEG) and the heatmap (WebP, or nothing) of an entry."""
@@ -161,18 +174,19 @@ class Album:
 
 
 def chosen(entries: Sequence[Entry], most: int = MOST_PICTURES) -> set[int]:
-    """Which entries a page shows, if there are too many: wrong ones first, then high scores.
+    """Which entries a page shows, if there are too many.
 
-    Of those that are wrong, the ones that lie farthest beyond the threshold come first.
+    Those that are judged wrongly, the ones farthest beyond the threshold first; then those that
+    could not be inspected; then the highest scores.
     """
 
-    def urgency(n: int) -> tuple[bool, bool, float]:
+    def urgency(n: int) -> tuple[int, float]:
         prediction = entries[n].prediction
         if prediction.error is not None or prediction.score is None:
-            return True, False, 0
-        distance = abs(prediction.score - prediction.threshold)
-        is_wrong = entries[n].is_wrong
-        return False, not is_wrong, -distance if is_wrong else -prediction.score
+            return 1, 0
+        if entries[n].is_wrong:
+            return 0, -abs(prediction.score - prediction.threshold)
+        return 2, -prediction.score
 
     order = sorted(range(len(entries)), key=urgency)
     return set(order[:most])

@@ -8,8 +8,8 @@ prints one JSON object. In the process that writes a report other things lie in 
 from __future__ import annotations
 
 import json
+import os
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -49,14 +49,21 @@ def measure(model: Path, images: Sequence[Path]) -> Speed | None:
     model : Path
         Its directory.
     images : sequence of Path
-        Readable images; up to ten are taken.
+        Readable images; up to ten are taken, evenly.
     """
-    names = [str(Path(image).absolute()) for image in images[:_IMAGES]]
-    command = [sys.executable, "-m", __name__, str(model.absolute()), *names]
+    if not sys.executable or not images:  # an embedded interpreter has none
+        return None
+    some = images[:: -(-len(images) // _IMAGES)]
+    names = [str(Path(image).absolute()) for image in some]
+    # -P: nothing is imported from the current folder, which may be anybody's. This package is the
+    # one that runs here, wherever that was imported from.
+    command = [sys.executable, "-P", "-m", __name__, str(model.absolute()), *names]
+    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
     started = time.time()
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PATIENCE, check=True
+            command, capture_output=True, text=True, timeout=_PATIENCE, check=True, env=own
         )
         found = json.loads(done.stdout)
         return Speed(found["first"] - started, found["image_ms"], found["peak_mb"])
@@ -70,11 +77,13 @@ def _peak() -> float | None:
     except OSError:
         return None
     found = re.search(r"VmHWM:\s+(\d+)", status)
-    return int(found.group(1)) / 1000 if found else None
+    return int(found.group(1)) * 1024 / 1e6 if found else None
 
 
 def main(model: str, images: Sequence[str]) -> None:
     """Inspect the images one by one and print what that took."""
+    import numpy as np
+
     from ..inspection import Inspector, find_sources
     from ..model_store import load
 
@@ -86,7 +95,7 @@ def main(model: str, images: Sequence[str]) -> None:
             pass
         seconds.append(time.perf_counter() - start)
         first = first or time.time()
-    milliseconds = 1000 * statistics.median(seconds[1:] or seconds)
+    milliseconds = 1000 * float(np.median(seconds[1:] or seconds))
     print(json.dumps({"first": first, "image_ms": milliseconds, "peak_mb": _peak()}))
 
 

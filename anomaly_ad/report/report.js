@@ -4,20 +4,12 @@
   const byId = (id) => document.getElementById(id);
   const Z = 1.959963984540054;  // as in intervals.py
   const CHUNK = 48;  // cards that are made at a time
+  const NEAR = 1200;  // pixels below the window where the next ones are made
 
-  // ---------- scores and counts, as in calibration.py and evaluation.py
+  // ---------- counts, as in evaluation.py
 
-  const LIMIT_SCORE = 0.8;
   let threshold = data.threshold;
-
-  function rawOf(score) {
-    if (score === LIMIT_SCORE) return data.limit;
-    if (score >= 1) return Infinity;
-    const t = score < LIMIT_SCORE
-      ? score / LIMIT_SCORE
-      : 1 + ((1 - LIMIT_SCORE) / (1 - score) - 1) / 4;
-    return data.median + t * (data.limit - data.median);
-  }
+  const rawOf = (score) => rawThreshold(data, score);
 
   function wilson(count, total) {
     const share = count / total, squared = Z * Z;
@@ -44,14 +36,16 @@
     bad: ascending(inspected.filter((image) => image.kind !== data.good)),
     all: ascending(inspected),
   };
-  const rawsOfKind = new Map();
-  for (const row of document.querySelectorAll("#kinds tbody tr")) {
-    const kind = row.dataset.kind;
-    rawsOfKind.set(kind, ascending(inspected.filter((image) => image.kind === kind)));
-  }
+  const rawsOfKind = data.kinds.map((kind) => ascending(inspected.filter((image) => image.kind === kind)));
 
   const whole = (count) => count.toLocaleString("en-US");
-  const perCent = (share) => (100 * share).toFixed(1);
+  // A half is rounded to the even digit, as Python does; with one decimal only odd quarters are halves.
+  function perCent(share) {
+    const value = 100 * share;
+    if (4 * value % 2 !== 1) return value.toFixed(1);
+    const below = Math.floor(10 * value);
+    return ((below + below % 2) / 10).toFixed(1);
+  }
   function withInterval(count, total) {
     const [low, high] = wilson(count, total);
     return `${perCent(count / total)} (${perCent(low)} to ${perCent(high)})`;
@@ -74,7 +68,7 @@
       tile.querySelector("[data-interval]").textContent = `${withInterval(number, total)} %`;
     }
     for (const row of document.querySelectorAll("#kinds tbody tr")) {
-      const some = rawsOfKind.get(row.dataset.kind), found = above(some, raw);
+      const some = rawsOfKind[row.dataset.kind], found = above(some, raw);
       const put = (name, value, text) => {
         const cell = row.querySelector(`[data-${name}]`);
         cell.dataset.value = value;
@@ -100,12 +94,25 @@
     return draw(home, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   }
 
+  // In words what the histogram shows.
+  function describe() {
+    const told = (name, images) => {
+      const scores = images.map((image) => image.score).sort((a, b) => a - b);
+      if (!scores.length) return "";
+      const at = (share) => scores[Math.round(share * (scores.length - 1))].toFixed(3);
+      return `${whole(scores.length)} ${name}: lowest ${at(0)}, median ${at(.5)}, highest ${at(1)}. `;
+    };
+    if (!data.judged) return `Histogram of scores. ${told("parts", inspected)}`;
+    const isGood = (image) => image.kind === data.good;
+    return `Histogram of scores. ${told("good parts", inspected.filter(isGood))}${told("defective parts", inspected.filter((image) => !isGood(image)))}`;
+  }
+
   // Good parts above the line, defective ones below it, over the score.
   const drawHistogram = (() => {
     const home = byId("histogram"), bins = 50, side = 8;  // side: half a slider's thumb
     const scores = (images) => {
       const counts = new Array(bins).fill(0);
-      for (const image of images) counts[Math.min(Math.floor(image.score * bins), bins - 1)] += 1;
+      for (const image of images) counts[Math.max(Math.ceil(image.score * bins) - 1, 0)] += 1;
       return counts;
     };
     const upper = scores(data.judged ? inspected.filter((i) => i.kind === data.good) : inspected);
@@ -119,7 +126,7 @@
       const onlyLower = !upper.some(Boolean) && data.judged;
       const base = onlyLower ? 24 : bar + 24, height = both ? 2 * bar + 44 : bar + 44;
       const x = (score) => side + score * (width - 2 * side);
-      const svg = canvas(home, width, height, "How many images have which score");
+      const svg = canvas(home, width, height, describe());
       const step = (width - 2 * side) / bins;
       const bars = (counts, name, className, up) => counts.forEach((value, n) => {
         if (!value) return;
@@ -163,7 +170,8 @@
   function drawCurve(home, points, dot, names) {
     home.replaceChildren();
     const size = 300, left = 46, bottom = 34;
-    const svg = canvas(home, size, size, `${names[1]} over ${names[0]}`);
+    const words = dot ? `; at the limit ${perCent(dot[0])} % and ${perCent(dot[1])} %` : "";
+    const svg = canvas(home, size, size, `${names[1]} over ${names[0]}${words}`);
     const x = (value) => left + value * (size - left - 8), y = (value) => 8 + (1 - value) * (size - bottom - 8);
     for (const tick of [0, .25, .5, .75, 1]) {
       draw(svg, "line", { x1: x(tick), x2: x(tick), y1: y(0), y2: y(1), class: "grid" });
@@ -297,6 +305,11 @@
     const raw = rawOf(threshold), some = order.slice(made, made + CHUNK);
     byId("gallery").append(...some.map((image) => card(image, raw)));
     made += some.length;
+    byId("more").hidden = made >= order.length;
+  }
+  // The observer tells changes only: as long as the end stays near, it says nothing.
+  function growWhileNear() {
+    while (made < order.length && byId("more").getBoundingClientRect().top < window.innerHeight + NEAR) grow();
   }
   function arrange() {
     const raw = rawOf(threshold), keep = filters[byId("show").value];
@@ -304,13 +317,14 @@
     const rank = orders[byId("order").value];
     order = images
       .map((image) => [image, verdictOf(image, raw)])
-      .filter(([image, verdict]) => keep(image, verdict, raw) && (!kind || image.kind === kind) && image.name.toLowerCase().includes(name))
+      .filter(([image, verdict]) => keep(image, verdict, raw) && (kind === "" || image.kind === data.kinds[kind]) && image.name.toLowerCase().includes(name))
       .map(([image, verdict]) => [rank(image, verdict), image])
       .sort(([a, one], [b, other]) => b - a || (one.name < other.name ? -1 : 1))
       .map(([, image]) => image);
     byId("gallery").replaceChildren();
     made = 0;
     grow();
+    growWhileNear();
     tellShown("");
   }
   function tellShown(more) {
@@ -325,9 +339,10 @@
       made.querySelector(".tag").textContent = words[verdict];
     }
   }
-  new IntersectionObserver((seen) => {
-    if (seen.some((one) => one.isIntersecting) && made < order.length) grow();
-  }, { rootMargin: "1200px" }).observe(byId("more"));
+  new IntersectionObserver(growWhileNear, { rootMargin: `${NEAR}px` }).observe(byId("more"));
+  window.addEventListener("scroll", growWhileNear, { passive: true });
+  window.addEventListener("resize", growWhileNear);
+  byId("more").addEventListener("click", grow);
 
   // ---------- one picture, large
 
@@ -340,12 +355,13 @@
     byId("large-name").textContent = image.name;
     const shown = picture(image);
     if (image.size) shown.style.width = `min(100%, ${70 * image.size[1] / image.size[0]}vh)`;
+    for (const photo of shown.querySelectorAll(".photo")) photo.alt = image.name;
     byId("large-picture").replaceChildren(shown);
     const facts = { "Verdict": words[verdict] };
     if (data.judged) facts["Judged as"] = image.kind;
     if (image.error === null) {
       facts["Score"] = `${image.score.toFixed(4)}, limit ${formatted(threshold)}`;
-      facts["Raw score"] = `${image.raw.toPrecision(6)}, limit ${rawOf(threshold).toPrecision(6)}`;
+      facts["Raw score"] = `${image.raw.toPrecision(6)}, limit ${Number.isFinite(rawOf(threshold)) ? rawOf(threshold).toPrecision(6) : "none"}`;
       facts["Original"] = `${image.size[1]} x ${image.size[0]} pixels`;
     } else facts["Reason"] = image.error;
     byId("large-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => {
@@ -353,8 +369,9 @@
       row.append(element("dt", "", name), element("dd", "number", value));
       return row;
     }));
-    byId("before").disabled = place === 0;
-    byId("after").disabled = place === order.length - 1;
+    // Not disabled, which would take the focus away.
+    byId("before").setAttribute("aria-disabled", place === 0);
+    byId("after").setAttribute("aria-disabled", place === order.length - 1);
     if (!large.open) large.showModal();
   }
   byId("before").addEventListener("click", () => open(current - 1));
@@ -391,7 +408,7 @@
     byId("limit").value = threshold;
     byId("limit").setAttribute("aria-valuetext", formatted(threshold));
     byId("limit-value").textContent = formatted(threshold);
-    byId("raw-value").textContent = `Raw score ${raw.toPrecision(6)}.`;
+    byId("raw-value").textContent = Number.isFinite(raw) ? `Raw score ${raw.toPrecision(6)}.` : "Nothing is rejected.";
     byId("reset").disabled = threshold === data.threshold;
     count(raw);
     drawHistogram();
@@ -405,7 +422,7 @@
   const fill = (select, names) => select.append(...names.map((name) => new Option(name, name)));
   fill(byId("show"), Object.keys(filters));
   fill(byId("order"), Object.keys(orders));
-  if (byId("kind")) byId("kind").append(new Option("All", ""), ...[...rawsOfKind.keys()].map((kind) => new Option(kind, kind)));
+  if (byId("kind")) byId("kind").append(new Option("All", ""), ...data.kinds.map((kind, n) => new Option(kind, n)));
   byId("reset").textContent = `Back to ${formatted(data.threshold)}`;
   byId("reset").addEventListener("click", () => { move(data.threshold); settle(); });
   byId("limit").addEventListener("input", (event) => { move(Number(event.target.value)); retell(); });

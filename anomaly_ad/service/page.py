@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
 from starlette.responses import Response
 
-from ..web import asset
+from ..web import asset, content_policy
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,10 @@ class Page:
     def response(self) -> Response:
         """The page as it is sent."""
         text = self.html.replace("{{ style }}", self.style).replace("{{ script }}", self.script)
-        policy = (
-            f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)}; "
-            "img-src data: blob:; media-src blob: mediastream:; connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        policy = content_policy(
+            self.style,
+            self.script,
+            "media-src blob: mediastream:; connect-src 'self'; frame-ancestors 'none'; ",
         )
         headers = {"content-security-policy": policy, "permissions-policy": "camera=(self)"}
         return Response(text.encode(), headers=headers, media_type="text/html")
@@ -43,13 +41,8 @@ class Page:
 def load_page() -> Page:
     """The page for inspecting by hand."""
     style = asset("look.css") + _asset("inspect.css")
-    return Page(_asset("inspect.html"), style, _asset("inspect.js"))
+    return Page(_asset("inspect.html"), style, asset("limit.js") + _asset("inspect.js"))
 
 
 def _asset(name: str) -> str:
     return files(__package__).joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

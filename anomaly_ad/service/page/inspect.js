@@ -1,7 +1,6 @@
 "use strict";
 
 const KEPT = 24; // recent results, with their images, in this page's memory
-const LIMIT_SCORE = 0.8; // as in calibration.py
 const TRIES = 5; // where the queue of the service is full
 
 const $ = (id) => document.getElementById(id);
@@ -51,14 +50,6 @@ function predict(item) {
 }
 
 // ------------------------------------------------------------------------------ verdicts
-
-// The same steps in the same order as Limit.raw, so page and service never differ.
-function rawThreshold(facts, score) {
-  if (score === LIMIT_SCORE) return facts.limit;
-  if (score >= 1) return Infinity;
-  const t = score < LIMIT_SCORE ? score / LIMIT_SCORE : 1 + ((1 - LIMIT_SCORE) / (1 - score) - 1) / 4;
-  return facts.median + t * (facts.limit - facts.median);
-}
 
 const threshold = () => Number($("limit").value);
 const factsOf = (item) => limits.get(item.answer.digest);
