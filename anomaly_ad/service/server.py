@@ -153,8 +153,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
+_ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+
+
 class Server(uvicorn.Server):
-    """Says where it listens; SIGTERM and SIGINT end it in order, the second one at once."""
+    """Says where it listens; SIGTERM, SIGINT and SIGHUP end it in order, the second one at once."""
 
     def __init__(self, config: uvicorn.Config, address: str) -> None:
         super().__init__(config)
@@ -169,9 +172,9 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals; uvicorn would raise them again after an orderly end."""
-        previous = {
-            number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        # What is ignored stays so: nohup does that with SIGHUP.
+        handled = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._end) for number in handled}
         try:
             yield
         finally:
@@ -202,7 +205,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: int) -> None:
-    """Answer requests until SIGTERM or SIGINT, then finish what was accepted.
+    """Answer requests until SIGTERM, SIGINT or SIGHUP, then finish what was accepted.
 
     Parameters
     ----------
