@@ -235,8 +235,12 @@ def check(
     except (MissingExtraError, BackboneError) as error:
         omitted["outliers"] = str(error)
     pictures = _Pictures()
-    with bar(len(found.files), "Checking", shown=progress) as step:
-        for picture, features in _look(found.files, engine):
+    examine = functools.partial(_examine, engine=engine)
+    with (
+        bar(len(found.files), "Checking", shown=progress) as step,
+        closing(ordered_map(examine, found.files)) as examined,
+    ):
+        for picture, features in examined:
             pictures.add(picture, features)
             step("")
     return _result(root, found, pictures, float(false_alarm_rate), omitted)
@@ -401,27 +405,13 @@ def _features() -> Engine:
     graph = networks.strongest_features(_SPEC, registry.DEFAULT_BACKBONE, _LAYERS)
     # bf16 takes two thirds of the time where the processor has it, and which images are odd hangs
     # on no fourth digit.
-    return Engine(convert.to_openvino(graph), "bf16")
+    engine = Engine(convert.to_openvino(graph), "bf16")
+    engine.run_beside(np.zeros((1, *_SPEC.shape), np.uint8))  # compiles
+    return engine
 
 
-def _look(
-    files: Sequence[_File], engine: Engine | None
-) -> Iterator[tuple[_Picture, NDArray[np.float32] | None]]:
-    """Each image once: read, decoded and reduced in threads, its features beside them."""
-    with closing(ordered_map(_examine, files)) as examined:
-        if engine is None:
-            yield from ((picture, None) for picture, _ in examined)
-            return
-        wanted = (
-            (picture, small if picture.file.part == "train" else None)
-            for picture, small in examined
-        )
-        for picture, outputs in engine.stream(wanted):
-            yield picture, None if outputs is None else outputs["features"][0]
-
-
-def _examine(file: _File) -> tuple[_Picture, Image | None]:
-    """What is kept of an image, and the image as the backbone sees it."""
+def _examine(file: _File, engine: Engine | None) -> tuple[_Picture, NDArray[np.float32] | None]:
+    """What is kept of an image, and the features of a good one; called in threads."""
     picture = _Picture(file)
     try:
         data = read_bytes(file.path)
@@ -439,7 +429,9 @@ def _examine(file: _File) -> tuple[_Picture, Image | None]:
             picture.mask_error = str(error)
     reduced = _REDUCED.prepare(_halved(image))
     picture.thumbnail = _thumbnail(reduced)
-    return picture, _SPEC.prepare(reduced)
+    if engine is None or file.part != "train":
+        return picture, None
+    return picture, engine.run_beside(_SPEC.prepare(reduced)[None])["features"][0]
 
 
 def _halved(image: Image) -> Image:
