@@ -139,6 +139,7 @@ def test_what_was_measured_is_told(model, judged, page, tmp_path):
     size = sum(file.stat().st_size for file in stored.directory.iterdir())
     assert float(fact(page[0], "Size").removesuffix(" MB")) == pytest.approx(size / 1e6, rel=0.1)
     assert fact(page[0], "Digest") == stored.digest
+    assert fact(page[0], "Fingerprint of these") == stored.manifest.training["images"][:16]
     assert fact(page[0], "openvino") == stored.manifest.versions["openvino"]
     assert fact(page[0], "Limit of good (0.8)").startswith(
         f"raw score {stored.manifest.calibration.image.limit:.6g}, from 20 good images of the "

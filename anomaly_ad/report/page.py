@@ -413,6 +413,7 @@ def _facts(stored: StoredModel, album: Album, images_from: str) -> dict[str, dic
         "Input": f"{plan.spec.height}x{plan.spec.width} {colour}, {plan.spec.fit}, "
         f"{plan.precision}",
         "Trained on": f"{training.get('n_fit')} images, {manifest.created}",
+        "Fingerprint of these": str(training.get("images", "unknown"))[:16],
         "Limit of good (0.8)": stated,
         "Size": f"{size / 1e6:.1f} MB",
         "Digest": stored.digest,
