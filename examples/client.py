@@ -16,6 +16,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+# The service stands beside the line: no proxy that the environment names is asked for it.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_UNFIT = str.maketrans(dict.fromkeys('"\r\n', "_"))  # for a name in a header
+
 
 def predict(address: str, files: list[Path], token: str | None = None) -> dict:
     """Upload images; the answer, or what the service says is wrong with the request.
@@ -25,7 +29,7 @@ def predict(address: str, files: list[Path], token: str | None = None) -> dict:
     boundary = secrets.token_hex(16)
     body = b""
     for file in files:
-        name = file.name.replace('"', "_")
+        name = file.name.translate(_UNFIT)
         body += (
             f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"'
             "\r\n\r\n"
@@ -38,13 +42,13 @@ def predict(address: str, files: list[Path], token: str | None = None) -> dict:
         request.add_header("Authorization", f"Bearer {token}")
     for _ in range(10):
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with _opener.open(request, timeout=60) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code != 503:
                 return json.load(error)
             time.sleep(float(error.headers.get("Retry-After", 1)))
-    sys.exit("The service is busy.")
+    return {"error": "The service is busy."}
 
 
 def main() -> None:
@@ -53,7 +57,14 @@ def main() -> None:
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--address", default="http://127.0.0.1:8000")
     options = parser.parse_args()
-    answer = predict(options.address, options.images, os.environ.get("ANOMALY_AD_TOKEN"))
+    token = os.environ.get("ANOMALY_AD_TOKEN")
+    try:
+        answer = predict(options.address, options.images, token)
+    except urllib.error.URLError as error:
+        sys.exit(f"No service answers at {options.address}: {error.reason}")
+    except (OSError, ValueError) as error:
+        # A file that is not there, a connection that broke, an answer from something else.
+        sys.exit(f"There is no answer: {error}")
     good = True
     # One image is answered by its verdict alone, several by a list.
     for found in answer.get("predictions", [answer]):

@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import shutil
+import socket
 import struct
+import time
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,18 +21,21 @@ pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("httpx", reason="needs the extra 'test'")
 
 import httpx
+import uvicorn
+from uvicorn.server import ServerState
 
 from anomaly_ad import AD, OptionError
 from anomaly_ad.calibration import Calibration
 from anomaly_ad.images import read_image
 from anomaly_ad.inspection import Inspector
 from anomaly_ad.model_store import load
-from anomaly_ad.service.admission import Admission
-from anomaly_ad.service.app import Service, create_app
+from anomaly_ad.service.admission import PATIENCE, Admission
+from anomaly_ad.service.app import InPieces, Service, create_app
 from anomaly_ad.service.files import Roots
 from anomaly_ad.service.metrics import Metrics
 from anomaly_ad.service.models import Models
 from anomaly_ad.service.refusal import Refusal
+from anomaly_ad.service.server import Protocol
 from anomaly_ad.service.settings import Settings, name_models, read_token
 
 KEYS = ["is_anomalous", "confidence", "score", "raw_score", "threshold", "boxes"]
@@ -146,6 +153,24 @@ def test_the_heatmap_is_what_predict_draws(client, washer, files):
     good = base64.b64decode(upload(client, files[0], heatmap=True).json()["heatmap"])
     calm = cv2.imdecode(np.frombuffer(good, np.uint8), cv2.IMREAD_UNCHANGED)
     assert calm[..., 3].mean() < opacity.mean() * 255 / 10
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('filename="a b.jpg"', "a b.jpg"),
+        ("filename*=utf-8''na%C3%AFve.jpg", "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve.jpg"),
+        ("filename=a.jpg; filename*=utf-8''b.jpg", "a.jpg"),
+        ("filename*=UTF-8'en'%FF", "\N{REPLACEMENT CHARACTER}"),
+        ("filename*=nonsense''x", ""),
+        ("x=y", ""),
+    ],
+)
+def test_names_of_files(client, files, disposition, name):
+    head = f'--XX\r\nContent-Disposition: form-data; name="image"; {disposition}\r\n\r\n'
+    body = head.encode() + files[0].read_bytes() + b"\r\n--XX--\r\n"
+    kind = {"content-type": "multipart/form-data; boundary=XX"}
+    assert client.post("/predict", content=body, headers=kind).json()["name"] == name
 
 
 def test_several_come_back_in_order_and_one_that_is_broken_ends_no_other(client, files, tmp_path):
@@ -322,7 +347,7 @@ def test_paths_that_do_not_exist(client):
 
 def test_a_full_queue_says_when_to_come_again(client, service, files):
     with service.admission.enter() as stay:
-        stay.take_images(service.admission.places)
+        stay.take_places(service.admission.places)
         answer = upload(client, files[0])
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
         assert client.get("/ready").status_code == 503 and client.get("/health").status_code == 200
@@ -330,14 +355,75 @@ def test_a_full_queue_says_when_to_come_again(client, service, files):
     assert upload(client, files[0]).status_code == 200
 
 
-def test_bytes_have_a_limit_too():
-    house = Admission(10, 100)
-    with house.enter() as first, house.enter() as second:
+def test_bytes_have_a_limit_too(monkeypatch):
+    """Whoever keeps the house waiting makes room for others, the longest-waiting first."""
+    house, gone, now = Admission(10, 100), [], [0.0]
+    monkeypatch.setattr("anomaly_ad.service.admission.time.monotonic", lambda: now[0])
+    with contextlib.ExitStack() as stack:
+
+        def enter(name):
+            return stack.enter_context(house.enter(lambda: gone.append(name)))
+
+        empty, first, second, third = map(enter, ("empty", "first", "second", "third"))
         first.take_bytes(60)
         with pytest.raises(Refusal) as refused:
             second.take_bytes(60)
-        assert refused.value.status == 503
+        assert refused.value.status == 503 and not gone
+        now[0] = PATIENCE
+        second.take_bytes(60)
+        assert gone == ["first"] and house.bytes == 60
+        second.take_places(1)  # is worked on now, and waits for nobody
+        now[0] *= 2
+        with pytest.raises(Refusal):
+            third.take_bytes(60)
+        second.begin_answer(90)  # nobody to make room for it, yet it was worked for
+        assert house.bytes == 90 and house.images == 0
+        now[0] *= 2
+        third.take_bytes(60)
+        assert gone == ["first", "second"] and house.bytes == 60
+        third.take_places(10)
+        with pytest.raises(Refusal):
+            empty.take_places(1)
+        with pytest.raises(Refusal):
+            enter("late")
     assert house.bytes == house.images == 0
+
+
+@pytest.mark.parametrize(("pause", "complete"), [(0, True), (0.04, False)])
+def test_an_answer_has_one_deadline_however_little_is_taken_at_a_time(pause, complete):
+    body, timeout = bytes(3_000_000), 1.0
+
+    async def app(scope, receive, send):
+        await InPieces(body)(scope, receive, send)
+
+    def take(address):
+        taken = 0
+        with socket.create_connection(address, timeout=20) as client:
+            if pause:  # what the system keeps for a client does not count
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while got := client.recv(16384):
+                    taken += len(got)
+                    time.sleep(pause)
+        return taken
+
+    async def talk():
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+        config.load()
+        timed = type("Timed", (Protocol,), {"timeout": timeout})
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: timed(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        for listener in server.sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        async with server:
+            return await asyncio.to_thread(take, server.sockets[0].getsockname())
+
+    begun = time.monotonic()
+    taken = asyncio.run(talk())
+    assert (taken > len(body)) == complete and time.monotonic() - begun < 10
 
 
 def test_a_failure_is_one_line_in_the_log_and_no_path_in_the_answer(
@@ -356,9 +442,6 @@ def test_a_failure_is_one_line_in_the_log_and_no_path_in_the_answer(
 
 
 def test_a_verdict_has_a_deadline(service, files, monkeypatch):
-    import time
-    from dataclasses import replace
-
     monkeypatch.setattr("anomaly_ad.service.app.answer", lambda *_, **__: time.sleep(0.3))
     hurried = Service(replace(service.settings, timeout=0.05), service.models, Metrics())
     answer = upload(TestClient(create_app(hurried)), files[0])
@@ -378,6 +461,12 @@ def test_status_pages(client, washer):
     assert first["limit"] == limit.limit and first["median"] == limit.median
     assert first["method"] == "padim" and facts["threshold"] == 0.8
     assert str(washer[0]) not in json.dumps(facts)
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/models", "/metrics", "/docs"])
+def test_whoever_asks_with_head_gets_the_same_head(client, path):
+    assert client.request("HEAD", path).status_code == 200
+    assert client.request("HEAD", "/predict").status_code == 405
 
 
 def test_metrics_count(client, service, files):

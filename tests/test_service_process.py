@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
@@ -109,6 +112,10 @@ def read_last(connection):
         return 0, b"", True
 
 
+def get(path):
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+
+
 def exchange(port, data):
     with connect(port) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -120,7 +127,7 @@ def test_it_answers_and_logs_lines_of_json(washer, request_bytes):
     with running(washer[0]) as (process, port):
         status, body = exchange(port, request_bytes)
         assert status == 200 and json.loads(body)["is_anomalous"] is True
-        exchange(port, b"GET /nope%0ainjected HTTP/1.1\r\nhost: x\r\n\r\n")
+        exchange(port, get("/nope%0ainjected"))
     assert process.returncode == 0
     lines = [json.loads(line) for line in process.log]
     assert [line["message"] for line in lines] == ["listening", "request", "request", "ended"]
@@ -128,6 +135,52 @@ def test_it_answers_and_logs_lines_of_json(washer, request_bytes):
     assert first["path"] == "/predict" and first["status"] == 200 and first["images"] == 1
     assert first["model"] == "washer" and first["ms"] > 0 and first["level"] == "info"
     assert lines[2]["path"] == "/nope\ninjected" and lines[2]["status"] == 404
+
+
+def test_the_log_is_json_whatever_libraries_print(washer):
+    """Libpng writes its warnings to stderr by itself."""
+    png = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    at = 33  # behind the header
+    wrong = struct.pack(">I4s1sI", 1, b"tEXt", b"x", 1)
+    with running(washer[0]) as (process, port):
+        assert exchange(port, posted(png[:at] + 5000 * wrong + png[at:]))[0] in (200, 422)
+    lines = [json.loads(line) for line in process.log]
+    said = [line for line in lines if line["message"] == "a library says"]
+    assert any("libpng warning" in line["text"] for line in said)
+    assert len(said) < 100 and any(line.get("left_out") for line in said)
+
+
+def test_what_never_became_a_request_is_logged_and_counted(washer, request_bytes):
+    with running(washer[0], "--timeout", 1) as (process, port):
+        with connect(port) as late, connect(port) as later, connect(port):
+            late.sendall(request_bytes[:10])
+            later.sendall(request_bytes[:400])
+            assert exchange(port, b"\x16\x03\x01")[0] == 400
+            status, body = exchange(port, b"GET / HTTP/1.1\r\nx: " + b"a" * 33_000)
+            assert status == 431 and "headers are larger" in json.loads(body)["error"]
+            assert read(late)[0] == read(later)[0] == 408
+        with connect(port) as gone:
+            gone.sendall(request_bytes[:400])
+        time.sleep(0.2)
+        counted = exchange(port, get("/metrics"))[1].decode()
+    lines = [json.loads(line) for line in process.log]
+    requests = [
+        (line.get("path"), line["status"]) for line in lines if line["message"] == "request"
+    ]
+    assert Counter(requests) == Counter(
+        {(None, 400): 1, (None, 431): 1, (None, 408): 1}
+        | {("/predict", 408): 1, ("/predict", None): 1, ("/metrics", 200): 1}
+    )
+    for path, status in (("other", 400), ("other", 431), ("other", 408), ("/predict", 408)):
+        assert f'requests_total{{path="{path}",status="{status}"}} 1.0' in counted
+    assert 'requests_total{path="/predict",status="none"} 1.0' in counted
+
+
+def test_rubbish_behind_a_request_does_not_take_its_answer(server, request_bytes):
+    with connect(server[1]) as connection:
+        connection.sendall(request_bytes + b"\x16\x03\x01")
+        status, _, last = read_last(connection)
+        assert status == 200 and last and connection.recv(1) == b""
 
 
 def test_several_requests_on_one_connection(server, request_bytes):
@@ -148,13 +201,65 @@ def test_a_client_that_has_closed_its_half_is_answered(server, request_bytes):
         assert read(connection)[0] == 200 and connection.recv(1) == b""
 
 
-@pytest.mark.parametrize("sent", [0, 10, 400])
-def test_slow_clients_get_no_more_than_the_timeout(server, request_bytes, sent):
+@pytest.mark.parametrize(("sent", "status"), [(0, 0), (10, 408), (400, 408)])
+def test_slow_clients_get_no_more_than_the_timeout(server, request_bytes, sent, status):
+    """One that sends nothing at all has asked nothing, so it gets no answer."""
     begun = time.monotonic()
     with connect(server[1]) as connection:
         connection.sendall(request_bytes[:sent])
-        assert read(connection)[0] == 408 and connection.recv(1) == b""
+        found, body = read(connection)
+        assert found == status and connection.recv(1) == b""
     assert 0.8 < time.monotonic() - begun < 5
+    assert not status or "longer than 1 s" in json.loads(body)["error"]
+
+
+@pytest.fixture(scope="module")
+def patient(washer):
+    """A server that gives everybody time, but has little room."""
+    with running(washer[0], "--queue", 2, "--max-bytes", 300_000) as found:
+        yield found
+
+
+def test_clients_that_send_headers_only_shut_nobody_out(patient, request_bytes):
+    head = request_bytes[: request_bytes.index(b"\r\n\r\n") + 4]
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect(patient[1])) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(head)
+        for _ in range(3):
+            assert exchange(patient[1], request_bytes)[0] == 200
+        assert exchange(patient[1], get("/ready"))[0] == 200
+        slow[7].sendall(request_bytes[len(head) :])
+        assert read(slow[7])[0] == 200
+
+
+def test_clients_that_keep_all_the_room_lose_it(patient):
+    """Eight of the largest requests have room; the ninth does not wait for their deadlines."""
+    large = posted(bytes(299_000))
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect(patient[1])) for _ in range(8)]
+        for connection in slow:
+            connection.sendall(large[:-100])
+            time.sleep(0.02)
+        begun = time.monotonic()
+        while exchange(patient[1], large)[0] == 503:
+            assert time.monotonic() - begun < 15
+            time.sleep(0.2)
+        status, body = read(slow[0])
+        assert status == 408 and "slow request" in json.loads(body)["error"]
+        slow[7].sendall(large[-100:])
+        assert read(slow[7])[0] == 422  # not its turn to go, and no image
+
+
+def test_the_connection_that_was_idle_for_longest_makes_room(patient, request_bytes):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(patient[1])) for _ in range(512)]
+        late = stack.enter_context(connect(patient[1]))
+        late.sendall(request_bytes)
+        assert read(late)[0] == 200
+        assert read(idle[0])[0] == 0
+        idle[-1].sendall(request_bytes)
+        assert read(idle[-1])[0] == 200
 
 
 def test_a_trickle_does_not_move_the_deadline(server, request_bytes):
@@ -172,7 +277,7 @@ def test_a_client_that_does_not_take_its_answer_is_dropped(server):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with contextlib.suppress(OSError):
             for _ in range(3000):  # answers pile up until the server reads no more
-                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n")
+                connection.sendall(get("/openapi.json"))
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and connections(process) > 0:
             time.sleep(0.1)
@@ -230,6 +335,7 @@ def test_the_token_is_not_where_others_can_read_it(washer, request_bytes):
         (["{model}", "--root", "missing"], 2, "names a folder"),
         (["{model}", "--thresh", "7"], 2, "thresh is a score"),
         (["{model}", "--queue", "0"], 2, "queue is greater than 0"),
+        (["{model}", "--timeout", "inf"], 2, "timeout is greater than 0 and finite"),
         (["{model}", "--host", "203.0.113.1"], 2, "cannot listen on 203.0.113.1"),
         (["{model}", "--port", "99999"], 2, "cannot listen on"),
     ],
@@ -391,6 +497,19 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["good", "ERROR", "ANOMALOUS"]
     done = subprocess.run([*command, images[0], *address], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("good")
+    odd = tmp_path / 'a "new"\nline é.jpg'
+    shutil.copyfile(images[0], odd)
+    proxied = {**os.environ, "http_proxy": "http://203.0.113.1:1"}
+    done = subprocess.run([*command, odd, *address], capture_output=True, text=True, env=proxied)
+    assert done.returncode == 0 and done.stdout.endswith("a _new__line é.jpg\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for arguments, message in (
+        ([images[0], "--address", f"http://127.0.0.1:{port}"], "No service answers at http://127"),
+        (["missing.jpg", *address], "missing.jpg"),
+    ):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_every_option_is_described():

@@ -1,11 +1,20 @@
-"""The bounded queue: how many images, and how many bytes of them, are in the house at a time."""
+"""The bounded queue: how many images, and how many bytes, are in the house at a time.
+
+A request comes in, is worked on, and its answer goes out. It holds the places of its images while
+it is worked on only: a client that is slow to send or to take holds none. What it makes the house
+keep is counted in bytes all the time. Where they run out, the client that keeps the house waiting
+for longest has to go; where nobody does, the newcomer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .refusal import Refusal
+
+PATIENCE = 2.0  # seconds that the house waits for a client while others lack room
 
 
 class Admission:
@@ -16,7 +25,7 @@ class Admission:
     places : int
         Images at a time.
     max_bytes : int
-        Bytes of requests at a time.
+        Bytes of requests and answers at a time.
     """
 
     def __init__(self, places: int, max_bytes: int) -> None:
@@ -24,30 +33,53 @@ class Admission:
         self.max_bytes = max_bytes
         self.images = 0
         self.bytes = 0
+        # Those whose client has to act, and since when; the longest-waiting first.
+        self._waiting: dict[Stay, float] = {}
 
     @contextmanager
-    def enter(self) -> Iterator[Stay]:
-        """A request's stay; it takes the place of one image, and leaving gives everything back.
+    def enter(self, give_up: Callable[[], None] = lambda: None) -> Iterator[Stay]:
+        """A request's stay, from its headers to the end of its answer.
+
+        Parameters
+        ----------
+        give_up : callable
+            Ends a request whose client has kept the house waiting.
 
         Raises
         ------
         Refusal
-            503: there is no place.
+            503: there is no place now, so it is of no use to send images.
         """
-        stay = Stay(self)
+        if self.images >= self.places:
+            raise _full()
+        stay = Stay(self, give_up)
+        stay.wait_for_client()
         try:
-            stay.take_images(1)
             yield stay
         finally:
-            self.images -= stay.images
-            self.bytes -= stay.bytes
+            stay.leave()
+
+    def make_room(self, more: int, newcomer: Stay) -> bool:
+        """Whether this many bytes more have room, where need be after others have gone."""
+        now = time.monotonic()
+        while self.bytes + more > self.max_bytes:
+            stay, since = next(
+                (one for one in self._waiting.items() if one[0].bytes and one[0] is not newcomer),
+                (newcomer, now),
+            )
+            if now - since < PATIENCE:
+                return False
+            stay.leave()
+            stay.give_up()
+        return True
 
 
 class Stay:
     """What one request holds."""
 
-    def __init__(self, house: Admission) -> None:
+    def __init__(self, house: Admission, give_up: Callable[[], None]) -> None:
         self._house = house
+        self.give_up = give_up
         self.images = 0
         self.bytes = 0
 
@@ -56,20 +88,45 @@ class Stay:
         """The most images that a request can hold."""
         return self._house.places
 
-    def take_images(self, total: int) -> None:
-        """Hold places for this many images in total; Refusal 503 if there are not as many."""
-        more = total - self.images
-        if self._house.images + more > self._house.places:
-            raise _full()
-        self._house.images += more
-        self.images = total
+    def wait_for_client(self) -> None:
+        """It is the client's turn: to send the rest, or to take the answer."""
+        self._house._waiting[self] = time.monotonic()
 
     def take_bytes(self, more: int) -> None:
         """Hold this many bytes more; Refusal 503 if there is no room for them."""
-        if self._house.bytes + more > self._house.max_bytes:
+        if not self._house.make_room(more, self):
             raise _full()
         self._house.bytes += more
         self.bytes += more
+
+    def take_places(self, images: int) -> None:
+        """The request is complete: hold places for its images; Refusal 503 if there are none."""
+        self._house._waiting.pop(self, None)
+        if self._house.images + images > self._house.places:
+            raise _full()
+        self._house.images += images
+        self.images += images
+
+    def begin_answer(self, size: int) -> None:
+        """Give everything back but the bytes of the answer, until the client has taken it.
+
+        It was worked for, so it is not refused where it has no room; others make way, if any can.
+        """
+        self._give_back()
+        self._house.make_room(size, self)
+        self._house.bytes += size
+        self.bytes += size
+        self.wait_for_client()
+
+    def leave(self) -> None:
+        """Give everything back."""
+        self._house._waiting.pop(self, None)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self._house.images -= self.images
+        self._house.bytes -= self.bytes
+        self.images = self.bytes = 0
 
 
 def _full() -> Refusal:

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from .._version import __version__
 from ..calibration import check_threshold
@@ -24,7 +25,7 @@ from .admission import Admission, Stay
 from .answers import answer
 from .docs import render_docs
 from .files import Roots
-from .gate import Gate
+from .gate import Gate, Visit
 from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .page import load_page
@@ -38,6 +39,7 @@ T = TypeVar("T")
 _WORKERS_PER_CPU = 2
 # Requests are small beside the largest that is taken; this many of those fit at a time.
 _LARGEST_AT_A_TIME = 8
+_PIECE = 65_536  # bytes of an answer that are sent at a time
 
 
 class Service:
@@ -81,6 +83,7 @@ class Service:
             return [(upload.name, upload.data) for upload in form]
         if kind == b"application/json":
             name = await uploads.read_name(request.stream())
+            stay.take_places(1)
             data = await self.work(self.roots.read, name, limit)
             stay.take_bytes(len(data))
             return [(name, data)]
@@ -135,24 +138,22 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
             check_threshold(thresh)
         except OptionError as error:
             raise Refusal(422, str(error)) from error
-        with service.admission.enter() as stay:
-            files = await service.receive(request, stay)
-            options = {
-                "threshold": thresh,
-                "heatmap": heatmap,
-                "max_pixels": settings.max_pixels,
-            }
-            calls = [service.work(answer, served, *file, **options) for file in files]
-            answers = await _within(settings.timeout, calls)
-        _note(service, request, served.name, answers)
+        visit: Visit = request.state.visit
+        stay = visit.until_sent.enter_context(service.admission.enter(visit.give_up))
+        files = await service.receive(request, stay)
+        options = {"threshold": thresh, "heatmap": heatmap, "max_pixels": settings.max_pixels}
+        calls = [service.work(answer, served, *file, **options) for file in files]
+        answers = await _within(settings.timeout, calls)
+        _note(service, visit, served.name, answers)
+        names = [name for name, _ in files]
+        content = {"predictions": [_element(*pair) for pair in zip(names, answers, strict=True)]}
         if len(answers) == 1:
             if isinstance(answers[0], Refusal):
                 raise answers[0]
-            return _json(answers[0])
-        names = [name for name, _ in files]
-        return _json(
-            {"predictions": [_element(*pair) for pair in zip(names, answers, strict=True)]}
-        )
+            content = answers[0]
+        response = InPieces(_dump(content), media_type="application/json")
+        stay.begin_answer(len(response.body))
+        return response
 
 
 async def _within(
@@ -179,14 +180,14 @@ def _element(name: str, found: dict[str, Any] | Refusal) -> dict[str, Any]:
 
 
 def _note(
-    service: Service, request: Request, model: str, answers: list[dict[str, Any] | Refusal]
+    service: Service, visit: Visit, model: str, answers: list[dict[str, Any] | Refusal]
 ) -> None:
     for found in answers:
         verdict = "error"
         if isinstance(found, dict):
             verdict = "anomalous" if found["is_anomalous"] else "good"
         service.metrics.images.labels(model, verdict).inc()
-    request.state.seen.update(model=model, images=len(answers))
+    visit.seen.update(model=model, images=len(answers))
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
@@ -250,7 +251,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return _json({"error": "The client broke off."}, 400)  # for the log; nobody reads it
+        request.state.visit.broke_off = True
+        return _json({"error": "The client broke off."}, 400)  # nobody reads it
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
@@ -260,6 +262,21 @@ def _handle_errors(app: FastAPI) -> None:
 def _json(
     content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    return Response(
-        json.dumps(content, allow_nan=False).encode(), status, headers, "application/json"
-    )
+    return Response(_dump(content), status, headers, "application/json")
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, allow_nan=False).encode()
+
+
+class InPieces(Response):
+    """Sent piece by piece, so that what a slow client has not taken is still held, and counted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        head = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **head})
+        for begin in range(0, len(self.body), _PIECE):
+            end = begin + _PIECE
+            piece = {"body": self.body[begin:end], "more_body": end < len(self.body)}
+            await send({"type": "http.response.body", **piece})

@@ -6,17 +6,15 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
 from .settings import Settings
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # For whoever watches the process, and what holds nothing but this program's own text.
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
@@ -31,6 +29,34 @@ _HEADERS = [
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class Visit:
+    """What is known of one request beside ASGI; ``scope["state"]["visit"]``.
+
+    Parameters
+    ----------
+    give_up : callable
+        Ends the request, because its client keeps the service waiting.
+    request_id : str
+        In the answer's headers and in the log.
+    seen : dict
+        What the log says of it.
+    until_sent : ExitStack
+        Closed when the answer was sent or nobody waits for it any more.
+    refused : int or None
+        Status that the protocol has answered with by itself.
+    broke_off : bool
+        Whether the client has left before it had an answer.
+    """
+
+    give_up: Callable[[], None] = lambda: None
+    request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    seen: dict[str, Any] = field(default_factory=dict)
+    until_sent: ExitStack = field(default_factory=ExitStack)
+    refused: int | None = None
+    broke_off: bool = False
+
+
 class Gate:
     """Wraps the application.
 
@@ -43,7 +69,7 @@ class Gate:
         Counts the requests.
     """
 
-    def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
@@ -53,10 +79,11 @@ class Gate:
         if scope["type"] != "http":
             return
         start, status = time.perf_counter(), 0
-        request_id = secrets.token_hex(8)
-        seen: dict[str, Any] = {}
-        scope.setdefault("state", {})["seen"] = seen
-        headers = [*_HEADERS, (b"x-request-id", request_id.encode())]
+        visit: Visit = scope.setdefault("state", {}).setdefault("visit", Visit())
+        headers = [*_HEADERS, (b"x-request-id", visit.request_id.encode())]
+        if scope["method"] == "HEAD":
+            # Answered as GET; the protocol leaves the body out.
+            scope = {**scope, "method": "GET"}
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -66,34 +93,40 @@ class Gate:
             await send(message)
 
         try:
-            if scope["path"] in OPEN or self._settings.lets_in(_authorization(scope)):
-                await self._app(scope, receive, noted)
-            else:
-                await _refuse(noted, 401, "Send the token: Authorization: Bearer <token>.")
+            with visit.until_sent:
+                if scope["path"] in OPEN or self._settings.lets_in(_authorization(scope)):
+                    await self._app(scope, receive, noted)
+                else:
+                    await _refuse(noted, 401, "Send the token: Authorization: Bearer <token>.")
         except Exception:
             # Starlette has answered with status 500 by now, if there was still time.
-            _log.exception("a request failed", extra={"request": request_id})
+            _log.exception("a request failed", extra={"request": visit.request_id})
             if not status:
                 await _refuse(noted, 500, "The service failed; its log says why.")
         finally:
-            self._note(scope, status, time.perf_counter() - start, request_id, seen)
+            if visit.refused or visit.broke_off:
+                status = visit.refused or 0  # what the application has said then, nobody got
+            self._note(scope, status, time.perf_counter() - start, visit)
 
-    def _note(
-        self, scope: Scope, status: int, seconds: float, request_id: str, seen: dict[str, Any]
-    ) -> None:
+    def note_refused(self, client: tuple[str, int] | None, status: int) -> None:
+        """Count and log what the protocol has refused before it was a request."""
+        self._metrics.requests.labels("other", str(status)).inc()
+        _log.info("request", extra={"client": client[0] if client else None, "status": status})
+
+    def _note(self, scope: Scope, status: int, seconds: float, visit: Visit) -> None:
         # Only paths that exist: a client must not be able to make up ever new labels.
         path = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(path, str(status)).inc()
+        self._metrics.requests.labels(path, str(status or "none")).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         client = scope.get("client")
         facts = {
-            "request": request_id,
+            "request": visit.request_id,
             "client": client[0] if client else None,
             "method": scope["method"],
             "path": scope["path"][:_MAX_PATH],
             "status": status or None,  # None: the client had gone before the answer began
             "ms": round(1000 * seconds, 1),
-            **seen,
+            **visit.seen,
         }
         _log.info("request", extra=facts)
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
+import os
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from ..progress import printable
+
+_MAX_LINE = 2_000  # characters
+_LINES_PER_SECOND = 10
+
+_log = logging.getLogger(__name__)
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -30,13 +40,87 @@ class JsonLines(logging.Formatter):
         return printable(json.dumps(entry, default=str))
 
 
-def start_log() -> None:
-    """Send everything that is logged to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+@contextmanager
+def json_log() -> Iterator[None]:
+    """Send everything that is logged to stderr, and what else is written there to the log.
+
+    The libraries that decode images write their warnings to file descriptor 2 by themselves. It
+    leads to a pipe here, and each line that comes out of it becomes one of the log.
+    """
+    sys.stderr.flush()
+    with (
+        os.fdopen(os.dup(2), "w", encoding="utf-8") as stderr,
+        _logging_to(stderr),
+        _crashes_to(stderr),
+        _others_to_log(),
+    ):
+        yield
+
+
+@contextmanager
+def _logging_to(stderr: TextIO) -> Iterator[None]:
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(JsonLines())
+    # Where it cannot be written there is nobody to tell, least of all by the log.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     root = logging.getLogger()
+    before = root.handlers, root.level
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     # A client that breaks off or sends nonsense is no event; the requests themselves are logged.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers, level = before
+        root.setLevel(level)
+
+
+@contextmanager
+def _crashes_to(stderr: TextIO) -> Iterator[None]:
+    # If the process falls, nobody reads the pipe any more: where it fell is written past it.
+    faulthandler.enable(stderr)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+
+
+@contextmanager
+def _others_to_log() -> Iterator[None]:
+    stderr = os.dup(2)
+    end, begin = os.pipe()
+    os.set_blocking(begin, False)  # lines are lost rather than waited for
+    os.dup2(begin, 2)
+    os.close(begin)
+    reader = threading.Thread(target=_read_lines, args=(end,), name="stderr", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)  # closes the pipe's last other end, which ends the reader
+        os.close(stderr)
+        reader.join()
+
+
+def _read_lines(descriptor: int) -> None:
+    """Log each line, up to a number a second: one damaged image can cause a million."""
+    second, count, left_out = 0, 0, 0
+    with open(descriptor, encoding="utf-8", errors="replace") as pipe:
+        while line := pipe.readline(_MAX_LINE):
+            now = int(time.monotonic())
+            if now != second:
+                second, count = now, 0
+            count += 1
+            if count > _LINES_PER_SECOND:
+                left_out += 1
+                continue
+            more = {"left_out": left_out} if left_out else {}
+            _log.warning("a library says", extra={"text": line.strip(), **more})
+            left_out = 0
+        if left_out:
+            _log.warning("a library says", extra={"text": "", "left_out": left_out})

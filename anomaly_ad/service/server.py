@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import socket
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import OptionError
 from .app import Service, create_app
-from .log import start_log
+from .gate import Visit
+from .log import json_log
 from .metrics import Metrics
 from .models import Models
 from .settings import Settings
@@ -36,70 +39,89 @@ _log = logging.getLogger(__name__)
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP of one connection, with deadlines and limits. `timeout` is set by `serve`."""
+    """HTTP of one connection, with deadlines and limits; `serve` sets its attributes."""
 
-    timeout = 30.0
+    timeout = 30.0  # seconds for a request to arrive, and for its answer to be taken
+
+    @staticmethod
+    def note_refused(client: tuple[str, int] | None, status: int) -> None:
+        """Told of every refusal that the application does not see."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
+        self._answer_begun = False
         self._header_bytes: int | None = 0  # None behind the headers
+        self._waiting_since = 0.0  # for the client
+        self._refused = False
         self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, unless there are too many."""
+        """Begin; where there are too many, the one that waits for its client longest has to go."""
         super().connection_made(transport)
         # Head and body of an answer are two writes; the second must not wait for the client to
         # have acknowledged the first. asyncio sees to it for some sockets only.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Writing is paused as long as anything is not sent: the deadline below then is exact.
+        transport.set_write_buffer_limits(0)
         if len(self.connections) > _MAX_CONNECTIONS:
-            transport.abort()
-            return
-        self._start_deadline()
+            ours = [one for one in self.connections if isinstance(one, Protocol)]
+            waiting = [one for one in ours if one is not self and one._waits()]
+            oldest = min(waiting, key=lambda one: one._waiting_since, default=self)
+            oldest.transport.abort()
+        self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_deadline()
-        self.resume_writing()
+        self._stop_write_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes of headers; the parser would take any number."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refused:
             return
         if self._header_bytes is not None:
             self._header_bytes += len(data)
         super().data_received(data)
         # Only now: one chunk may hold the end of the headers and the beginning of the body.
         if self._header_bytes is not None and self._header_bytes > _MAX_HEADERS:
-            self._refuse(431, "Request Header Fields Too Large")
+            self._refuse_headers()
 
     def on_message_begin(self) -> None:
         """A request begins, perhaps on a connection that was idle."""
-        self._start_deadline()
+        self._wait_for_request()
         super().on_message_begin()
+        self.scope["state"]["visit"] = Visit(self._give_up)
 
     def on_headers_complete(self) -> None:
         """The headers are here."""
-        self._header_bytes = None
         if sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEADERS:
-            self._refuse(431, "Request Header Fields Too Large")
+            self._refuse_headers()
             raise ValueError("the parser ends here")
         super().on_headers_complete()
+        self._header_bytes = None
         if self._leaving:
             self.cycle.keep_alive = False
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, unless another answer was given."""
-        if not self.transport.is_closing():
-            super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
         """The whole request is here."""
         self._stop_deadline()
         self._header_bytes = 0
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(400, "This is no HTTP request that can be understood.")
+
+    def on_response_complete(self) -> None:
+        """An answer was written; what is left of it has the deadline that it had."""
+        self._answer_begun = False
+        if not self.flow.write_paused:
+            self._stop_write_deadline()
+        self._waiting_since = self.loop.time()
+        super().on_response_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what a client has sent before it closed its half; without that, close too."""
@@ -111,13 +133,14 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not take its answer as fast as it is written."""
         super().pause_writing()
-        self._write_deadline = self.loop.call_later(self.timeout, self.transport.abort)
+        self._answer_begun = True
+        if self._write_deadline is None:
+            self._write_deadline = self.loop.call_later(self.timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has taken it."""
-        if self._write_deadline is not None:
-            self._write_deadline.cancel()
-            self._write_deadline = None
+        """It has taken what was written; if that was not all of an answer, time runs on."""
+        if not self._answer_begun:
+            self._stop_write_deadline()
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -131,26 +154,70 @@ class Protocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _waits(self) -> bool:
+        """Whether there is nothing to do until the client sends more."""
+        return not self.pipeline and (self._is_idle() or self.cycle.more_body)
+
     def _close_if_idle(self) -> None:
         if self._is_idle():
             self.transport.close()
 
-    def _start_deadline(self) -> None:
+    def _wait_for_request(self) -> None:
         self._stop_deadline()
-        self._deadline = self.loop.call_later(self.timeout, self._refuse, 408, "Request Timeout")
+        self._waiting_since = self.loop.time()
+        self._deadline = self.loop.call_later(self.timeout, self._refuse_late)
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _refuse(self, status: int, reason: str) -> None:
-        if self.transport.is_closing():
+    def _stop_write_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def _refuse_late(self) -> None:
+        if self._is_idle() and self._header_bytes == 0:
+            self.transport.close()  # browsers open connections that they never use
+        else:
+            self._refuse(408, f"The request took longer than {self.timeout:g} s to arrive.")
+
+    def _refuse_headers(self) -> None:
+        self._refuse(431, f"The headers are larger than {_MAX_HEADERS:,} bytes.")
+
+    def _give_up(self) -> None:
+        """The queue has no room for a request whose client is slow."""
+        if self.pipeline or self.cycle.response_started:
+            self.transport.abort()
+        else:
+            self._refuse(408, "Others wait for the room that this slow request takes.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer by ourselves, and read no further."""
+        if self.transport.is_closing() or self._refused:
             return
-        if self._is_idle() or not self.cycle.response_started:
-            head = f"HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            self.transport.write(head.encode())
+        self._refused = True
+        if not self._waits():
+            # A request before it is complete: it is answered, and this one is not.
+            self.cycle.keep_alive = False
+            return
+        if self._header_bytes is not None:
+            self.note_refused(self.client, status)
+            self._answer(status, message)
+        elif not self.cycle.response_started:
+            self.cycle.scope["state"]["visit"].refused = status
+            self._answer(status, message)
         self.transport.close()
+
+    def _answer(self, status: int, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+            "content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
 
 
 _ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
@@ -221,8 +288,7 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
     OptionError, ModelError
         The address cannot be had, or a model cannot be loaded.
     """
-    with bind(host, port) as listener:
-        start_log()
+    with bind(host, port) as listener, json_log():
         metrics = Metrics()
 
         def changed(name: str, worked: bool) -> None:
@@ -232,9 +298,14 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
         service = Service(settings, models, metrics)
         if settings.token is None and not _is_local(host):
             _log.warning("whoever reaches this address may use it: set a token, see README")
+        app = create_app(service)
+        attributes = {
+            "timeout": settings.timeout,
+            "note_refused": staticmethod(app.note_refused),
+        }
         config = uvicorn.Config(
-            create_app(service),
-            http=type("TimedProtocol", (Protocol,), {"timeout": settings.timeout}),
+            app,
+            http=type("TimedProtocol", (Protocol,), attributes),
             ws="none",
             lifespan="off",
             log_config=None,

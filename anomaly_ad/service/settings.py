@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -53,8 +54,10 @@ class Settings:
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
         for name in ("queue", "max_bytes", "max_pixels", "timeout"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name} is greater than 0. Received: {getattr(self, name)!r}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise OptionError(
+                    f"{name} is greater than 0 and finite. Received: {getattr(self, name)!r}."
+                )
 
     def lets_in(self, authorization: bytes) -> bool:
         """Whether a request's Authorization header holds the token; true where none is asked for.

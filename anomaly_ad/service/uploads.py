@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -16,6 +18,7 @@ from .refusal import Refusal
 FIELD = "image"
 MAX_JSON = 65_536  # bytes
 _MAX_NAME = 255  # characters of a file's name that are kept
+_EXTENDED_NAME = re.compile(rb"; *filename\*=utf-8'[^';]*'([^;'\" ]+)", re.IGNORECASE)
 _OTHER_PARTS = 16  # fields of a form beside the images
 
 _HOW = (
@@ -47,7 +50,9 @@ async def read_form(
     async for chunk in _limited(chunks, max_bytes):
         stay.take_bytes(len(chunk))
         form.write(chunk)
-    return form.finish()
+    uploads = form.finish()
+    stay.take_places(len(uploads))
+    return uploads
 
 
 async def read_name(chunks: AsyncIterator[bytes]) -> str:
@@ -81,6 +86,19 @@ def too_large(max_bytes: int) -> Refusal:
         f"The request is larger than {max_bytes:,} bytes. Send fewer or smaller images, or start "
         "the service with a larger --max-bytes.",
     )
+
+
+def _file_name(disposition: bytes, options: dict[bytes, bytes]) -> str:
+    """What the client calls the file.
+
+    RFC 7578 forbids the form ``filename*=utf-8''...`` here, but widespread clients write it, and
+    the parser of the form leaves it out.
+    """
+    name = options.get(b"filename")
+    if name is None:
+        found = _EXTENDED_NAME.search(disposition)
+        name = unquote_to_bytes(found[1]) if found else b""
+    return name.decode("utf-8", "replace")
 
 
 async def _limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
@@ -157,10 +175,8 @@ class _Form:
                 f"A request holds at most {self._stay.places} images. Send them in several, or "
                 "start the service with a larger --queue.",
             )
-        name = options.get(b"filename", b"").decode("utf-8", "replace")[:_MAX_NAME]
-        self._current = Upload(name)
+        self._current = Upload(_file_name(self._disposition, options)[:_MAX_NAME])
         self.uploads.append(self._current)
-        self._stay.take_images(len(self.uploads))
 
     def _keep(self, data: bytes, start: int, end: int) -> None:
         if self._current is not None:
