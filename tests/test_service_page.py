@@ -1,6 +1,7 @@
 """The page of the service, in headless Chromium."""
 
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from anomaly_ad import AD
+from anomaly_ad.calibration import Calibration
 from anomaly_ad.model_store import load
 
 
@@ -181,6 +183,123 @@ def test_an_image_can_be_dropped_anywhere(page, files):
     )
     wait(page, lambda: text(page, "name") == "dropped.jpg")
     assert text(page, "verdict") == "Anomalous"
+
+
+def test_more_images_than_the_page_keeps_are_all_inspected(page, files, tmp_path):
+    """The first one is defective: it is shown, whatever has to go."""
+    kept = page.execute_script("return KEPT")
+    chosen = [tmp_path / f"{number:03d}.jpg" for number in range(kept + 10)]
+    for file in chosen:
+        shutil.copyfile(files[file is chosen[0]], file)
+    find(page, "files").send_keys("\n".join(map(str, chosen)))
+    wait(page, lambda: text(page, "counts") == f"1 of {len(chosen)} anomalous")
+    cards = page.find_elements(By.CSS_SELECTOR, "#gallery .card")
+    titles = [card.get_attribute("title") for card in cards]
+    assert titles == [*(file.name for file in reversed(chosen[11:])), chosen[0].name]
+    assert text(page, "gone").startswith("10 earlier results are counted but")
+    move(page, "limit", 1)
+    assert text(page, "counts") == f"0 of {len(chosen)} anomalous"
+
+
+def test_the_focus_stays_where_it_is(page, files):
+    send(page, files[1])
+    wait(page, lambda: text(page, "verdict") == "Anomalous")
+    card = page.find_element(By.CSS_SELECTOR, "#gallery .card")
+    page.execute_script("arguments[0].focus()", card)
+    send(page, files[0])
+    wait(page, lambda: text(page, "verdict") == "Good")
+    assert page.switch_to.active_element == card
+    page.switch_to.active_element.send_keys(Keys.ENTER)
+    assert text(page, "verdict") == "Anomalous" and page.switch_to.active_element == card
+
+
+def test_a_threshold_between_two_steps_of_the_slider(browser, washer, files):
+    with running(washer[0], "--thresh", 0.998) as (_, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: text(browser, "reset"))
+        send(browser, files[1])
+        assert text(browser, "limit-value") == "0.998" and text(browser, "reset").endswith(" 0.998")
+        assert not find(browser, "reset").is_enabled()
+        asked = browser.execute_script(
+            "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        )
+        sent = [name for name in asked if "/predict?" in name]
+        assert sent and all("thresh=0.998&" in name for name in sent)
+        move(browser, "limit", 0.5)
+        assert text(browser, "limit-value") == "0.5"
+        find(browser, "reset").click()
+        assert text(browser, "limit-value") == "0.998"
+        browser.get("about:blank")
+
+
+def test_a_service_that_goes_away_and_comes_back(browser, washer, files):
+    """What is chosen meanwhile waits; boxes say which threshold they are for."""
+    with running(washer[0], f"second={washer[0]}") as (_, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: text(browser, "reset"))
+        find(browser, "model").send_keys("second")
+        send(browser, files[1])
+        wait(browser, lambda: boxes(browser))
+    move(browser, "limit", 0.81)
+    wait(browser, lambda: "does not answer" in text(browser, "message"))
+    assert "of threshold 0.8." in text(browser, "message")
+    assert text(browser, "box-count").endswith(" of threshold 0.8")
+    assert find(browser, "boxes").get_attribute("class") == "stale"
+    find(browser, "files").send_keys(str(files[0]))
+    wait(browser, lambda: "1 image waits" in text(browser, "message"))
+    assert text(browser, "counts") == "1 of 1 anomalous · 1 waiting"
+    with running(washer[0], "--port", port):
+        # It goes on by itself, and the model that was chosen is not there any more.
+        wait(browser, lambda: "There is no model 'second'" in text(browser, "message"))
+        assert text(browser, "counts") == "1 of 1 anomalous · 1 not inspected"
+        find(browser, "again").click()
+        wait(browser, lambda: text(browser, "counts") == "1 of 2 anomalous")
+        assert not find(browser, "again").is_displayed()
+        assert not find(browser, "message").is_displayed()
+        browser.get("about:blank")
+    browser.get_log("browser")  # the browser's own word on what did not answer
+
+
+def test_boxes_of_a_model_that_was_replaced(browser, washer, files, tmp_path):
+    directory = tmp_path / "model"
+    shutil.copytree(washer[0], directory)
+    before = load(directory)
+    with running(directory) as (_, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: text(browser, "reset"))
+        send(browser, files[1])
+        wait(browser, lambda: boxes(browser))
+        raw = text(browser, "raw")
+        limits = before.manifest.calibration
+        moved = Calibration.moved(limits, limits.image.limit * 1.1, [0.0, 1.0], {"by": "hand"})
+        after = before.with_limits(moved, directory)
+        wait(
+            browser,
+            lambda: browser.execute_async_script(
+                "const done = arguments[1];"
+                "fetch('/models').then((a) => a.json()).then((a) => "
+                "done(a.models[0].digest === arguments[0]))",
+                after.digest,
+            ),
+        )
+        move(browser, "limit", 0.805)
+        wait(browser, lambda: "The model was replaced" in text(browser, "message"))
+        expected = AD(directory).predict(files[1], save=False, thresh=0.805)
+        assert 0 <= expected.score - float(text(browser, "score")) < 0.001 + 1e-5
+        assert text(browser, "raw") != raw and len(boxes(browser)) == len(expected.boxes) > 0
+        assert text(browser, "counts") == "1 of 1 anomalous"
+        browser.get("about:blank")
+
+
+def test_text_can_be_dragged(page):
+    """Into the field of the token, for instance; only files are the page's own."""
+    prevented = page.execute_script(
+        "return [(d) => d.setData('text/plain', 'x'), (d) => d.items.add(new File(['x'], 'x'))]"
+        ".map((fill) => { const dataTransfer = new DataTransfer(); fill(dataTransfer);"
+        "const options = {dataTransfer, bubbles: true, cancelable: true};"
+        "return !document.body.dispatchEvent(new DragEvent('dragover', options)); })"
+    )
+    assert prevented == [False, True]
 
 
 def test_nothing_from_elsewhere_can_run_in_it(page, address):

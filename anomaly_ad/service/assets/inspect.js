@@ -1,129 +1,264 @@
 "use strict";
 
-const KEPT = 24; // recent results, with their images, in this page's memory
+const KEPT = 96; // results with their images in this page's memory
 const TRIES = 5; // where the queue of the service is full
+const AGAIN = 3000; // milliseconds until a service that did not answer is asked again
+const THUMBNAIL = 240; // pixels
 
 const $ = (id) => document.getElementById(id);
-const limits = new Map(); // digest of a model -> its facts: a replaced model's results stay right
-const items = []; // newest first
+const models = new Map(); // digest of a model -> its facts: a replaced model's results stay right
+const queue = []; // chosen and not yet inspected, the next one first
+const items = []; // those in the gallery, newest first: the one under way and results
+const tally = []; // {digest, raw_score} of every image that was judged, also without a card
+let failed = 0; // those without a card that were not judged
 let token = "";
 let standard = LIMIT_SCORE; // the threshold that the service uses by itself
+let threshold = null; // the one in use: exact, where the slider knows steps; null until it is known
 let current = null;
+let following = true; // whether a new result is shown at once
+let working = false;
+let held = null; // the timer of the next try, while the service does not answer
 let boxTimer = 0;
 
 // ---------------------------------------------------------------------------- the service
 
+class Refused extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status; // 0 where there was no answer
+  }
+  get unavailable() { return [0, 401, 503].includes(this.status); }
+  get passing() { return this.unavailable || [404, 408, 500].includes(this.status); }
+}
+
 async function ask(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   for (let tries = 1; ; tries += 1) {
-    const answer = await fetch(path, { ...options, headers });
+    let answer;
+    let body;
+    try {
+      answer = await fetch(path, { ...options, headers });
+      body = await answer.text();
+    } catch {
+      throw new Refused("The service does not answer.", 0);
+    }
     if (answer.status === 503 && tries < TRIES) {
-      const seconds = Number(answer.headers.get("Retry-After")) || 1;
-      await new Promise((done) => setTimeout(done, 1000 * seconds));
+      await pause(1000 * (Number(answer.headers.get("Retry-After")) || 1));
       continue;
     }
     if (answer.status === 401) $("login").hidden = false;
-    const body = await answer.json().catch(() => ({ error: `Status ${answer.status}.` }));
-    if (!answer.ok) throw new Error(body.error);
-    return body;
+    if (answer.ok) return JSON.parse(body);
+    throw new Refused(reason(body) || `Status ${answer.status}.`, answer.status);
+  }
+}
+
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+function reason(body) {
+  try {
+    return JSON.parse(body).error;
+  } catch {
+    return ""; // something between us and the service has answered
   }
 }
 
 async function loadModels() {
-  const { models, threshold } = await ask("/models");
-  for (const facts of models) limits.set(facts.digest, facts);
+  const found = await ask("/models");
+  for (const facts of found.models) models.set(facts.digest, facts);
+  const names = found.models.map((facts) => facts.name);
   const chosen = $("model").value;
-  $("model").replaceChildren(...models.map((facts) => new Option(facts.name)));
-  if (models.some((facts) => facts.name === chosen)) $("model").value = chosen;
-  $("model-label").hidden = models.length < 2;
-  $("about").textContent = `anomaly_ad · ${models.map((m) => `${m.name} (${m.method})`).join(", ")}`;
+  $("model").replaceChildren(...names.map((name) => new Option(name)));
+  if (names.includes(chosen)) $("model").value = chosen;
+  $("model-label").hidden = names.length < 2;
+  $("about").textContent = `anomaly_ad · ${found.models.map((m) => `${m.name} (${m.method})`).join(", ")}`;
   $("login").hidden = true;
-  standard = threshold;
-  $("reset").textContent = `Back to ${threshold}`;
+  const moved = threshold !== null && threshold !== standard;
+  standard = found.threshold;
+  $("reset").textContent = `Back to ${standard}`;
+  setThreshold(moved ? threshold : standard);
 }
 
-function predict(item) {
+async function predict(item, heatmap) {
   const form = new FormData();
   form.append("image", item.file, item.name);
-  const query = new URLSearchParams({ heatmap: !item.answer, thresh: threshold(), model: item.model });
-  return ask(`/predict?${query}`, { method: "POST", body: form });
+  const query = new URLSearchParams({ heatmap, thresh: threshold });
+  if (item.model) query.set("model", item.model);
+  try {
+    return await ask(`/predict?${query}`, { method: "POST", body: form });
+  } catch (error) {
+    // A browser says the same of a service that is not there and of a file that is not.
+    if (error.status === 0 && !(await isReadable(item.file))) {
+      throw new Refused("The file cannot be read any more. Choose it again.", 422);
+    }
+    throw error;
+  }
 }
+
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 // ------------------------------------------------------------------------------ verdicts
 
-const threshold = () => Number($("limit").value);
-const factsOf = (item) => limits.get(item.answer.digest);
-const isAnomalous = (item) => item.answer.raw_score > rawThreshold(factsOf(item), threshold());
+const factsOf = (item) => models.get(item.answer.digest);
+const exceeds = ({ digest, raw_score }) => raw_score > rawThreshold(models.get(digest), threshold);
+const isAnomalous = (item) => exceeds(item.answer);
+const word = (item) => (isAnomalous(item) ? "Anomalous" : "Good");
+
+function setThreshold(value) {
+  threshold = value;
+  $("limit").value = value; // it stands at the nearest step
+  $("limit").setAttribute("aria-valuetext", value);
+  if (current) draw();
+  items.forEach(paint);
+  count();
+  renewBoxes();
+}
 
 // -------------------------------------------------------------------------------- images
 
 function take(files) {
-  say("");
-  const fresh = [...files].map((file) => ({
-    file, name: file.name || "image.png", model: $("model").value, url: URL.createObjectURL(file),
-  }));
+  const fresh = [...files].map((file) => ({ file, name: file.name || "image.png", model: $("model").value }));
   if (!fresh.length) return;
-  for (const item of fresh) {
-    item.thumbnail = element("img", ""); // kept, so that a large photograph is decoded once
-    item.thumbnail.alt = "";
-    item.thumbnail.src = item.url;
-  }
-  items.unshift(...[...fresh].reverse());
-  for (const old of items.splice(KEPT)) URL.revokeObjectURL(old.url);
-  drawGallery();
-  inspectAll(fresh);
+  say("");
+  following = true;
+  queue.push(...fresh);
+  work();
 }
 
-async function inspectAll(fresh) {
-  for (const item of fresh) {
-    if (!items.includes(item)) continue;
+// One after the other. What is not inspected stays in the queue while the service does not answer.
+async function work() {
+  clearTimeout(held);
+  held = null;
+  if (working) return;
+  working = true;
+  while (queue.length) {
+    const item = queue[0];
     try {
-      const answer = await predict(item);
-      if (!limits.has(answer.digest)) await loadModels();
-      if (!limits.has(answer.digest)) throw new Error("The model was replaced. Send the image again.");
-      item.answer = answer;
-      show(item);
-      speak(item);
+      if (threshold === null) await loadModels();
+      if (!item.card) addCard(item);
+      count();
+      await adopt(item, await predict(item, true));
     } catch (error) {
-      item.error = error.message;
-      say(`${item.name}: ${error.message}`);
+      if (error.unavailable) {
+        hold(error);
+        break;
+      }
+      if (error.status === 404) await loadModels().catch(() => {});
+      item.error = error;
     }
-    drawGallery();
+    queue.shift();
+    finish(item);
   }
+  working = false;
+  count();
+}
+
+function hold(error) {
+  const waiting = queue.length === 1 ? "1 image waits" : `${queue.length} images wait`;
+  const then = error.status === 401 ? "for the token" : "and will be sent as soon as it answers";
+  say(`${error.message} ${waiting} ${then}.`, true);
+  if (error.status !== 401) held = setTimeout(work, AGAIN);
+}
+
+// An answer of a model that is not known yet is worth nothing: what its scores mean hangs on it.
+async function adopt(item, answer) {
+  if (!models.has(answer.digest)) await loadModels();
+  if (!models.has(answer.digest)) throw new Refused("The model is being replaced.", 503);
+  item.answer = answer;
+  if (!item.record) tally.push(item.record = {});
+  item.record.digest = answer.digest;
+  item.record.raw_score = answer.raw_score;
+}
+
+function addCard(item) {
+  item.url = URL.createObjectURL(item.file);
+  item.card = card(item);
+  items.unshift(item);
+  $("gallery").prepend(item.card);
+  if (items.length > KEPT) {
+    const old = leastTelling();
+    if (old.error) failed += 1;
+    drop(old);
+  }
+}
+
+function finish(item) {
+  paint(item);
+  if (item.error) {
+    say(complaint(item));
+    return;
+  }
+  if (isHeld()) say("");
+  if (following) {
+    show(item);
+    speak(item);
+  }
+}
+
+// Of those that are finished the oldest good one, else the oldest; never the one that is looked at.
+function leastTelling() {
+  const old = items.filter((item) => item !== current && (item.answer || item.error)).reverse();
+  return old.find((item) => item.answer && !isAnomalous(item)) ?? old[0];
+}
+
+function drop(item) {
+  items.splice(items.indexOf(item), 1);
+  if (item.card === document.activeElement) (item.card.nextSibling ?? item.card.previousSibling).focus();
+  item.card.remove();
+  URL.revokeObjectURL(item.url);
+}
+
+function tryAgain() {
+  const again = items.filter((item) => item.error?.passing).reverse();
+  again.forEach(drop);
+  take(again.map((item) => item.file));
 }
 
 // Boxes hang on the threshold, and only the service can find them: asked for when the slider rests.
 function renewBoxes() {
   clearTimeout(boxTimer);
   const item = current;
-  if (!item || item.answer.threshold === threshold()) return;
+  if (!item || !isStale(item)) return;
   boxTimer = setTimeout(async () => {
     try {
-      const fresh = await predict(item);
-      if (fresh.digest === item.answer.digest && fresh.threshold === threshold()) {
-        item.answer = { ...item.answer, boxes: fresh.boxes, threshold: fresh.threshold };
+      const fresh = await predict(item, false);
+      if (fresh.digest !== item.answer.digest) {
+        await adopt(item, await predict(item, true));
+        say(`The model was replaced: ${item.name} was inspected again.`);
+        paint(item);
+        count();
+        if (item === current) show(item);
+      } else if (fresh.threshold === threshold) {
+        Object.assign(item.answer, { boxes: fresh.boxes, threshold: fresh.threshold });
         if (item === current) draw();
       }
     } catch (error) {
-      say(error.message);
+      say(`${error.message} The boxes are those of threshold ${item.answer.threshold}.`);
     }
   }, 250);
 }
 
+const isStale = (item) => isAnomalous(item) && item.answer.threshold !== threshold;
+
 // ------------------------------------------------------------------------------- drawing
 
-function say(text) {
+function say(text, held = false) {
   $("message").textContent = text;
   $("message").hidden = !text;
+  $("message").classList.toggle("held", held);
 }
 
-const word = (item) => (isAnomalous(item) ? "Anomalous" : "Good");
+function complaint({ name, error: { message } }) {
+  return message.includes(name) ? message : `${name}: ${message}`;
+}
+
+const isHeld = () => $("message").classList.contains("held");
 
 function speak(item) {
   $("spoken").textContent = `${item.name}: ${word(item)}, score ${shown(item.answer.score)}`;
 }
 
 function show(item) {
+  const before = current;
   current = item;
   const [height, width] = item.answer.image_size;
   $("picture").style.aspectRatio = `${width} / ${height}`;
@@ -136,7 +271,8 @@ function show(item) {
   if (heat) $("heat").src = `data:image/png;base64,${heat}`;
   $("result").hidden = false;
   draw();
-  drawGallery();
+  if (before) paint(before);
+  paint(item);
   renewBoxes();
 }
 
@@ -144,18 +280,18 @@ function draw() {
   const { answer, name } = current;
   const bad = isAnomalous(current);
   const facts = factsOf(current);
-  const raw = rawThreshold(facts, threshold());
+  const raw = rawThreshold(facts, threshold);
   $("result").classList.toggle("bad", bad);
-  $("name").textContent = $("model-label").hidden ? name : `${name} · ${current.answer.model}`;
+  $("name").textContent = $("model-label").hidden ? name : `${name} · ${answer.model}`;
   $("verdict").textContent = word(current);
   $("score").textContent = shown(answer.score);
-  $("against").textContent = `score, ${bad ? "above" : "not above"} ${threshold()}`;
+  $("against").textContent = `score, ${bad ? "above" : "not above"} ${threshold}`;
   $("fill").style.width = `${100 * answer.score}%`;
-  $("tick").style.left = `${100 * threshold()}%`;
-  $("limit-value").textContent = threshold();
+  $("tick").style.left = `${100 * threshold}%`;
+  $("limit-value").textContent = threshold;
   $("raw").textContent = `Raw score ${digits(answer.raw_score)}, threshold ${digits(raw)}.`;
-  $("reset").disabled = threshold() === standard;
-  drawBoxes(bad ? answer.boxes : []);
+  $("reset").disabled = threshold === standard;
+  drawBoxes(bad ? answer.boxes : [], isStale(current) ? ` of threshold ${answer.threshold}` : "");
   $("no-map").hidden = facts.has_map;
   $("heat-setting").hidden = $("boxes-setting").hidden = !facts.has_map;
 }
@@ -164,14 +300,15 @@ function draw() {
 const shown = (score) => (Math.floor(score * 1000) / 1000).toFixed(3);
 const digits = (value) => (Number.isFinite(value) ? value.toPrecision(5) : "none");
 
-function drawBoxes(boxes) {
+function drawBoxes(boxes, stale) {
   $("boxes").replaceChildren(...boxes.map(([x1, y1, x2, y2]) => {
     const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const sides = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
     for (const [key, value] of Object.entries(sides)) rect.setAttribute(key, value);
     return rect;
   }));
-  $("box-count").textContent = boxes.length;
+  $("boxes").classList.toggle("stale", Boolean(stale));
+  $("box-count").textContent = `${boxes.length}${stale}`;
 }
 
 function element(tag, className, ...children) {
@@ -182,36 +319,70 @@ function element(tag, className, ...children) {
 }
 
 function card(item) {
-  const file = element("span", "file", item.name);
-  const said = item.answer ? [word(item), shown(item.answer.score)] : [item.error ? "Not inspected" : "…", ""];
-  const verdict = element("span", "verdict number", ...said.map((text) => element("span", "", text)));
-  const made = element("button", "card", element("span", "frame", item.thumbnail), element("span", "words", file, verdict));
+  const picture = element("canvas", "");
+  picture.width = picture.height = 0;
+  drawThumbnail(picture, item.file);
+  item.words = [element("span", ""), element("span", "")];
+  const verdict = element("span", "verdict number", ...item.words);
+  const words = element("span", "words", element("span", "file", item.name), verdict);
+  const made = element("button", "card waiting", element("span", "frame", picture), words);
   made.type = "button";
-  made.title = item.error || item.name;
-  made.classList.toggle("bad", Boolean(item.error || (item.answer && isAnomalous(item))));
-  made.classList.toggle("waiting", !item.answer && !item.error);
-  made.setAttribute("aria-current", item === current);
-  made.addEventListener("click", () => (item.answer ? show(item) : say(item.error || "")));
+  made.title = item.name;
+  item.words[0].textContent = "…";
+  made.addEventListener("click", () => choose(item));
   return made;
 }
 
-function drawGallery() {
-  const place = [...$("gallery").children].indexOf(document.activeElement);
-  $("gallery").replaceChildren(...items.map(card));
-  if (place >= 0) $("gallery").children[items.indexOf(current)]?.focus();
+// Once, and small: as many photographs as there are cards would not fit into memory.
+async function drawThumbnail(canvas, file) {
+  const whole = await createImageBitmap(file).catch(() => null); // no image: the card says so
+  if (!whole) return;
+  const side = Math.min(whole.width, whole.height);
+  const [x, y] = [(whole.width - side) / 2, (whole.height - side) / 2];
+  canvas.width = canvas.height = THUMBNAIL;
+  canvas.getContext("2d").drawImage(whole, x, y, side, side, 0, 0, THUMBNAIL, THUMBNAIL);
+  whole.close();
+}
+
+function paint(item) {
+  if (!item.answer && !item.error) return;
+  const bad = !item.answer || isAnomalous(item);
+  item.words[0].textContent = item.answer ? word(item) : "Not inspected";
+  item.words[1].textContent = item.answer ? shown(item.answer.score) : "";
+  item.card.title = item.error ? complaint(item) : item.name;
+  item.card.classList.remove("waiting");
+  item.card.classList.toggle("bad", bad);
+  item.card.setAttribute("aria-current", item === current);
+}
+
+function choose(item) {
+  following = false;
+  if (item.answer) {
+    show(item);
+    speak(item);
+  } else if (item.error) {
+    say(complaint(item));
+  }
+}
+
+function count() {
+  const errors = failed + items.filter((item) => item.error).length;
+  const said = [];
+  if (tally.length) said.push(`${tally.filter(exceeds).length} of ${tally.length} anomalous`);
+  if (errors) said.push(`${errors} not inspected`);
+  if (queue.length) said.push(`${queue.length} waiting`);
+  $("counts").textContent = said.join(" · ");
+  const gone = tally.length + errors - items.filter((item) => item.answer || item.error).length;
+  $("gone").textContent = `${gone} earlier results are counted but not shown any more; good ones go first.`;
+  $("gone").hidden = !gone;
   $("recent").hidden = !items.length;
-  const judged = items.filter((item) => item.answer);
-  const bad = judged.filter(isAnomalous).length;
-  $("counts").textContent = judged.length ? `${bad} of ${judged.length} anomalous` : "";
+  $("again").hidden = !items.some((item) => item.error?.passing);
 }
 
 function step(by) {
   const judged = items.filter((item) => item.answer);
   const next = judged[judged.indexOf(current) + by];
-  if (next) {
-    show(next);
-    speak(next);
-  }
+  if (next) choose(next);
 }
 
 // -------------------------------------------------------------------------------- camera
@@ -256,6 +427,7 @@ $("files").addEventListener("change", () => {
 });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return; // text goes where it was meant to
     event.preventDefault(); // anywhere: a file dropped beside would replace the page
     $("drop").classList.toggle("over", kind.endsWith("over") || kind.endsWith("enter"));
     if (kind === "drop") take(event.dataTransfer.files);
@@ -268,16 +440,10 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") step(-1);
   if (event.key === "ArrowRight") step(1);
 });
-$("limit").addEventListener("input", () => {
-  if (current) draw();
-  drawGallery();
-  renewBoxes();
-});
+$("limit").addEventListener("input", () => setThreshold(Number($("limit").value)));
 $("limit").addEventListener("change", () => current && speak(current));
-$("reset").addEventListener("click", () => {
-  $("limit").value = standard;
-  $("limit").dispatchEvent(new Event("input"));
-});
+$("reset").addEventListener("click", () => setThreshold(standard));
+$("again").addEventListener("click", tryAgain);
 $("opacity").addEventListener("input", () => {
   $("picture").style.setProperty("--heat", $("opacity").value / 100);
   $("opacity-value").textContent = `${$("opacity").value} %`;
@@ -297,7 +463,7 @@ async function begin() {
   say("");
   try {
     await loadModels();
-    $("limit").value = standard;
+    work();
   } catch (error) {
     say(error.message);
   }
