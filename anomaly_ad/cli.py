@@ -505,7 +505,7 @@ def serve(
         float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
     ] = 0.8,
     queue: Annotated[
-        int, typer.Option(help="Images accepted and not yet answered; more get status 503.")
+        int, typer.Option(help="Images that wait for their verdict; more get status 503.")
     ] = 64,
     max_bytes: Annotated[int, typer.Option(help="Largest request.")] = 32_000_000,
     max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 50_000_000,

@@ -18,12 +18,12 @@ PATIENCE = 2.0  # seconds that the house waits for a client while others lack ro
 
 
 class Admission:
-    """Counts what was accepted and is not yet answered. Used by the event loop alone.
+    """Counts what is in the house. Used by the event loop alone.
 
     Parameters
     ----------
     places : int
-        Images at a time.
+        Images that are worked on, or wait for it, at a time.
     max_bytes : int
         Bytes of requests and answers at a time.
     """

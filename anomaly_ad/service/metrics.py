@@ -10,11 +10,11 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .admission import Admission
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+# What generate_latest writes. The library's own name for it differs between its versions.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Seconds; an image takes milliseconds, a full queue of large ones seconds.
 _BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -56,12 +56,12 @@ class Metrics:
         """Show how full the queue is."""
         Gauge(
             "anomaly_ad_images_accepted",
-            "Images that are accepted and not yet answered.",
+            "Images that have arrived and are not yet judged.",
             registry=self._registry,
         ).set_function(lambda: admission.images)
         Gauge(
             "anomaly_ad_images_accepted_limit",
-            "The most that are accepted; beyond it requests get status 503.",
+            "The most of them; beyond it requests get status 503.",
             registry=self._registry,
         ).set(admission.places)
 

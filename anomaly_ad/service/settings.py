@@ -31,7 +31,7 @@ class Settings:
     threshold : float
         Score above which an image is anomalous, where a request names none.
     queue : int
-        Images that are accepted and not yet answered; more are refused with status 503.
+        Images that have arrived and are not yet judged; more are refused with status 503.
     max_bytes : int
         Largest request, and largest file.
     max_pixels : int
