@@ -156,7 +156,9 @@ class Protocol(HttpToolsProtocol):
 
     def _waits(self) -> bool:
         """Whether there is nothing to do until the client sends more."""
-        return not self.pipeline and (self._is_idle() or self.cycle.more_body)
+        if self.transport.is_closing() or self.pipeline:
+            return False
+        return self._is_idle() or self.cycle.more_body
 
     def _close_if_idle(self) -> None:
         if self._is_idle():
