@@ -150,6 +150,21 @@ def test_the_log_is_json_whatever_libraries_print(washer):
     assert len(said) < 100 and any(line.get("left_out") for line in said)
 
 
+def test_it_goes_on_where_nobody_reads_its_log(washer, request_bytes):
+    process = subprocess.Popen(
+        [*COMMAND, f"washer={washer[0]}", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        process.stderr.close()
+        assert [exchange(port, request_bytes)[0] for _ in range(3)] == [200, 200, 200]
+        process.terminate()
+    assert process.returncode == 0
+
+
 def test_what_never_became_a_request_is_logged_and_counted(washer, request_bytes):
     with running(washer[0], "--timeout", 1) as (process, port):
         with connect(port) as late, connect(port) as later, connect(port):

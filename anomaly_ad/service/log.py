@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from ..progress import printable
@@ -48,13 +48,13 @@ def json_log() -> Iterator[None]:
     leads to a pipe here, and each line that comes out of it becomes one of the log.
     """
     sys.stderr.flush()
-    with (
-        os.fdopen(os.dup(2), "w", encoding="utf-8") as stderr,
-        _logging_to(stderr),
-        _crashes_to(stderr),
-        _others_to_log(),
-    ):
-        yield
+    stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    try:
+        with _logging_to(stderr), _crashes_to(stderr), _others_to_log():
+            yield
+    finally:
+        with suppress(OSError):  # whoever has read it may have left
+            stderr.close()
 
 
 @contextmanager
