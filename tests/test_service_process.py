@@ -308,6 +308,9 @@ def connections(process):
     return sockets - 3  # the one that listens, and the event loop's own pair
 
 
+TRAILERS = b"POST /health HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+
+
 @pytest.mark.parametrize(
     ("data", "statuses"),
     [
@@ -324,6 +327,8 @@ def connections(process):
             {400, 413},
         ),
         (posted(b"x", "transfer-encoding: chunked\r\n"), {400}),
+        (TRAILERS + b"a: b\r\n" * 500_000, {405, 431, 0}),
+        (TRAILERS + b"a: " + b"b" * 3_000_000, {405, 431, 0}),
     ],
 )
 def test_what_no_client_should_send(server, request_bytes, data, statuses):

@@ -29,6 +29,7 @@ from .models import Models
 from .settings import Settings
 
 _MAX_HEADERS = 32_768  # bytes
+_READ = 262_144  # bytes that asyncio reads at a time
 _MAX_CONNECTIONS = 512
 _BACKLOG = 128
 _KEEP_ALIVE = 30  # seconds that a connection may lie idle between two requests
@@ -53,6 +54,7 @@ class Protocol(HttpToolsProtocol):
         self._write_deadline: asyncio.TimerHandle | None = None
         self._answer_begun = False
         self._header_bytes: int | None = 0  # None behind the headers
+        self._beside_body = 0  # bytes since the last of a body: trailers, for instance
         self._waiting_since = 0.0  # for the client
         self._refused = False
         self._leaving = False
@@ -84,14 +86,30 @@ class Protocol(HttpToolsProtocol):
             return
         if self._header_bytes is not None:
             self._header_bytes += len(data)
+        self._beside_body += len(data)
         super().data_received(data)
         # Only now: one chunk may hold the end of the headers and the beginning of the body.
-        if self._header_bytes is not None and self._header_bytes > _MAX_HEADERS:
+        if self._header_bytes is None:
+            too_many = self._beside_body > 2 * _READ
+        else:
+            too_many = self._header_bytes > _MAX_HEADERS
+        if too_many:
             self._refuse_headers()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; those behind a chunked body are nobody's."""
+        if self._header_bytes is not None:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._beside_body = 0
+        super().on_body(body)
 
     def on_message_begin(self) -> None:
         """A request begins, perhaps on a connection that was idle."""
         self._wait_for_request()
+        self._beside_body = 0
         super().on_message_begin()
         self.scope["state"]["visit"] = Visit(self._give_up)
 

@@ -27,7 +27,7 @@ class Refused extends Error {
     super(message);
     this.status = status; // 0 where there was no answer
   }
-  get unavailable() { return [0, 401, 503].includes(this.status); }
+  get unavailable() { return [0, 401, 502, 503, 504].includes(this.status); }
   get passing() { return this.unavailable || [404, 408, 500].includes(this.status); }
 }
 
@@ -47,18 +47,20 @@ async function ask(path, options = {}) {
       continue;
     }
     if (answer.status === 401) $("login").hidden = false;
-    if (answer.ok) return JSON.parse(body);
-    throw new Refused(reason(body) || `Status ${answer.status}.`, answer.status);
+    const found = parsed(body);
+    if (answer.ok && found) return found;
+    // Without JSON something between us and the service has answered.
+    throw new Refused(found?.error || `Status ${answer.status}.`, answer.ok ? 502 : answer.status);
   }
 }
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-function reason(body) {
+function parsed(body) {
   try {
-    return JSON.parse(body).error;
+    return JSON.parse(body);
   } catch {
-    return ""; // something between us and the service has answered
+    return null;
   }
 }
 
@@ -134,6 +136,11 @@ async function work() {
     const item = queue[0];
     try {
       if (threshold === null) await loadModels();
+    } catch (error) {
+      hold(error); // whatever it is: without the models nothing can be said of an image
+      break;
+    }
+    try {
       if (!item.card) addCard(item);
       count();
       await adopt(item, await predict(item, true));
