@@ -389,6 +389,21 @@ def test_bytes_have_a_limit_too(monkeypatch):
     assert house.bytes == house.images == 0
 
 
+def test_a_client_that_goes_on_sending_is_not_the_one_to_go(monkeypatch):
+    house, gone, now = Admission(10, 100), [], [0.0]
+    monkeypatch.setattr("anomaly_ad.service.admission.time.monotonic", lambda: now[0])
+    with house.enter(lambda: gone.append("moving")) as moving, house.enter() as late:
+        for _ in range(9):
+            moving.take_bytes(10)
+            now[0] += PATIENCE * 0.9
+        with pytest.raises(Refusal):
+            late.take_bytes(20)
+        assert not gone
+        now[0] += PATIENCE
+        late.take_bytes(20)
+        assert gone == ["moving"]
+
+
 @pytest.mark.parametrize(("pause", "complete"), [(0, True), (0.04, False)])
 def test_an_answer_has_one_deadline_however_little_is_taken_at_a_time(pause, complete):
     body, timeout = bytes(3_000_000), 1.0

@@ -89,7 +89,7 @@ class Stay:
         return self._house.places
 
     def wait_for_client(self) -> None:
-        """It is the client's turn: to send the rest, or to take the answer."""
+        """It is the client's turn from now on: to send more, or to take the answer."""
         self._house._waiting[self] = time.monotonic()
 
     def take_bytes(self, more: int) -> None:
@@ -98,6 +98,8 @@ class Stay:
             raise _full()
         self._house.bytes += more
         self.bytes += more
+        if self._house._waiting.pop(self, None) is not None:
+            self.wait_for_client()  # it has just sent something: the wait begins anew
 
     def take_places(self, images: int) -> None:
         """The request is complete: hold places for its images; Refusal 503 if there are none."""
