@@ -7,6 +7,7 @@ Needs nothing but Python. The token, if the service asks for one, is read from A
 """
 
 import argparse
+import http.client
 import json
 import os
 import secrets
@@ -18,6 +19,7 @@ from pathlib import Path
 
 # The service stands beside the line: no proxy that the environment names is asked for it.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_ANSWERS = {"is_anomalous", "predictions", "error"}  # one image, several, none
 _UNFIT = str.maketrans(dict.fromkeys('"\r\n', "_"))  # for a name in a header
 
 
@@ -43,12 +45,21 @@ def predict(address: str, files: list[Path], token: str | None = None) -> dict:
     for _ in range(10):
         try:
             with _opener.open(request, timeout=60) as answer:
-                return json.load(answer)
+                found = json.load(answer)
         except urllib.error.HTTPError as error:
-            if error.code != 503:
-                return json.load(error)
-            time.sleep(float(error.headers.get("Retry-After", 1)))
+            if error.code in (408, 503):  # the queue is full, or the upload took too long
+                time.sleep(_seconds(error.headers.get("Retry-After")))
+                continue
+            found = json.load(error)
+        if not isinstance(found, dict) or found.keys().isdisjoint(_ANSWERS):
+            raise ValueError("this is no inspection service")
+        return found
     return {"error": "The service is busy."}
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Seconds to wait; this service says a number, others may say a date."""
+    return float(retry_after) if retry_after and retry_after.isdigit() else 1.0
 
 
 def main() -> None:
@@ -62,9 +73,9 @@ def main() -> None:
         answer = predict(options.address, options.images, token)
     except urllib.error.URLError as error:
         sys.exit(f"No service answers at {options.address}: {error.reason}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         # A file that is not there, a connection that broke, an answer from something else.
-        sys.exit(f"There is no answer: {error}")
+        sys.exit(f"There is no answer: {error or type(error).__name__}")
     good = True
     # One image is answered by its verdict alone, several by a list.
     for found in answer.get("predictions", [answer]):

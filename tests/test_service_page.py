@@ -1,5 +1,6 @@
 """The page of the service, in headless Chromium."""
 
+import contextlib
 import re
 import shutil
 
@@ -258,6 +259,75 @@ def test_a_service_that_goes_away_and_comes_back(browser, washer, files):
         assert not find(browser, "message").is_displayed()
         browser.get("about:blank")
     browser.get_log("browser")  # the browser's own word on what did not answer
+
+
+# What a proxy says while the service behind it starts.
+AWAY = "new Response('<h1>Bad Gateway</h1>', {status: 502})"
+
+
+@contextlib.contextmanager
+def fetching(browser, script):
+    """Every page's `fetch` is replaced; the script has `real` and `path`, and `asked` to count."""
+    source = (
+        "const real = window.fetch; let asked = 0;"
+        "window.fetch = async (path, options) => {" + script + "return real(path, options); };"
+    )
+    command = "Page.addScriptToEvaluateOnNewDocument"
+    added = browser.execute_cdp_cmd(command, {"source": source})
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+        browser.get("about:blank")
+
+
+def test_a_service_that_is_not_there_yet(browser, address, files):
+    """What is chosen before the models are known waits for them, and so does the verdict."""
+    script = f"if (path === '/models' && (asked += 1) < 3) return {AWAY};"
+    with fetching(browser, script):
+        browser.get(address)
+        wait(browser, lambda: "Status 502" in text(browser, "message"))
+        find(browser, "files").send_keys("\n".join(map(str, files)))
+        wait(browser, lambda: "2 images wait" in text(browser, "message"))
+        assert text(browser, "counts") == "2 waiting" or not text(browser, "counts")
+        wait(browser, lambda: text(browser, "counts") == "1 of 2 anomalous")
+        assert not find(browser, "message").is_displayed()
+
+
+def test_what_is_no_answer_of_the_service_is_no_verdict(browser, address, files):
+    script = (
+        "if (path.startsWith('/predict') && (asked += 1) < 3)"
+        f"return asked === 1 ? {AWAY} : new Response('<p>', {{status: 200}});"
+    )
+    with fetching(browser, script):
+        browser.get(address)
+        wait(browser, lambda: text(browser, "reset"))
+        find(browser, "files").send_keys(str(files[1]))
+        wait(browser, lambda: "1 image waits" in text(browser, "message"))
+        wait(browser, lambda: text(browser, "counts") == "1 of 1 anomalous")
+
+
+def test_what_failed_is_tried_again_with_its_own_model(browser, washer, files, tmp_path):
+    """Also those that are too many to keep their cards."""
+    script = (
+        "if (path.startsWith('/predict') && (asked += 1) <= KEPT + 4)"
+        'return new Response(\'{"error": "It failed."}\', {status: 500});'
+    )
+    with running(washer[0], f"second={washer[0]}") as (_, port), fetching(browser, script):
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: text(browser, "reset"))
+        find(browser, "model").send_keys("second")
+        count = browser.execute_script("return KEPT") + 4
+        chosen = [tmp_path / f"{number:03d}.jpg" for number in range(count)]
+        for file in chosen:
+            shutil.copyfile(files[0], file)
+        find(browser, "files").send_keys("\n".join(map(str, chosen)))
+        wait(browser, lambda: text(browser, "counts") == f"{count} not inspected")
+        find(browser, "model").send_keys("washer")
+        find(browser, "again").click()
+        wait(browser, lambda: text(browser, "counts") == f"0 of {count} anomalous")
+        assert text(browser, "name").endswith("· second")
+        assert not find(browser, "again").is_displayed()
 
 
 def test_boxes_of_a_model_that_was_replaced(browser, washer, files, tmp_path):

@@ -1,6 +1,8 @@
 """The service as a process of its own: sockets, deadlines, signals, replaced models."""
 
 import contextlib
+import http.server
+import importlib.util
 import inspect
 import json
 import os
@@ -150,19 +152,38 @@ def test_the_log_is_json_whatever_libraries_print(washer):
     assert len(said) < 100 and any(line.get("left_out") for line in said)
 
 
-def test_it_goes_on_where_nobody_reads_its_log(washer, request_bytes):
+@pytest.mark.parametrize("reader", ["asleep", "gone", "never there"])
+def test_it_goes_on_where_nobody_reads_its_log(washer, request_bytes, reader):
+    command = shlex.join([*COMMAND, f"washer={washer[0]}", "--port", "0"])
     process = subprocess.Popen(
-        [*COMMAND, f"washer={washer[0]}", "--port", "0"],
+        ["sh", "-c", "exec " + command + " 2>&-" * (reader == "never there")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     with process:
         port = int(process.stdout.readline().rsplit(":", 1)[1])
-        process.stderr.close()
-        assert [exchange(port, request_bytes)[0] for _ in range(3)] == [200, 200, 200]
+        if reader == "gone":
+            process.stderr.close()
+        with connect(port) as connection:
+            for _ in range(500):  # more lines than a pipe holds
+                connection.sendall(get("/health"))
+                assert read(connection)[0] == 200
+            connection.sendall(request_bytes)
+            assert read(connection)[0] == 200
         process.terminate()
-    assert process.returncode == 0
+        assert process.wait(timeout=20) == 0
+
+
+def test_the_second_signal_ends_it_at_once(washer, request_bytes):
+    with running(washer[0]) as (process, port), connect(port) as slow:
+        slow.sendall(request_bytes[:-9])
+        assert exchange(port, get("/health"))[0] == 200
+        process.terminate()
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
 def test_what_never_became_a_request_is_logged_and_counted(washer, request_bytes):
@@ -530,6 +551,80 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
     ):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", "closed connection"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "IncompleteRead"),
+        (b"rubbish\r\n\r\n", "rubbish"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "no inspection service"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "no inspection service"),
+        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\n<p>", "Expecting value"),
+        (None, "nonnumeric port"),
+    ],
+)
+def test_the_client_says_what_is_no_answer(tmp_path, answer, message):
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"x")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        port = "x"
+        if answer is not None:
+            threading.Thread(target=serve, daemon=True).start()
+            port = listener.getsockname()[1]
+        command = [sys.executable, ROOT / "examples" / "client.py", file]
+        done = subprocess.run(
+            [*command, "--address", f"http://127.0.0.1:{port}"], capture_output=True, text=True
+        )
+    assert done.returncode == 1 and not done.stdout and "Traceback" not in done.stderr
+    assert done.stderr.startswith("There is no answer: ") and message in done.stderr
+
+
+def test_the_client_comes_again(monkeypatch, server, tmp_path):
+    """It is told when; a date is no number of seconds."""
+    spec = importlib.util.spec_from_file_location("client", ROOT / "examples" / "client.py")
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    pauses = []
+    monkeypatch.setattr(client.time, "sleep", pauses.append)
+    answers = [
+        (503, {"Retry-After": "3"}),
+        (408, {}),
+        (503, {"Retry-After": "tomorrow"}),
+        (422, {}),
+    ]
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            status, headers = answers.pop(0)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b'{"error": "said"}')
+
+        def log_message(self, *_):
+            pass
+
+    file = tmp_path / "a.jpg"
+    file.write_bytes(bytes(20_000_000))
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        found = client.predict(f"http://127.0.0.1:{busy.server_port}", [file])
+        busy.shutdown()
+    assert found == {"error": "said"} and pauses == [3, 1, 1]
+    # What is too large is refused before it was sent, and the client hears of it.
+    found = client.predict(f"http://127.0.0.1:{server[1]}", [file])
+    assert "larger than 300,000 bytes" in found["error"]
 
 
 def test_every_option_is_described():

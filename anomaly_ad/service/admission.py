@@ -89,7 +89,8 @@ class Stay:
         return self._house.places
 
     def wait_for_client(self) -> None:
-        """It is the client's turn from now on: to send more, or to take the answer."""
+        """It is the client's turn from now on: to send more, or to take more of the answer."""
+        self._house._waiting.pop(self, None)  # its place is behind the others now
         self._house._waiting[self] = time.monotonic()
 
     def take_bytes(self, more: int) -> None:
@@ -98,7 +99,7 @@ class Stay:
             raise _full()
         self._house.bytes += more
         self.bytes += more
-        if self._house._waiting.pop(self, None) is not None:
+        if self in self._house._waiting:
             self.wait_for_client()  # it has just sent something: the wait begins anew
 
     def take_places(self, images: int) -> None:

@@ -151,9 +151,7 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
             if isinstance(answers[0], Refusal):
                 raise answers[0]
             content = answers[0]
-        response = InPieces(_dump(content), media_type="application/json")
-        stay.begin_answer(len(response.body))
-        return response
+        return InPieces(_dump(content), stay)
 
 
 async def _within(
@@ -272,11 +270,17 @@ def _dump(content: dict[str, Any]) -> bytes:
 class InPieces(Response):
     """Sent piece by piece, so that what a slow client has not taken is still held, and counted."""
 
+    def __init__(self, body: bytes, stay: Stay) -> None:
+        super().__init__(body, media_type="application/json")
+        self._stay = stay
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
+        self._stay.begin_answer(len(self.body))
         head = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **head})
         for begin in range(0, len(self.body), _PIECE):
             end = begin + _PIECE
             piece = {"body": self.body[begin:end], "more_body": end < len(self.body)}
             await send({"type": "http.response.body", **piece})
+            self._stay.wait_for_client()  # it has taken the piece before this one

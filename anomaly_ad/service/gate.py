@@ -81,6 +81,7 @@ class Gate:
         start, status = time.perf_counter(), 0
         visit: Visit = scope.setdefault("state", {}).setdefault("visit", Visit())
         headers = [*_HEADERS, (b"x-request-id", visit.request_id.encode())]
+        visit.seen["method"] = scope["method"]
         if scope["method"] == "HEAD":
             # Answered as GET; the protocol leaves the body out.
             scope = {**scope, "method": "GET"}
@@ -122,7 +123,6 @@ class Gate:
         facts = {
             "request": visit.request_id,
             "client": client[0] if client else None,
-            "method": scope["method"],
             "path": scope["path"][:_MAX_PATH],
             "status": status or None,  # None: the client had gone before the answer began
             "ms": round(1000 * seconds, 1),

@@ -6,17 +6,21 @@ import faulthandler
 import json
 import logging
 import os
+import queue
+import select
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any
 
 from ..progress import printable
 
 _MAX_LINE = 2_000  # characters
 _LINES_PER_SECOND = 10
+_MAX_WAITING = 4_096  # lines that nobody has read yet
+_PATIENCE = 1.0  # seconds for whoever reads the last ones
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +44,58 @@ class JsonLines(logging.Formatter):
         return printable(json.dumps(entry, default=str))
 
 
+class _Lines(logging.Handler):
+    """Writes lines to a file descriptor, in a thread: nothing waits for whoever reads them.
+
+    Lines for which there is no room any more are left out; the next that has room says how many.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self._descriptor = os.dup(descriptor)  # the thread's own: it closes it
+        self._left_out = 0
+        # None ends it.
+        self._waiting: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a line where it will be written from."""
+        if self._left_out:
+            record.lines_left_out = self._left_out
+        try:
+            self._waiting.put_nowait(self.format(record))
+        except queue.Full:
+            self._left_out += 1
+        except Exception:
+            self.handleError(record)
+        else:
+            self._left_out = 0
+
+    def close(self) -> None:
+        """Write what waits, unless nobody reads."""
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=_PATIENCE)
+            self._thread.join(_PATIENCE)
+        super().close()
+
+    def _run(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            # Where it cannot be written there is nobody to tell, least of all by the log.
+            with suppress(OSError):
+                _write(self._descriptor, line.encode(errors="replace") + b"\n")
+        os.close(self._descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # whoever has opened it wants no writer to wait; this thread may
+            select.select([], [descriptor], [])
+
+
 @contextmanager
 def json_log() -> Iterator[None]:
     """Send everything that is logged to stderr, and what else is written there to the log.
@@ -47,22 +103,26 @@ def json_log() -> Iterator[None]:
     The libraries that decode images write their warnings to file descriptor 2 by themselves. It
     leads to a pipe here, and each line that comes out of it becomes one of the log.
     """
+    _open_stderr()
     sys.stderr.flush()
-    stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    stderr = os.dup(2)
     try:
         with _logging_to(stderr), _crashes_to(stderr), _others_to_log():
             yield
     finally:
-        with suppress(OSError):  # whoever has read it may have left
-            stderr.close()
+        os.close(stderr)
+
+
+def _open_stderr() -> None:
+    """Where it was closed (`2>&-`) the next file that is opened would get what is written there."""
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 @contextmanager
-def _logging_to(stderr: TextIO) -> Iterator[None]:
-    handler = logging.StreamHandler(stderr)
-    handler.setFormatter(JsonLines())
-    # Where it cannot be written there is nobody to tell, least of all by the log.
-    handler.handleError = lambda record: None  # type: ignore[method-assign]
+def _logging_to(stderr: int) -> Iterator[None]:
+    handler = _Lines(stderr)
     root = logging.getLogger()
     before = root.handlers, root.level
     root.handlers = [handler]
@@ -77,10 +137,11 @@ def _logging_to(stderr: TextIO) -> Iterator[None]:
         logging.captureWarnings(False)
         root.handlers, level = before
         root.setLevel(level)
+        handler.close()
 
 
 @contextmanager
-def _crashes_to(stderr: TextIO) -> Iterator[None]:
+def _crashes_to(stderr: int) -> Iterator[None]:
     # If the process falls, nobody reads the pipe any more: where it fell is written past it.
     faulthandler.enable(stderr)
     try:

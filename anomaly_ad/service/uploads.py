@@ -18,6 +18,7 @@ from .refusal import Refusal
 FIELD = "image"
 MAX_JSON = 65_536  # bytes
 _MAX_NAME = 255  # characters of a file's name that are kept
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"?')
 _EXTENDED_NAME = re.compile(rb"; *filename\*=utf-8'[^';]*'([^;'\" ]+)", re.IGNORECASE)
 _OTHER_PARTS = 16  # fields of a form beside the images
 
@@ -96,7 +97,7 @@ def _file_name(disposition: bytes, options: dict[bytes, bytes]) -> str:
     """
     name = options.get(b"filename")
     if name is None:
-        found = _EXTENDED_NAME.search(disposition)
+        found = _EXTENDED_NAME.search(_QUOTED.sub(b'""', disposition))
         name = unquote_to_bytes(found[1]) if found else b""
     return name.decode("utf-8", "replace")
 

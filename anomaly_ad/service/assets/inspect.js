@@ -10,7 +10,7 @@ const models = new Map(); // digest of a model -> its facts: a replaced model's 
 const queue = []; // chosen and not yet inspected, the next one first
 const items = []; // those in the gallery, newest first: the one under way and results
 const tally = []; // {digest, raw_score} of every image that was judged, also without a card
-let failed = 0; // those without a card that were not judged
+const failed = []; // those without a card that were not judged
 let token = "";
 let standard = LIMIT_SCORE; // the threshold that the service uses by itself
 let threshold = null; // the one in use: exact, where the slider knows steps; null until it is known
@@ -118,7 +118,11 @@ function setThreshold(value) {
 // -------------------------------------------------------------------------------- images
 
 function take(files) {
-  const fresh = [...files].map((file) => ({ file, name: file.name || "image.png", model: $("model").value }));
+  const model = $("model").value;
+  enqueue([...files].map((file) => ({ file, name: file.name || "image.png", model })));
+}
+
+function enqueue(fresh) {
   if (!fresh.length) return;
   say("");
   following = true;
@@ -183,7 +187,7 @@ function addCard(item) {
   $("gallery").prepend(item.card);
   if (items.length > KEPT) {
     const old = leastTelling();
-    if (old.error) failed += 1;
+    if (old.error) failed.push({ file: old.file, name: old.name, model: old.model, error: old.error });
     drop(old);
   }
 }
@@ -215,10 +219,17 @@ function drop(item) {
 }
 
 function tryAgain() {
-  const again = items.filter((item) => item.error?.passing).reverse();
-  again.forEach(drop);
-  take(again.map((item) => item.file));
+  const shown = items.filter(isPassing).reverse();
+  const again = [...failed.filter(isPassing), ...shown];
+  shown.forEach(drop);
+  failed.splice(0, failed.length, ...failed.filter((item) => !isPassing(item)));
+  const served = [...$("model").options].map((option) => option.value);
+  enqueue(again.map(({ file, name, model }) => (
+    { file, name, model: served.includes(model) ? model : $("model").value }
+  )));
 }
+
+const isPassing = (item) => Boolean(item.error?.passing);
 
 // Boxes hang on the threshold, and only the service can find them: asked for when the slider rests.
 function renewBoxes() {
@@ -373,7 +384,7 @@ function choose(item) {
 }
 
 function count() {
-  const errors = failed + items.filter((item) => item.error).length;
+  const errors = failed.length + items.filter((item) => item.error).length;
   const said = [];
   if (tally.length) said.push(`${tally.filter(exceeds).length} of ${tally.length} anomalous`);
   if (errors) said.push(`${errors} not inspected`);
@@ -383,7 +394,7 @@ function count() {
   $("gone").textContent = `${gone} earlier results are counted but not shown any more; good ones go first.`;
   $("gone").hidden = !gone;
   $("recent").hidden = !items.length;
-  $("again").hidden = !items.some((item) => item.error?.passing);
+  $("again").hidden = ![...failed, ...items].some(isPassing);
 }
 
 function step(by) {

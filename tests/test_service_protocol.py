@@ -1,0 +1,275 @@
+"""The protocol and the log of the service: what clients can do to a connection, and to whom."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import time
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from anomaly_ad.service.admission import Admission
+from anomaly_ad.service.app import InPieces
+from anomaly_ad.service.log import _Lines
+from anomaly_ad.service.server import Protocol
+
+SLOW = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n"
+
+
+async def echo(scope, receive, send):
+    """Says the method, the path and the size of the body."""
+    pause = 0.25 * (scope["path"] == "/slow")
+    await asyncio.sleep(pause)
+    size, more = 0, scope["path"] != "/early"  # that one does not wait for the body
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    await asyncio.sleep(pause)
+    said = f"{scope['method']} {scope['path']} {size}".encode()
+    headers = [(b"content-length", str(len(said)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": said})
+
+
+def converse(client, app=echo, send_buffer=None, **attributes):
+    """Call a client with the address of a server in this process."""
+
+    async def talk():
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=0.4
+        )
+        config.load()
+        timed = type("Timed", (Protocol,), {"timeout": 0.3, **attributes})
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: timed(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        for listener in server.sockets:
+            if send_buffer:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        async with server:
+            return await asyncio.to_thread(client, server.sockets[0].getsockname())
+
+    return asyncio.run(talk())
+
+
+def said(*pieces, half_close=False, **options):
+    """What is answered until the connection is closed; (status, body) each.
+
+    Pieces are sent one after the other; for None something is waited for.
+    """
+
+    def client(address):
+        data = b""
+        with socket.create_connection(address, timeout=20) as connection:
+            for piece in pieces:
+                if piece is None:
+                    data += connection.recv(65536)
+                else:
+                    connection.sendall(piece)
+                    time.sleep(0.05)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            begun = time.monotonic()
+            while got := connection.recv(65536):
+                data += got
+            assert time.monotonic() - begun < 10
+            return data
+
+    answers, data = [], converse(client, **options)
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        size = int(re.search(rb"content-length: (\d+)", head).group(1))
+        answers.append((int(head.split()[1]), data[:size].decode()))
+        data = data[size:]
+    return answers
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_another_protocol_is_not_taken_up(protocol):
+    """Clients that ask for HTTP/2 in this way send what they want all the same (curl, Java)."""
+    wish = POST + f"connection: upgrade, x\r\nupgrade: {protocol}\r\n\r\n".encode()
+    hidden = b"GET / HTTP"
+    expected = (200, "POST / 10")
+    assert said(wish + hidden) == [expected]
+    assert said(wish, hidden) == [expected]
+    assert said((wish + hidden) * 3 + wish, hidden) == 4 * [expected]
+    assert said(wish[:60], wish[60:], hidden, wish + hidden) == 2 * [expected]
+    get = wish.replace(b"POST", b"GET").replace(b"content-length: 10\r\n", b"")
+    assert said(get, get, SLOW) == [(200, "GET / 0"), (200, "GET / 0"), (200, "GET /slow 0")]
+    chunked = wish.replace(b"content-length: 10", b"transfer-encoding: chunked")
+    assert said(chunked, b"3\r\nabc\r\n0\r\n\r\n") == [(200, "POST / 3")]
+    assert [status for status, _ in said(wish.replace(b"POST / ", b"POST http://[ "))] == [400]
+
+
+def test_this_is_no_proxy():
+    ((status, body),) = said(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    assert status == 400 and "no proxy" in body
+
+
+def test_the_time_of_a_request_begins_when_its_turn_comes():
+    """The first one takes longer than a request may take to arrive."""
+    post = POST + b"\r\n0123456789"
+    slow = (200, "GET /slow 0")
+    for cut in (20, len(post) - 5):  # within the head, within the body
+        early, late = post[:cut], post[cut:]
+        assert said(SLOW + early, None, late) == [slow, (200, "POST / 10")]
+        answers = said(SLOW + early)
+        assert answers[0] == slow and [status for status, _ in answers[1:]] == [408]
+    assert said(SLOW + SLOW + early, None, None, late) == [slow, slow, (200, "POST / 10")]
+
+
+def test_what_is_wrong_with_a_request_does_not_take_the_answer_of_the_one_before():
+    noted = []
+    note = staticmethod(lambda client, status: noted.append(status))
+    second = POST.replace(b"content-length: 10", b"transfer-encoding: chunked") + b"\r\nxyz"
+    first, (status, _) = said(SLOW + second, note_refused=note)
+    assert first == (200, "GET /slow 0") and status == 400 and noted == [400]
+    first, (status, body) = said(SLOW + POST + b"\r\n0", half_close=True, note_refused=note)
+    assert first == (200, "GET /slow 0") and status == 400 and noted == [400, 400]
+    assert "cut off" in body
+
+
+def test_a_half_closed_connection_with_half_a_head_is_answered():
+    assert said(SLOW + b"GET /x", half_close=True) == [(200, "GET /slow 0")]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [POST.replace(b"/", b"/early", 1) + b"\r\n", b"0123456789"],
+        [POST + b"\r\n0123456789", b"\r\n"],
+    ],
+)
+def test_an_idle_connection_is_closed_whatever_was_sent_last(sent):
+    assert len(said(*sent)) == 1
+
+
+@pytest.mark.parametrize("close", [b"", b"connection: close\r\n"])
+def test_an_early_answer_reaches_a_client_that_is_still_sending(close):
+    body = bytes(20_000_000)
+    head = POST.replace(b"/", b"/early", 1).replace(b": 10", f": {len(body)}".encode())
+    assert said(head + close + b"\r\n", body, timeout=5) == [(200, "POST /early 0")]
+
+
+def test_connections_that_are_idle_make_room_before_those_that_send(monkeypatch):
+    monkeypatch.setattr("anomaly_ad.service.server._MAX_CONNECTIONS", 3)
+
+    def client(address):
+        with contextlib.ExitStack() as stack:
+
+            def connect(*pieces):
+                connection = socket.create_connection(address, timeout=20)
+                stack.enter_context(connection)
+                send(connection, *pieces)
+                return connection
+
+            def send(connection, *pieces):
+                for piece in pieces:
+                    connection.sendall(piece)
+                time.sleep(0.05)
+
+            def is_open(connection):
+                connection.settimeout(0.05)
+                try:
+                    return bool(connection.recv(1))
+                except TimeoutError:
+                    return True
+                except ConnectionResetError:
+                    return False
+
+            begin = POST + b"\r\n0"
+            moving, still, idle = connect(begin), connect(begin), connect()
+            send(moving, b"1")
+            first = connect(begin)
+            assert [is_open(one) for one in (moving, still, idle)] == [True, True, False]
+            second = connect()
+            assert [is_open(one) for one in (moving, still, first)] == [True, False, True]
+            send(moving, b"23456789")
+            send(first, b"123456789")
+            send(second, SLOW)
+            for one in (moving, first, second):
+                one.settimeout(20)
+                assert one.recv(12) == b"HTTP/1.1 200"
+
+    converse(client, timeout=20)
+
+
+@pytest.mark.parametrize(("pause", "complete"), [(0, True), (0.04, False)])
+def test_an_answer_has_one_deadline_however_little_is_taken_at_a_time(pause, complete):
+    body = bytes(3_000_000)
+
+    async def app(scope, receive, send):
+        with Admission(1, len(body)).enter() as stay:
+            await InPieces(body, stay)(scope, receive, send)
+
+    def take(address):
+        taken = 0
+        with socket.create_connection(address, timeout=20) as client:
+            if pause:  # what the system keeps for a client does not count
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while got := client.recv(16384):
+                    taken += len(got)
+                    time.sleep(pause)
+        return taken
+
+    begun = time.monotonic()
+    taken = converse(take, app, send_buffer=65536, timeout=1)
+    assert (taken > len(body)) == complete and time.monotonic() - begun < 10
+
+
+# -------------------------------------------------------------------------------- the log
+
+
+@contextlib.contextmanager
+def lines_to(descriptor):
+    handler = _Lines(descriptor)
+    logger = logging.getLogger("test.lines")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def test_a_log_that_nobody_reads_stops_nobody(monkeypatch):
+    monkeypatch.setattr("anomaly_ad.service.log._PATIENCE", 0.1)
+    end, begin = os.pipe()
+    with os.fdopen(end, encoding="utf-8") as pipe:
+        with lines_to(begin) as logger:
+            os.close(begin)
+            for number in range(10_000):
+                logger.error("%d %s", number, "x" * 100)
+            first = json.loads(pipe.readline())
+            while not logger.handlers[0]._waiting.empty():
+                pipe.readline()
+            logger.error("at last")
+        said = [json.loads(line) for line in pipe]
+    assert first["message"].startswith("0 xx") and said[-1]["message"] == "at last"
+    left_out = said[-1]["lines_left_out"]
+    assert 10_000 - left_out > 4_096 and left_out > 1_000
+
+
+def test_a_log_waits_for_a_descriptor_that_does_not():
+    end, begin = os.pipe()
+    os.set_blocking(begin, False)
+    with os.fdopen(end, encoding="utf-8") as pipe, lines_to(begin) as logger:
+        os.close(begin)
+        for number in range(2_000):
+            logger.error("%d %s", number, "x" * 100)
+        time.sleep(0.1)  # the pipe is full now
+        numbers = [int(json.loads(pipe.readline())["message"].split()[0]) for _ in range(2_000)]
+    assert numbers == list(range(2_000))
