@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from anomaly_ad.service.admission import Admission
 from anomaly_ad.service.app import InPieces
 from anomaly_ad.service.log import _Lines
-from anomaly_ad.service.server import Protocol
+from anomaly_ad.service.protocol import Protocol
 
 SLOW = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n"
@@ -162,7 +162,7 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending(close):
 
 
 def test_connections_that_are_idle_make_room_before_those_that_send(monkeypatch):
-    monkeypatch.setattr("anomaly_ad.service.server._MAX_CONNECTIONS", 3)
+    monkeypatch.setattr("anomaly_ad.service.protocol._MAX_CONNECTIONS", 3)
 
     def client(address):
         with contextlib.ExitStack() as stack:
