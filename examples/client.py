@@ -38,7 +38,7 @@ def predict(address: str, files: list[Path], token: str | None = None) -> dict:
         ).encode()
         body += file.read_bytes() + b"\r\n"
     body += f"--{boundary}--\r\n".encode()
-    request = urllib.request.Request(f"{address}/predict", body)
+    request = urllib.request.Request(f"{address.rstrip('/')}/predict", body)
     request.add_header("Content-Type", f"multipart/form-data; boundary={boundary}")
     if token:
         request.add_header("Authorization", f"Bearer {token}")

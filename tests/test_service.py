@@ -34,6 +34,7 @@ from anomaly_ad.service.metrics import Metrics
 from anomaly_ad.service.models import Models
 from anomaly_ad.service.refusal import Refusal
 from anomaly_ad.service.settings import Settings, name_models, read_token
+from anomaly_ad.service.uploads import OPTIONS
 
 KEYS = ["is_anomalous", "confidence", "score", "raw_score", "threshold", "boxes"]
 
@@ -510,6 +511,7 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(washer, servi
     for given in ("", "Bearer", "Bearer wrong", f"Basic {token}", f"Bearer {token}x", "Bearer é"):
         answer = upload_with(client, files[0], given)
         assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["error"].startswith("This is not the token." if given else "Send the")
     assert upload_with(client, files[0], f"Bearer {token}").status_code == 200
     locked.close()
 
@@ -517,6 +519,33 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(washer, servi
 def upload_with(client, file, authorization):
     headers = {"authorization": authorization.encode()}
     return client.post("/predict", files={"image": file.read_bytes()}, headers=headers)
+
+
+def test_an_option_that_would_be_overlooked_is_refused(client, files):
+    """The verdict would be for another threshold than was asked for."""
+    image = files[0].read_bytes()
+    answer = client.post("/predict", files={"image": image}, params={"threshold": 0.1})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == (
+        "There is no option 'threshold'. Options: model, thresh, heatmap."
+    )
+    for content in (
+        {"data": {"image": "a.png", "thresh": 0.2}},
+        {"data": {"image": "a.png"}, "model": "x"},
+    ):
+        answer = client.post("/predict", json=content)
+        assert answer.status_code == 400 and "into the query" in answer.json()["error"]
+    answer = client.post("/predict", files=[("image", image), ("threshold", b"0.1")])
+    assert answer.status_code == 400 and "'threshold' stands" in answer.json()["error"]
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["parameters"]
+    assert tuple(one["name"] for one in described) == OPTIONS
+
+
+def test_nobody_is_sent_elsewhere(client, files):
+    """A redirect would name the host that the client has named, and no TLS."""
+    for path in ("/predict/", "/models/"):
+        answer = client.post(path, files={"image": files[0].read_bytes()})
+        assert answer.status_code == 404 and "location" not in answer.headers
 
 
 # ------------------------------------------------------------------------------- settings
@@ -576,9 +605,29 @@ def test_a_replaced_model_is_taken_up_and_a_damaged_one_is_not(washer, tmp_path,
             (directory / "manifest.json").write_text(manifest.replace("padim", "padem"))
             models.look()
     assert models.get("m") is after and changes == [("m", True), ("m", False)]
-    assert len(caplog.records) == 1
+    (damaged,) = caplog.records
+    assert "manifest was changed" in damaged.error and not damaged.exc_info
     (directory / "manifest.json").unlink()
     models.look()
     (directory / "manifest.json").write_text(manifest)
     models.look()
     assert models.get("m").stored.digest == after.stored.digest
+
+
+def test_a_model_that_is_gone_is_said_once_and_serves_on(washer, tmp_path, caplog):
+    directory = tmp_path / "model"
+    shutil.copytree(washer[0], directory)
+    changes = []
+    models = Models({"m": directory}, lambda *change: changes.append(change))
+    before = models.get("m")
+    directory.rename(tmp_path / "away")
+    models.look()
+    assert not changes  # it may be on its way
+    for _ in range(3):
+        models.look()
+    assert changes == [("m", False)] and models.get("m") is before
+    (gone,) = caplog.records
+    assert gone.error == f"{directory} holds no model any more." and gone.model == "m"
+    (tmp_path / "away").rename(directory)
+    models.look()
+    assert models.get("m") is before and changes == [("m", False)]

@@ -173,6 +173,32 @@ def test_a_file_that_cannot_be_inspected_is_said_and_the_next_one_goes_on(page, 
     assert "Not inspected" in text(page, "gallery")
 
 
+def test_no_verdict_of_one_image_stands_for_another(page, files, tmp_path):
+    """What could not be inspected takes the place of the verdict before it."""
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    send(page, files[0], broken)
+    assert text(page, "verdict") == "Not inspected" and "not a JPEG" in text(page, "reason")
+    assert {"bad", "failed"} <= set(find(page, "result").get_attribute("class").split())
+    for name in ("picture", "score", "limit", "opacity", "show-boxes"):
+        assert not find(page, name).is_displayed()
+    body = page.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.ARROW_RIGHT)
+    assert text(page, "verdict") == "Good" and find(page, "picture").is_displayed()
+    assert not find(page, "reason").is_displayed() and find(page, "limit").is_displayed()
+    set_size(page, 390, 844)
+    page.execute_script("scrollTo(0, document.body.scrollHeight)")
+    card = page.find_element(By.CSS_SELECTOR, "#gallery .card")
+    page.execute_script("arguments[0].click()", card)
+    assert text(page, "verdict") == "Not inspected"
+    top = page.execute_script("return verdict.getBoundingClientRect().top")
+    assert 0 <= top < 844
+    move(page, "limit", 0.5)
+    assert text(page, "verdict") == "Not inspected"
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.get_log("browser")
+
+
 def test_an_image_can_be_dropped_anywhere(page, files):
     data = list(files[1].read_bytes())
     page.execute_script(
@@ -407,6 +433,11 @@ def test_a_token_is_asked_for(browser, washer, files):
         browser.get(f"http://127.0.0.1:{port}/")
         wait(browser, lambda: find(browser, "login").is_displayed())
         assert all("401" in entry["message"] for entry in browser.get_log("browser"))
+        assert text(browser, "message") == "The service asks for its token."
+        find(browser, "token").send_keys("another" + Keys.ENTER)
+        wait(browser, lambda: text(browser, "message") == "This is not the token.")
+        browser.get_log("browser")
+        find(browser, "token").clear()
         find(browser, "token").send_keys(token + Keys.ENTER)
         wait(browser, lambda: not find(browser, "login").is_displayed())
         send(browser, files[1])

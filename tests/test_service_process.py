@@ -338,6 +338,7 @@ TRAILERS = b"POST /health HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 200_000, {431, 0}),
         (b"GET / HTTP/1.1\r\n" + b"x: a\r\n" * 20_000, {431, 0}),
         (b"GET /" + b"a" * 200_000, {431, 0}),
+        (b"GET /?" + b"a" * 40_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", {431}),
         (b"\x16\x03\x01\x02\x00\x01\x00", {400}),
         (b"GET /\xe4 HTTP/1.1\r\n\r\n", {400}),
         (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", {400, 404, 0}),
@@ -536,7 +537,8 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
     done = subprocess.run([*command, *images, *address], capture_output=True, text=True)
     assert done.returncode == 1 and not done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["good", "ERROR", "ANOMALOUS"]
-    done = subprocess.run([*command, images[0], *address], capture_output=True, text=True)
+    slash = [*address[:-1], address[-1] + "/"]
+    done = subprocess.run([*command, images[0], *slash], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("good")
     odd = tmp_path / 'a "new"\nline é.jpg'
     shutil.copyfile(images[0], odd)

@@ -30,7 +30,7 @@ from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .page import load_page
 from .refusal import Refusal
-from .schema import MODELS_ANSWER, PREDICT_ANSWERS, PREDICT_BODY, STATUS_ANSWER
+from .schema import MODELS_ANSWER, PREDICT_ANSWERS, PREDICT_BODY, READY_ANSWERS, STATUS_ANSWER
 from .settings import Settings
 
 T = TypeVar("T")
@@ -102,6 +102,7 @@ def create_app(service: Service) -> Gate:
         description="Visual inspection that learns from images of good parts only.",
         docs_url=None,  # its page would load scripts from the network
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the client has named, and without TLS
     )
     _handle_errors(app)
     _add_inspection(app, service)
@@ -133,6 +134,11 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
             bool, Query(description="Add the heatmap, a PNG to be laid over the image.")
         ] = False,
     ) -> Response:
+        for name in request.query_params:
+            if name not in uploads.OPTIONS:
+                raise Refusal(
+                    422, f"There is no option {name[:64]!r}. Options: {', '.join(uploads.OPTIONS)}."
+                )
         served = service.models.get(model)
         try:
             check_threshold(thresh)
@@ -193,7 +199,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
     async def health() -> Response:
         return _json({"status": "ok", "version": __version__})
 
-    @app.get("/ready", summary="Whether images can be sent", responses=STATUS_ANSWER)
+    @app.get("/ready", summary="Whether images can be sent", responses=READY_ANSWERS)
     async def ready() -> Response:
         # Models are loaded before the service listens.
         if service.admission.images >= service.admission.places:

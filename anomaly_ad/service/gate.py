@@ -98,7 +98,10 @@ class Gate:
                 if scope["path"] in OPEN or self._settings.lets_in(_authorization(scope)):
                     await self._app(scope, receive, noted)
                 else:
-                    await _refuse(noted, 401, "Send the token: Authorization: Bearer <token>.")
+                    given = "This is not the token. " if _authorization(scope) else ""
+                    await _refuse(
+                        noted, 401, f"{given}Send the token: Authorization: Bearer <token>."
+                    )
         except Exception:
             # Starlette has answered with status 500 by now, if there was still time.
             _log.exception("a request failed", extra={"request": visit.request_id})

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import AnomalyADError, ModelError
 from ..model_store import MANIFEST, StoredModel, load
 from .refusal import Refusal
 
@@ -85,6 +86,7 @@ class Models:
         self._states = {name: _state(path) for name, path in self._directories.items()}
         self._served = {name: _serve(name, path) for name, path in self._directories.items()}
         self._said: dict[str, str] = {}
+        self._missing: set[str] = set()
         self._end = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -120,17 +122,20 @@ class Models:
         """
         for name, path in self._directories.items():
             state = _state(path)
-            if state is None or state == self._states[name]:
+            if state is None:
+                # While it is replaced it may be away for a moment: what counts is the second look.
+                if name in self._missing:
+                    self._complain(name, ModelError(f"{path} holds no model any more."))
+                self._missing.add(name)
+                continue
+            self._missing.discard(name)
+            if state == self._states[name]:
+                self._said.pop(name, None)
                 continue
             try:
                 served = _serve(name, path)
             except Exception as error:  # whatever is wrong with it, the old one goes on
-                if self._said.get(name) != str(error):
-                    _log.error(
-                        "a replaced model is not taken up", extra={"model": name}, exc_info=error
-                    )
-                    self._said[name] = str(error)
-                    self._changed(name, False)
+                self._complain(name, error)
                 continue
             before = self._served[name].stored.digest
             self._states[name] = state
@@ -142,6 +147,19 @@ class Models:
                     "a replaced model is taken up",
                     extra={"model": name, "digest": served.stored.digest, "before": before},
                 )
+
+    def _complain(self, name: str, error: Exception) -> None:
+        """Say once what is wrong; where it is no fault of the program, without where it arose."""
+        if self._said.get(name) == str(error):
+            return
+        self._said[name] = str(error)
+        self._changed(name, False)
+        expected = isinstance(error, AnomalyADError)
+        _log.error(
+            "a replaced model is not taken up",
+            extra={"model": name} | ({"error": str(error)} if expected else {}),
+            exc_info=None if expected else error,
+        )
 
     def _watch(self) -> None:
         while not self._end.wait(LOOK_EVERY):

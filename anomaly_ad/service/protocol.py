@@ -147,7 +147,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are here."""
-        if sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEADERS:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > _MAX_HEADERS:
             self._refuse_headers()
             raise ValueError("the parser ends here")
         if self.parser.should_upgrade():
@@ -254,7 +255,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(408, f"The request took longer than {self.timeout:g} s to arrive.")
 
     def _refuse_headers(self) -> None:
-        self._refuse(431, f"The headers are larger than {_MAX_HEADERS:,} bytes.")
+        self._refuse(431, f"The address and the headers are larger than {_MAX_HEADERS:,} bytes.")
 
     def _give_up(self) -> None:
         """The queue has no room for a request whose client is slow."""

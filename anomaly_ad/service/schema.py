@@ -118,9 +118,12 @@ PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
     401: _answer("The token is missing or wrong.", _ERROR),
     403: _answer("The file is not below a root.", _ERROR),
     404: _answer("There is no such model or file.", _ERROR),
+    405: _answer("Another method than POST.", _ERROR),
+    408: _answer("The request took too long to arrive.", _ERROR),
     413: _answer("Too many bytes, pixels or images.", _ERROR),
     415: _answer("Neither a multipart form nor JSON.", _ERROR),
     422: _answer("An option has no usable value, or the file is no image.", _ERROR),
+    431: _answer("Address and headers are too large.", _ERROR),
     503: _answer("The queue is full; Retry-After says when to try again.", _ERROR),
 }
 
@@ -134,6 +137,8 @@ STATUS_ANSWER: dict[int | str, dict[str, Any]] = {
         },
     )
 }
+
+READY_ANSWERS = STATUS_ANSWER | {503: _answer("The queue is full.", _ERROR)}
 
 MODELS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: _answer(

@@ -116,7 +116,7 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
         return None
     if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()):
         raise OptionError(
-            f"A token has at least {_SHORTEST_TOKEN} printable characters; that in {source} has "
-            f"{len(token)}. Make one with: openssl rand -hex 32"
+            f"A token has at least {_SHORTEST_TOKEN} printable characters, all of them ASCII; that "
+            f"in {source} has {len(token)}. Make one with: openssl rand -hex 32"
         )
     return token

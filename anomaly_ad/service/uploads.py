@@ -16,6 +16,7 @@ from .admission import Stay
 from .refusal import Refusal
 
 FIELD = "image"
+OPTIONS = ("model", "thresh", "heatmap")  # of a request, in its query
 MAX_JSON = 65_536  # bytes
 _MAX_NAME = 255  # characters of a file's name that are kept
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"?')
@@ -66,12 +67,27 @@ async def read_name(chunks: AsyncIterator[bytes]) -> str:
     """
     body = b"".join([chunk async for chunk in _limited(chunks, MAX_JSON)])
     try:
-        name = json.loads(body)["data"][FIELD]
+        content = json.loads(body)
+        data = content["data"]
+        name = data[FIELD]
+        names = [*content, *data]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise Refusal(400, f"The JSON has another form than expected. {_HOW}") from error
+    for option in names:
+        _check_place(option)
     if not isinstance(name, str) or not name:
         raise Refusal(400, f"data.image is the path of an image file below a root. {_HOW}")
     return name
+
+
+def _check_place(name: str) -> None:
+    """Where options would be overlooked, the verdict would be another one than was asked for."""
+    if name in (*OPTIONS, "threshold"):
+        raise Refusal(
+            400,
+            f"{name!r} stands where options are not read. Put it into the query: "
+            "/predict?thresh=0.8&model=NAME&heatmap=true.",
+        )
 
 
 def wrong_type(content_type: bytes) -> Refusal:
@@ -166,6 +182,7 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         called = options.get(b"name", b"").decode("utf-8", "replace")[:_MAX_NAME]
         if called != FIELD:
+            _check_place(called)
             self._others.append(called)
             if len(self._others) > _OTHER_PARTS:
                 raise Refusal(400, f"The form has too many other fields. {_HOW}")

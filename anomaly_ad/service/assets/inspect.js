@@ -46,7 +46,10 @@ async function ask(path, options = {}) {
       await pause(1000 * (Number(answer.headers.get("Retry-After")) || 1));
       continue;
     }
-    if (answer.status === 401) $("login").hidden = false;
+    if (answer.status === 401) {
+      $("login").hidden = false;
+      throw new Refused(token ? "This is not the token." : "The service asks for its token.", 401);
+    }
     const found = parsed(body);
     if (answer.ok && found) return found;
     // Without JSON something between us and the service has answered.
@@ -103,7 +106,7 @@ const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () 
 const factsOf = (item) => models.get(item.answer.digest);
 const exceeds = ({ digest, raw_score }) => raw_score > rawThreshold(models.get(digest), threshold);
 const isAnomalous = (item) => exceeds(item.answer);
-const word = (item) => (isAnomalous(item) ? "Anomalous" : "Good");
+const word = (item) => (!item.answer ? "Not inspected" : isAnomalous(item) ? "Anomalous" : "Good");
 
 function setThreshold(value) {
   threshold = value;
@@ -194,11 +197,8 @@ function addCard(item) {
 
 function finish(item) {
   paint(item);
-  if (item.error) {
-    say(complaint(item));
-    return;
-  }
-  if (isHeld()) say("");
+  if (item.error) say(complaint(item));
+  else if (isHeld()) say("");
   if (following) {
     show(item);
     speak(item);
@@ -255,7 +255,7 @@ function renewBoxes() {
   }, 250);
 }
 
-const isStale = (item) => isAnomalous(item) && item.answer.threshold !== threshold;
+const isStale = (item) => item.answer && isAnomalous(item) && item.answer.threshold !== threshold;
 
 // ------------------------------------------------------------------------------- drawing
 
@@ -272,12 +272,21 @@ function complaint({ name, error: { message } }) {
 const isHeld = () => $("message").classList.contains("held");
 
 function speak(item) {
-  $("spoken").textContent = `${item.name}: ${word(item)}, score ${shown(item.answer.score)}`;
+  $("spoken").textContent = item.answer ? `${item.name}: ${word(item)}, score ${shown(item.answer.score)}` : complaint(item);
 }
 
 function show(item) {
   const before = current;
   current = item;
+  if (item.answer) picture(item);
+  $("result").hidden = false;
+  draw();
+  if (before) paint(before);
+  paint(item);
+  renewBoxes();
+}
+
+function picture(item) {
   const [height, width] = item.answer.image_size;
   $("picture").style.aspectRatio = `${width} / ${height}`;
   $("picture").style.maxWidth = `calc(74vh * ${width / height})`;
@@ -287,21 +296,24 @@ function show(item) {
   const heat = item.answer.heatmap;
   $("heat").hidden = !heat;
   if (heat) $("heat").src = `data:image/png;base64,${heat}`;
-  $("result").hidden = false;
-  draw();
-  if (before) paint(before);
-  paint(item);
-  renewBoxes();
 }
 
 function draw() {
   const { answer, name } = current;
+  $("verdict").textContent = word(current);
+  $("result").classList.toggle("failed", !answer);
+  $("reason").hidden = Boolean(answer);
+  if (!answer) {
+    $("result").classList.add("bad");
+    $("name").textContent = name;
+    $("reason").textContent = complaint(current);
+    return;
+  }
   const bad = isAnomalous(current);
   const facts = factsOf(current);
   const raw = rawThreshold(facts, threshold);
   $("result").classList.toggle("bad", bad);
   $("name").textContent = $("model-label").hidden ? name : `${name} · ${answer.model}`;
-  $("verdict").textContent = word(current);
   $("score").textContent = shown(answer.score);
   $("against").textContent = `score, ${bad ? "above" : "not above"} ${threshold}`;
   $("fill").style.width = `${100 * answer.score}%`;
@@ -365,7 +377,7 @@ async function drawThumbnail(canvas, file) {
 function paint(item) {
   if (!item.answer && !item.error) return;
   const bad = !item.answer || isAnomalous(item);
-  item.words[0].textContent = item.answer ? word(item) : "Not inspected";
+  item.words[0].textContent = word(item);
   item.words[1].textContent = item.answer ? shown(item.answer.score) : "";
   item.card.title = item.error ? complaint(item) : item.name;
   item.card.classList.remove("waiting");
@@ -375,12 +387,11 @@ function paint(item) {
 
 function choose(item) {
   following = false;
-  if (item.answer) {
-    show(item);
-    speak(item);
-  } else if (item.error) {
-    say(complaint(item));
-  }
+  if (!item.answer && !item.error) return;
+  show(item);
+  speak(item);
+  const { top, bottom } = $("verdict").getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) $("result").scrollIntoView();
 }
 
 function count() {
@@ -398,8 +409,8 @@ function count() {
 }
 
 function step(by) {
-  const judged = items.filter((item) => item.answer);
-  const next = judged[judged.indexOf(current) + by];
+  const done = items.filter((item) => item.answer || item.error);
+  const next = done[done.indexOf(current) + by];
   if (next) choose(next);
 }
 
