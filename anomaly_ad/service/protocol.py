@@ -21,6 +21,7 @@ from .gate import Visit
 _MAX_HEADERS = 32_768  # bytes
 _READ = 262_144  # bytes that asyncio reads at a time
 _MAX_CONNECTIONS = 512
+_MAX_PIPELINE = 1_000  # requests of a connection that wait for those in front of them
 # After a signal idle connections stay open for this long: a request may be on its way in them.
 _LAST_REQUESTS = 0.25  # seconds
 _MAX_LINGERING = 128
@@ -55,6 +56,11 @@ class Protocol(HttpToolsProtocol):
         # Head and body of an answer are two writes; the second must not wait for the client to
         # have acknowledged the first. asyncio sees to it for some sockets only.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Uvicorn reads on with every answer, however many requests wait already.
+        resume = self.flow.resume_reading
+        self.flow.resume_reading = (  # type: ignore[method-assign]
+            lambda: None if self.pipeline else resume()
+        )
         # Writing is paused as long as anything is not sent: the deadline below then is exact.
         transport.set_write_buffer_limits(0)
         if len(self.connections) > _MAX_CONNECTIONS:
@@ -138,9 +144,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins; its time does when those in front of it are answered."""
-        self._begun = True
-        if self._is_idle():
+        if self._is_idle() and not self._begun:
             self._wait_for_request()
+        self._begun = True
         self._beside_body = 0
         super().on_message_begin()
         self.scope["state"]["visit"] = Visit(self._give_up)
@@ -157,6 +163,9 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes = None
         if self._leaving:
             self.cycle.keep_alive = False
+        if len(self.pipeline) > _MAX_PIPELINE:
+            self._refuse(503, "Too many requests were sent before the first was answered.")
+            raise ValueError("the parser ends here")
 
     def on_message_complete(self) -> None:
         """The whole request is here."""
@@ -179,6 +188,8 @@ class Protocol(HttpToolsProtocol):
             self.pipeline.clear()
             self._answer_unseen(*self._refused)
         super().on_response_complete()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
         if self._begun and self._deadline is None and self._waits():
             self._unset_keepalive_if_required()
             self._wait_for_request()
@@ -187,8 +198,6 @@ class Protocol(HttpToolsProtocol):
         """Answer what a client has sent before it closed its half; without that, close too."""
         if self.transport.is_closing() or self._waits():
             return False
-        if self.cycle.more_body:
-            self._refuse(400, "The request is cut off.")
         self.cycle.keep_alive = False
         return True
 
