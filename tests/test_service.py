@@ -584,11 +584,18 @@ def test_settings_are_checked(wrong):
 # ------------------------------------------------------------------------- replaced models
 
 
-def test_a_replaced_model_is_taken_up_and_a_damaged_one_is_not(washer, tmp_path, caplog):
+@pytest.fixture
+def watched(washer, tmp_path):
+    """A model of its own; (directory, Models, what they have said)."""
     directory = tmp_path / "model"
     shutil.copytree(washer[0], directory)
     changes = []
     models = Models({"m": directory}, lambda *change: changes.append(change))
+    return directory, models, changes
+
+
+def test_a_replaced_model_is_taken_up_and_a_damaged_one_is_not(watched, caplog):
+    directory, models, changes = watched
     before = models.get("m")
     models.look()
     assert models.get("m") is before and not changes
@@ -614,11 +621,8 @@ def test_a_replaced_model_is_taken_up_and_a_damaged_one_is_not(washer, tmp_path,
     assert models.get("m").stored.digest == after.stored.digest
 
 
-def test_a_model_that_is_gone_is_said_once_and_serves_on(washer, tmp_path, caplog):
-    directory = tmp_path / "model"
-    shutil.copytree(washer[0], directory)
-    changes = []
-    models = Models({"m": directory}, lambda *change: changes.append(change))
+def test_a_model_that_is_gone_is_said_once_and_serves_on(watched, tmp_path, caplog):
+    directory, models, changes = watched
     before = models.get("m")
     directory.rename(tmp_path / "away")
     models.look()
