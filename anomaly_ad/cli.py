@@ -521,6 +521,9 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP, with a page at /. Prints the address when requests are taken."""
+    from .service.log import open_stderr
+
+    open_stderr()  # before anything is imported that opens files
     from .service.settings import Settings, name_models, read_token
 
     settings = Settings(
