@@ -16,15 +16,17 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import IO
 
 # The service stands beside the line: no proxy that the environment names is asked for it.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_ANSWERS = {"is_anomalous", "predictions", "error"}  # one image, several, none
+_FORMS = ({"is_anomalous", "score", "name"}, {"error"})
+_LONGEST_WAIT = 60.0  # seconds
 _UNFIT = str.maketrans(dict.fromkeys('"\r\n', "_"))  # for a name in a header
 
 
-def predict(address: str, files: list[Path], token: str | None = None) -> dict:
-    """Upload images; the answer, or what the service says is wrong with the request.
+def predict(address: str, files: list[Path], token: str | None = None) -> list[dict]:
+    """Upload images; what is said of each, or of the request if something is wrong with it.
 
     Where its queue is full the service says when to come again, and that is done.
     """
@@ -45,21 +47,30 @@ def predict(address: str, files: list[Path], token: str | None = None) -> dict:
     for _ in range(10):
         try:
             with _opener.open(request, timeout=60) as answer:
-                found = json.load(answer)
+                return _findings(answer)
         except urllib.error.HTTPError as error:
-            if error.code in (408, 503):  # the queue is full, or the upload took too long
-                time.sleep(_seconds(error.headers.get("Retry-After")))
-                continue
-            found = json.load(error)
-        if not isinstance(found, dict) or found.keys().isdisjoint(_ANSWERS):
-            raise ValueError("this is no inspection service")
-        return found
-    return {"error": "The service is busy."}
+            if error.code not in (408, 503):  # the queue is full, or the upload took too long
+                return _findings(error)
+            time.sleep(_seconds(error.headers.get("Retry-After")))
+    return [{"error": "The service is busy."}]
+
+
+def _findings(answer: IO[bytes]) -> list[dict]:
+    """One image is answered by its verdict alone, several by a list."""
+    try:
+        said = json.load(answer)
+        findings = said.get("predictions", [said])
+        if findings and all(any(one.keys() >= form for form in _FORMS) for one in findings):
+            return findings
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass  # no JSON, or of another form
+    raise ValueError("this is no inspection service")
 
 
 def _seconds(retry_after: str | None) -> float:
     """Seconds to wait; this service says a number, others may say a date."""
-    return float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+    number = retry_after and retry_after.isascii() and retry_after.isdigit()
+    return min(float(retry_after), _LONGEST_WAIT) if number else 1.0
 
 
 def main() -> None:
@@ -70,15 +81,14 @@ def main() -> None:
     options = parser.parse_args()
     token = os.environ.get("ANOMALY_AD_TOKEN")
     try:
-        answer = predict(options.address, options.images, token)
+        findings = predict(options.address, options.images, token)
     except urllib.error.URLError as error:
         sys.exit(f"No service answers at {options.address}: {error.reason}")
     except (OSError, ValueError, http.client.HTTPException) as error:
         # A file that is not there, a connection that broke, an answer from something else.
         sys.exit(f"There is no answer: {error or type(error).__name__}")
     good = True
-    # One image is answered by its verdict alone, several by a list.
-    for found in answer.get("predictions", [answer]):
+    for found in findings:
         if "error" in found:
             print(f"ERROR      {found['error']}")
             good = False

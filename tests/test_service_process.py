@@ -379,7 +379,7 @@ def test_the_token_is_not_where_others_can_read_it(washer, request_bytes):
         (["{model}", "--queue", "0"], 2, "queue is greater than 0"),
         (["{model}", "--timeout", "inf"], 2, "timeout is greater than 0 and finite"),
         (["{model}", "--host", "203.0.113.1"], 2, "cannot listen on 203.0.113.1"),
-        (["{model}", "--port", "99999"], 2, "cannot listen on"),
+        (["{model}", "--port", "99999"], 2, "must be 0-65535. Choose"),
     ],
 )
 def test_wrong_usage_is_one_message(washer, arguments, code, message):
@@ -563,7 +563,15 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
         (b"rubbish\r\n\r\n", "rubbish"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "no inspection service"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "no inspection service"),
-        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\n<p>", "Expecting value"),
+        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\n<p>", "no inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": null}', "no inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": []}', "no inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": ["error"]}', "no inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": [{}]}', "no inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true}', "no inspection service"),
+        pytest.param(
+            b"HTTP/1.0 200 OK\r\n\r\n" + 100_000 * b"[", "no inspection service", id="nested"
+        ),
         (None, "nonnumeric port"),
     ],
 )
@@ -601,6 +609,7 @@ def test_the_client_comes_again(monkeypatch, server, tmp_path):
         (503, {"Retry-After": "3"}),
         (408, {}),
         (503, {"Retry-After": "tomorrow"}),
+        (503, {"Retry-After": "999999999999"}),
         (422, {}),
     ]
 
@@ -623,9 +632,9 @@ def test_the_client_comes_again(monkeypatch, server, tmp_path):
         threading.Thread(target=busy.serve_forever, daemon=True).start()
         found = client.predict(f"http://127.0.0.1:{busy.server_port}", [file])
         busy.shutdown()
-    assert found == {"error": "said"} and pauses == [3, 1, 1]
+    assert found == [{"error": "said"}] and pauses == [3, 1, 1, 60]
     # What is too large is refused before it was sent, and the client hears of it.
-    found = client.predict(f"http://127.0.0.1:{server[1]}", [file])
+    (found,) = client.predict(f"http://127.0.0.1:{server[1]}", [file])
     assert "larger than 300,000 bytes" in found["error"]
 
 

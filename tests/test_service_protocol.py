@@ -151,16 +151,15 @@ def test_a_connection_is_not_read_on_while_its_requests_wait():
     def client(address):
         with socket.create_connection(address, timeout=20) as connection:
             connection.setblocking(False)
-            begun, sent = time.monotonic(), SLOW + SLOW + POST.replace(b": 10", b": 99999999")
-            sent = sent + b"\r\n"
-            connection.sendall(sent)
-            while time.monotonic() - begun < 0.4:  # the first one is worked on
+            begun = time.monotonic()
+            before = 900 * b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n" + SLOW
+            connection.sendall(before + POST.replace(b": 10", b": 99999999") + b"\r\n")
+            while time.monotonic() - begun < 0.4:  # the slow one is worked on
                 with contextlib.suppress(BlockingIOError):
                     connection.send(bytes(1_000_000))
-                time.sleep(0.01)
             return sum(received)
 
-    assert converse(client, protocol=Counting) < 2_000_000
+    assert converse(client, protocol=Counting) < 1_000_000
 
 
 def test_requests_that_wait_are_limited(monkeypatch):
@@ -203,6 +202,69 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending(close):
     body = bytes(20_000_000)
     head = POST.replace(b"/", b"/early", 1).replace(b": 10", f": {len(body)}".encode())
     assert said(head + close + b"\r\n", body, timeout=5) == [(200, "POST /early 0")]
+
+
+@pytest.mark.parametrize(("timeout", "answered"), [(20, 5), (0.7, 2)])
+def test_what_waits_at_the_end_has_a_while_for_its_turn(timeout, answered):
+    class Leaving(Protocol):
+        def on_headers_complete(self):
+            super().on_headers_complete()
+            self.timeout_keep_alive = 20
+            if self.url == b"/last":
+                self.loop.call_soon(self.shutdown)
+
+    sent = 4 * SLOW + b"GET /last HTTP/1.1\r\nhost: x\r\n\r\n"
+    answers = said(sent, protocol=Leaving, timeout=timeout)
+    assert [status for status, _ in answers] == answered * [200]
+
+
+def trickle(connection, seconds):
+    """Whether a client can go on sending for so long."""
+    begun = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() - begun < seconds:
+            connection.send(b"0")
+            time.sleep(0.02)
+        return True
+    return False
+
+
+def answered_early(address):
+    """A connection whose answer was written before all was sent."""
+    connection = socket.create_connection(address, timeout=20)
+    head = POST.replace(b"/", b"/early", 1).replace(b": 10", b": 1000000")
+    connection.sendall(head + b"connection: close\r\n\r\n0")
+    time.sleep(0.1)
+    return connection
+
+
+def test_who_goes_on_sending_after_its_answer_delays_no_end(monkeypatch):
+    monkeypatch.setattr("anomaly_ad.service.protocol._SILENCE", 0.3)
+
+    def client(address):
+        with answered_early(address) as connection:
+            assert trickle(connection, 1)
+            (task,) = Protocol.lingering
+            task.get_loop().call_soon_threadsafe(Protocol.end_lingering)
+            assert not trickle(connection, 2)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+
+    converse(client, timeout=20)
+    assert not Protocol.lingering
+
+
+def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop(monkeypatch):
+    monkeypatch.setattr("anomaly_ad.service.protocol._MAX_LINGERING", 1)
+
+    def client(address):
+        with answered_early(address) as first:
+            assert trickle(first, 0.2)
+            with answered_early(address) as second:
+                assert not trickle(first, 0.5)
+                assert trickle(second, 0.2)
+                assert second.recv(12) == b"HTTP/1.1 200"
+
+    converse(client, timeout=20)
 
 
 def test_connections_that_are_idle_make_room_before_those_that_send(monkeypatch):

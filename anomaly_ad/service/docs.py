@@ -16,8 +16,12 @@ a { color: var(--accent); }
 h2 code { font-size: 1.05em; }
 pre { overflow-x: auto; background: var(--soft); border-radius: .5rem; padding: .75rem; }
 table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; }
-th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
-th, td { vertical-align: top; }
+tr { border-bottom: 1px solid var(--line); }
+th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; }
+@media (max-width: 32rem) {
+  tr { display: flex; flex-wrap: wrap; }
+  td:last-child { flex-basis: 100%; padding-top: 0; }
+}
 """
 
 

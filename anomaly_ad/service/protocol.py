@@ -25,14 +25,15 @@ _MAX_PIPELINE = 1_000  # requests of a connection that wait for those in front o
 # After a signal idle connections stay open for this long: a request may be on its way in them.
 _LAST_REQUESTS = 0.25  # seconds
 _MAX_LINGERING = 128
-_SILENCE = 2.0  # seconds without a byte after which a connection that lingers is closed
+# Seconds without a byte after which a connection that lingers is closed; after a signal, in all.
+_SILENCE = 2.0
 
 
 class Protocol(HttpToolsProtocol):
     """HTTP of one connection, with deadlines and limits; `serve` sets its attributes."""
 
     timeout = 30.0  # seconds for a request to arrive, and for its answer to be taken
-    lingering: ClassVar[set[asyncio.Task[None]]] = set()
+    lingering: ClassVar[dict[asyncio.Task[None], None]] = {}  # the oldest first
 
     @staticmethod
     def note_refused(client: tuple[str, int] | None, status: int) -> None:
@@ -49,6 +50,7 @@ class Protocol(HttpToolsProtocol):
         self._waiting_since = 0.0  # for the client
         self._refused: tuple[int, str] | None = None  # with what, once nothing more is read
         self._leaving = False
+        self._last = False  # whether no request has a turn after the one that is being answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; where there are too many, the one that waits for its client longest has to go."""
@@ -182,6 +184,8 @@ class Protocol(HttpToolsProtocol):
         if not self.flow.write_paused:
             self._stop_write_deadline()
         self._waiting_since = self.loop.time()
+        if self._last:
+            self.transport.close()
         turn = len(self.pipeline) == 1 and self.cycle.more_body and not self.transport.is_closing()
         if turn and self._refused:
             # Of the one that was refused while others were in front of it.
@@ -215,12 +219,22 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """Take no further requests, but those that are on their way."""
+        """Take no further requests, but those that are on their way.
+
+        However many wait for those in front of them, they have `timeout` for their turn to come.
+        """
         self._leaving = True
         if self._is_idle():
             self.loop.call_later(_LAST_REQUESTS, self._close_if_idle)
         else:
             super().shutdown()
+            self.loop.call_later(self.timeout, self._end_turns)
+
+    @classmethod
+    def end_lingering(cls) -> None:
+        """Who has had an answer for a while must have taken it."""
+        for task in cls.lingering:
+            task.get_loop().call_later(_SILENCE, task.cancel)
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -234,6 +248,10 @@ class Protocol(HttpToolsProtocol):
     def _close_if_idle(self) -> None:
         if self._is_idle():
             self.transport.close()
+
+    def _end_turns(self) -> None:
+        self._last = True
+        self.pipeline.clear()
 
     def _wait_for_next(self) -> None:
         """For a next request a connection is kept open for a while."""
@@ -299,15 +317,21 @@ class Protocol(HttpToolsProtocol):
     def _linger(self) -> None:
         """See to it that the answer of a request that was not read to its end arrives."""
         answered = self._begun and self.cycle and self.cycle.response_complete
-        if not (answered or self._refused) or len(self.lingering) >= _MAX_LINGERING:
+        if not (answered or self._refused):
             return
+        if len(self.lingering) >= _MAX_LINGERING:
+            oldest = next(iter(self.lingering))
+            self.lingering.pop(oldest)
+            oldest.cancel()
         with suppress(OSError):
             # A second one, since the transport closes its own now.
             connection = self.transport.get_extra_info("socket").dup()
-            task = self.loop.create_task(_take_rest(connection, self.timeout))
-            for tasks in (self.lingering, self.tasks):  # the server waits for the latter
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            seconds = _SILENCE if self._leaving else self.timeout
+            task = self.loop.create_task(_take_rest(connection, seconds))
+            self.lingering[task] = None
+            task.add_done_callback(lambda done: self.lingering.pop(done, None))
+            self.tasks.add(task)  # the server waits for these
+            task.add_done_callback(self.tasks.discard)
 
     def _answer(self, status: int, message: str) -> None:
         body = json.dumps({"error": message}).encode()

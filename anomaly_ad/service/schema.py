@@ -114,7 +114,7 @@ PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
         "has an error in its place.",
         {"oneOf": [_VERDICT, _SEVERAL]},
     ),
-    400: _answer("The form or the JSON cannot be read.", _ERROR),
+    400: _answer("The form or the JSON cannot be read, or holds an option.", _ERROR),
     401: _answer("The token is missing or wrong.", _ERROR),
     403: _answer("The file is not below a root.", _ERROR),
     404: _answer("There is no such model or file.", _ERROR),
@@ -122,9 +122,9 @@ PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
     408: _answer("The request took too long to arrive.", _ERROR),
     413: _answer("Too many bytes, pixels or images.", _ERROR),
     415: _answer("Neither a multipart form nor JSON.", _ERROR),
-    422: _answer("An option has no usable value, or the file is no image.", _ERROR),
+    422: _answer("An option has no usable value or is unknown, or the file is no image.", _ERROR),
     431: _answer("Address and headers are too large.", _ERROR),
-    503: _answer("The queue is full; Retry-After says when to try again.", _ERROR),
+    503: _answer("The queue is full, or there was no verdict in time; Retry-After.", _ERROR),
 }
 
 STATUS_ANSWER: dict[int | str, dict[str, Any]] = {

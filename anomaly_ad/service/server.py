@@ -43,6 +43,11 @@ class Server(uvicorn.Server):
         print(self._address, flush=True)
         _log.info("listening", extra={"address": self._address})
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was accepted."""
+        Protocol.end_lingering()
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals; uvicorn would raise them again after an orderly end."""
@@ -73,8 +78,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError, UnicodeError) as error:
+        why = str(error).rstrip(".")
         raise OptionError(
-            f"The service cannot listen on {host} port {port}: {error}. Choose another --host or "
+            f"The service cannot listen on {host} port {port}: {why}. Choose another --host or "
             "--port."
         ) from error
 
