@@ -124,7 +124,10 @@ PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
     415: _answer("Neither a multipart form nor JSON.", _ERROR),
     422: _answer("An option has no usable value or is unknown, or the file is no image.", _ERROR),
     431: _answer("Address and headers are too large.", _ERROR),
-    503: _answer("The queue is full, or there was no verdict in time; Retry-After.", _ERROR),
+    503: _answer(
+        "The queue is full, or there was no verdict in time; Retry-After says when to try again.",
+        _ERROR,
+    ),
 }
 
 STATUS_ANSWER: dict[int | str, dict[str, Any]] = {
