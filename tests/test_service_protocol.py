@@ -218,13 +218,13 @@ def test_what_waits_at_the_end_has_a_while_for_its_turn(timeout, answered):
     assert [status for status, _ in answers] == answered * [200]
 
 
-def trickle(connection, seconds):
+def goes_on(connection, seconds, size=1):
     """Whether a client can go on sending for so long."""
     begun = time.monotonic()
     with contextlib.suppress(ConnectionError):
         while time.monotonic() - begun < seconds:
-            connection.send(b"0")
-            time.sleep(0.02)
+            connection.sendall(bytes(size))
+            time.sleep(0.02 if size == 1 else 0)
         return True
     return False
 
@@ -238,19 +238,29 @@ def answered_early(address):
     return connection
 
 
-def test_who_goes_on_sending_after_its_answer_delays_no_end(monkeypatch):
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_who_goes_on_sending_after_its_answer_delays_no_end(monkeypatch, size):
     monkeypatch.setattr("anomaly_ad.service.protocol._SILENCE", 0.3)
 
     def client(address):
         with answered_early(address) as connection:
-            assert trickle(connection, 1)
+            assert goes_on(connection, 1, size)
             (task,) = Protocol.lingering
             task.get_loop().call_soon_threadsafe(Protocol.end_lingering)
-            assert not trickle(connection, 2)
+            assert not goes_on(connection, 2, size)
             assert connection.recv(12) == b"HTTP/1.1 200"
 
     converse(client, timeout=20)
     assert not Protocol.lingering
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_who_goes_on_sending_after_its_answer_may_for_a_while(size):
+    def client(address):
+        with answered_early(address) as connection:
+            assert not goes_on(connection, 2, size)
+
+    converse(client, timeout=0.5)
 
 
 def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop(monkeypatch):
@@ -258,10 +268,10 @@ def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop(monkeypatch):
 
     def client(address):
         with answered_early(address) as first:
-            assert trickle(first, 0.2)
+            assert goes_on(first, 0.2)
             with answered_early(address) as second:
-                assert not trickle(first, 0.5)
-                assert trickle(second, 0.2)
+                assert not goes_on(first, 0.5)
+                assert goes_on(second, 0.2)
                 assert second.recv(12) == b"HTTP/1.1 200"
 
     converse(client, timeout=20)

@@ -353,6 +353,9 @@ async def _take_rest(connection: socket.socket, timeout: float) -> None:
         connection.setblocking(False)
         connection.shutdown(socket.SHUT_WR)
         loop, rubbish = asyncio.get_running_loop(), bytearray(_READ)
-        async with asyncio.timeout(timeout):
-            while await asyncio.wait_for(loop.sock_recv_into(connection, rubbish), _SILENCE):
-                pass
+        end = loop.time() + timeout
+        # Not asyncio.wait_for: before Python 3.12 it may miss the end where bytes come.
+        async with asyncio.timeout(_SILENCE) as silence:
+            while await loop.sock_recv_into(connection, rubbish):
+                silence.reschedule(min(end, loop.time() + _SILENCE))
+                await asyncio.sleep(0)  # what is here already is taken without a turn of others
