@@ -329,6 +329,7 @@ def test_roots(client, washer, tmp_path):
         ({"thresh": "nan"}, 422, "thresh is a score from 0 to 1"),
         ({"thresh": "1.5"}, 422, "thresh is a score from 0 to 1"),
         ({"thresh": "high"}, 422, "thresh: "),
+        ({"thresh": ["0.1", "0.9"]}, 422, "'thresh' is given more than once"),
         ({"heatmap": "blue"}, 422, "heatmap: "),
         ({"model": "none"}, 404, "Models: washer, other"),
     ],

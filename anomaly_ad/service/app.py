@@ -134,11 +134,7 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
             bool, Query(description="Add the heatmap, a PNG to be laid over the image.")
         ] = False,
     ) -> Response:
-        for name in request.query_params:
-            if name not in uploads.OPTIONS:
-                raise Refusal(
-                    422, f"There is no option {name[:64]!r}. Options: {', '.join(uploads.OPTIONS)}."
-                )
+        _check_options([name for name, _ in request.query_params.multi_items()])
         served = service.models.get(model)
         try:
             check_threshold(thresh)
@@ -158,6 +154,17 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
                 raise answers[0]
             content = answers[0]
         return InPieces(_dump(content), stay)
+
+
+def _check_options(given: list[str]) -> None:
+    """What would be overlooked is refused: the verdict would be another one than was asked for."""
+    for name in given:
+        if name not in uploads.OPTIONS:
+            raise Refusal(
+                422, f"There is no option {name[:64]!r}. Options: {', '.join(uploads.OPTIONS)}."
+            )
+        if given.count(name) > 1:
+            raise Refusal(422, f"The option {name!r} is given more than once.")
 
 
 async def _within(

@@ -122,7 +122,9 @@ PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
     408: _answer("The request took too long to arrive.", _ERROR),
     413: _answer("Too many bytes, pixels or images.", _ERROR),
     415: _answer("Neither a multipart form nor JSON.", _ERROR),
-    422: _answer("An option has no usable value or is unknown, or the file is no image.", _ERROR),
+    422: _answer(
+        "An option has no usable value, is unknown or given twice, or the file is no image.", _ERROR
+    ),
     431: _answer("Address and headers are too large.", _ERROR),
     503: _answer(
         "The queue is full, or there was no verdict in time; Retry-After says when to try again.",
