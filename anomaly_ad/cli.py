@@ -45,10 +45,26 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of `anomaly-ad` and of ``python -m anomaly_ad``."""
+    _open_streams()
     # File names may hold bytes that are no text; they go out as they came in.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     app(prog_name="anomaly-ad")
+
+
+def _open_streams() -> None:
+    """Give stdin, stdout and stderr back where they were closed (`2>&-`); what they get is lost.
+
+    Otherwise the next files that are opened have their numbers, and get what is meant for them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _command(function: Callable[P, None]) -> Callable[P, None]:
@@ -521,9 +537,6 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP, with a page at /. Prints the address when requests are taken."""
-    from .service.log import open_stderr
-
-    open_stderr()  # before anything is imported that opens files
     from .service.settings import Settings, name_models, read_token
 
     settings = Settings(

@@ -18,11 +18,19 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-# The service stands beside the line: no proxy that the environment names is asked for it.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_FORMS = ({"is_anomalous", "score", "name"}, {"error"})
 _LONGEST_WAIT = 60.0  # seconds
 _UNFIT = str.maketrans(dict.fromkeys('"\r\n', "_"))  # for a name in a header
+
+
+class _Straight(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: the token is for this service."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+# The service stands beside the line: no proxy that the environment names is asked for it.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Straight)
 
 
 def predict(address: str, files: list[Path], token: str | None = None) -> list[dict]:
@@ -47,24 +55,37 @@ def predict(address: str, files: list[Path], token: str | None = None) -> list[d
     for _ in range(10):
         try:
             with _opener.open(request, timeout=60) as answer:
-                return _findings(answer)
+                return _findings(answer, len(files))
         except urllib.error.HTTPError as error:
             if error.code not in (408, 503):  # the queue is full, or the upload took too long
-                return _findings(error)
+                return _findings(error, 0)
             time.sleep(_seconds(error.headers.get("Retry-After")))
     return [{"error": "The service is busy."}]
 
 
-def _findings(answer: IO[bytes]) -> list[dict]:
-    """One image is answered by its verdict alone, several by a list."""
+def _findings(answer: IO[bytes], images: int) -> list[dict]:
+    """What the service says of so many images; of none it says why."""
     try:
         said = json.load(answer)
-        findings = said.get("predictions", [said])
-        if findings and all(any(one.keys() >= form for form in _FORMS) for one in findings):
+        # One image is answered by its verdict alone, several by a list.
+        findings = said["predictions"] if images > 1 else [said]
+        told = [
+            isinstance(one, dict) and ("error" in one or _is_verdict(**one)) for one in findings
+        ]
+        if all(told) and len(told) == max(images, 1) and (images or "error" in said):
             return findings
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         pass  # no JSON, or of another form
     raise ValueError("this is no inspection service")
+
+
+def _is_verdict(is_anomalous: object, score: object, name: object, **_: object) -> bool:
+    return (
+        isinstance(is_anomalous, bool)
+        and isinstance(score, float | int)
+        and 0 <= score <= 1
+        and isinstance(name, str)
+    )
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -87,6 +108,7 @@ def main() -> None:
     except (OSError, ValueError, http.client.HTTPException) as error:
         # A file that is not there, a connection that broke, an answer from something else.
         sys.exit(f"There is no answer: {error or type(error).__name__}")
+    sys.stdout.reconfigure(errors="backslashreplace")  # names may hold anything
     good = True
     for found in findings:
         if "error" in found:

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import importlib.util
 import inspect
+import io
 import json
 import os
 import re
@@ -27,6 +28,7 @@ pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 
 from anomaly_ad.calibration import Calibration
 from anomaly_ad.model_store import load
+from anomaly_ad.service.server import _max_connections
 
 COMMAND = [sys.executable, "-m", "anomaly_ad", "serve"]
 
@@ -173,6 +175,44 @@ def test_it_goes_on_where_nobody_reads_its_log(washer, request_bytes, reader):
             assert read(connection)[0] == 200
         process.terminate()
         assert process.wait(timeout=20) == 0
+
+
+def test_it_runs_where_nobody_hears_it_at_all(washer):
+    """What is opened in the places of stdin, stdout and stderr would get what goes there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = shlex.join([*COMMAND, f"washer={washer[0]}", "--port", str(port)])
+    process = subprocess.Popen(["sh", "-c", f"exec {command} <&- >&- 2>&-"])
+    with process:
+        for _ in range(200):
+            with contextlib.suppress(ConnectionRefusedError):
+                assert exchange(port, get("/health"))[0] == 200
+                break
+            time.sleep(0.1)
+        assert exchange(port, get("/metrics"))[0] == 200
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+def test_who_goes_on_sending_after_its_answer_delays_no_end(washer):
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    with running(washer[0], "--timeout", 30) as (process, port), connect(port) as going_on:
+        going_on.sendall(head + b"content-type: image/png\r\ncontent-length: 9999999\r\n\r\n")
+        assert read(going_on)[0] == 415
+        process.terminate()
+        begun = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - begun < 20:
+                going_on.send(b"0")
+                time.sleep(0.1)
+        assert process.wait(timeout=5) == 0 and time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize(("files", "connections"), [(256, 128), (100_000, 512), (-1, 512)])
+def test_connections_leave_files_to_be_opened(monkeypatch, files, connections):
+    resource = pytest.importorskip("resource", reason="not on Windows")
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (files, files))
+    assert _max_connections() == connections
 
 
 def test_the_second_signal_ends_it_at_once(washer, request_bytes):
@@ -555,6 +595,13 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
+def load_client():
+    spec = importlib.util.spec_from_file_location("client", ROOT / "examples" / "client.py")
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    return client
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -564,6 +611,17 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "no inspection service"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "no inspection service"),
         (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\n<p>", "no inspection service"),
+        (
+            b'HTTP/1.0 500 Oh\r\n\r\n{"is_anomalous": false, "score": 0, "name": "a"}',
+            "no inspection",
+        ),
+        (
+            b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": null, "score": 0, "name": "a"}',
+            "no inspection",
+        ),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true, "score": NaN, "name": "a"}', "no insp"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true, "score": "1", "name": "a"}', "no insp"),
+        (b"HTTP/1.0 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n", "no inspection service"),
         (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": null}', "no inspection service"),
         (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": []}', "no inspection service"),
         (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": ["error"]}', "no inspection service"),
@@ -598,11 +656,39 @@ def test_the_client_says_what_is_no_answer(tmp_path, answer, message):
     assert done.stderr.startswith("There is no answer: ") and message in done.stderr
 
 
+def test_the_client_wants_a_verdict_of_each_image(monkeypatch):
+    """Else one that was not judged passes for good."""
+    client = load_client()
+    verdict = {"is_anomalous": False, "score": 0.25, "name": "\ud800"}
+
+    def findings(said, images):
+        return client._findings(io.BytesIO(json.dumps(said).encode()), images)
+
+    assert findings(verdict, 1) == [verdict]
+    assert findings({"predictions": [verdict, {"error": "x"}]}, 2) == [verdict, {"error": "x"}]
+    several = {"predictions": [verdict, verdict]}
+    for said, images in (
+        (verdict, 2),
+        (several, 1),
+        (several, 3),
+        (verdict, 0),
+        ([["error", 1]], 1),
+    ):
+        with pytest.raises(ValueError, match="no inspection service"):
+            findings(said, images)
+    monkeypatch.setattr(client, "predict", lambda *_: [verdict])
+    monkeypatch.setattr(sys, "argv", ["client.py", "a.jpg"])
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8"))
+    with pytest.raises(SystemExit, match="0"):
+        client.main()
+    sys.stdout.flush()
+    assert printed.getvalue().split() == [b"good", b"0.250", b"\\ud800"]
+
+
 def test_the_client_comes_again(monkeypatch, server, tmp_path):
     """It is told when; a date is no number of seconds."""
-    spec = importlib.util.spec_from_file_location("client", ROOT / "examples" / "client.py")
-    client = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(client)
+    client = load_client()
     pauses = []
     monkeypatch.setattr(client.time, "sleep", pauses.append)
     answers = [

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import struct
 import time
 
 import pytest
@@ -62,11 +63,13 @@ def converse(client, app=echo, send_buffer=None, protocol=Protocol, **attributes
     return asyncio.run(talk())
 
 
-def said(*pieces, half_close=False, **options):
+def said(*pieces, half_close=False, heads=None, **options):
     """What is answered until the connection is closed; (status, body) each.
 
-    Pieces are sent one after the other; for None something is waited for.
+    Pieces are sent one after the other; for None something is waited for, for a number so long.
+    The heads of the answers are added to a list.
     """
+    heads = [] if heads is None else heads
 
     def client(address):
         data = b""
@@ -74,6 +77,8 @@ def said(*pieces, half_close=False, **options):
             for piece in pieces:
                 if piece is None:
                     data += connection.recv(65536)
+                elif isinstance(piece, float):
+                    time.sleep(piece)
                 else:
                     connection.sendall(piece)
                     time.sleep(0.05)
@@ -90,6 +95,7 @@ def said(*pieces, half_close=False, **options):
         head, _, data = data.partition(b"\r\n\r\n")
         size = int(re.search(rb"content-length: (\d+)", head).group(1))
         answers.append((int(head.split()[1]), data[:size].decode()))
+        heads.append(head)
         data = data[size:]
     return answers
 
@@ -137,8 +143,9 @@ def test_what_is_wrong_with_a_request_does_not_take_the_answer_of_the_one_before
     assert said(SLOW + POST + b"\r\n0", half_close=True) == [first]
 
 
-def test_a_connection_is_not_read_on_while_its_requests_wait():
+def test_a_connection_is_not_read_on_while_its_requests_wait(monkeypatch):
     """However much a client sends, little of it is here."""
+    monkeypatch.setattr("anomaly_ad.service.protocol._MAX_PIPELINE", 1_000)
     received = []
 
     class Counting(Protocol):
@@ -164,8 +171,10 @@ def test_a_connection_is_not_read_on_while_its_requests_wait():
 
 def test_requests_that_wait_are_limited(monkeypatch):
     monkeypatch.setattr("anomaly_ad.service.protocol._MAX_PIPELINE", 3)
-    answers = said(SLOW + 20 * b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n")
+    heads = []
+    answers = said(SLOW + 20 * b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n", heads=heads)
     assert [status for status, _ in answers] == [200, 200, 200, 200, 503]
+    assert b"retry-after: 1" in heads[-1]
 
 
 def test_a_wish_for_another_protocol_gives_no_more_time():
@@ -204,18 +213,83 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending(close):
     assert said(head + close + b"\r\n", body, timeout=5) == [(200, "POST /early 0")]
 
 
+class Leaving(Protocol):
+    """The service is told to end when the connection has sent a word."""
+
+    word = b"/last"
+
+    def data_received(self, data):
+        super().data_received(data)
+        self.timeout_keep_alive = 20
+        if self.word in data:
+            self.shutdown()
+
+
 @pytest.mark.parametrize(("timeout", "answered"), [(20, 5), (0.7, 2)])
 def test_what_waits_at_the_end_has_a_while_for_its_turn(timeout, answered):
-    class Leaving(Protocol):
-        def on_headers_complete(self):
-            super().on_headers_complete()
-            self.timeout_keep_alive = 20
-            if self.url == b"/last":
-                self.loop.call_soon(self.shutdown)
-
     sent = 4 * SLOW + b"GET /last HTTP/1.1\r\nhost: x\r\n\r\n"
     answers = said(sent, protocol=Leaving, timeout=timeout)
     assert [status for status, _ in answers] == answered * [200]
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n"])
+@pytest.mark.parametrize("cut", [20, len(POST) + 7])  # within the head, within the body
+def test_half_a_request_at_the_end_is_answered(before, cut):
+    post, heads = POST + b"\r\n0123456789", []
+    sent = [*([before, None] if before else []), post[:cut], 0.4, post[cut:]]
+    answers = said(*sent, heads=heads, timeout=20, protocol=Leaving, word=b"POST")
+    assert answers[-1] == (200, "POST / 10") and b"connection: close" in heads[-1]
+
+
+@pytest.mark.parametrize(("waiting", "pause"), [(0, 0), (1, 0), (0, 0.5)])
+def test_the_last_answers_arrive_whatever_is_sent_behind_them(monkeypatch, waiting, pause):
+    """Bytes that nobody reads would have the system reset the connection."""
+    monkeypatch.setattr("anomaly_ad.service.protocol._SILENCE", 1)
+    body = bytes(100_000)  # more than the client has room for, and less than the server has
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.2)
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def client(address):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(address)
+            connection.sendall((1 + waiting) * SLOW.replace(b"slow", b"last"))
+            time.sleep(pause)
+            connection.settimeout(0.4)
+            more = POST.replace(b": 10", b": 99999999") + b"\r\n" + bytes(10_000_000)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                connection.sendall(more)
+            connection.settimeout(20)
+            taken = 0
+            while got := connection.recv(65536):
+                taken += len(got)
+            assert not goes_on(connection, 5)
+            return taken
+
+    taken = converse(client, app, protocol=Leaving, timeout=20)
+    assert taken > (1 + waiting) * len(body)
+
+
+def test_who_has_gone_before_its_answer_is_known():
+    visits = []
+
+    async def app(scope, receive, send):
+        visits.append(scope["state"]["visit"])
+        await echo(scope, receive, send)
+
+    def client(address):
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(SLOW)
+            time.sleep(0.1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.7)
+
+    converse(client, app)
+    assert [visit.broke_off for visit in visits] == [True]
 
 
 def goes_on(connection, seconds, size=1):
@@ -263,9 +337,7 @@ def test_who_goes_on_sending_after_its_answer_may_for_a_while(size):
     converse(client, timeout=0.5)
 
 
-def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop(monkeypatch):
-    monkeypatch.setattr("anomaly_ad.service.protocol._MAX_LINGERING", 1)
-
+def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop():
     def client(address):
         with answered_early(address) as first:
             assert goes_on(first, 0.2)
@@ -274,12 +346,10 @@ def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop(monkeypatch):
                 assert goes_on(second, 0.2)
                 assert second.recv(12) == b"HTTP/1.1 200"
 
-    converse(client, timeout=20)
+    converse(client, timeout=20, max_connections=4)
 
 
-def test_connections_that_are_idle_make_room_before_those_that_send(monkeypatch):
-    monkeypatch.setattr("anomaly_ad.service.protocol._MAX_CONNECTIONS", 3)
-
+def test_connections_that_are_idle_make_room_before_those_that_send():
     def client(address):
         with contextlib.ExitStack() as stack:
 
@@ -317,7 +387,7 @@ def test_connections_that_are_idle_make_room_before_those_that_send(monkeypatch)
                 one.settimeout(20)
                 assert one.recv(12) == b"HTTP/1.1 200"
 
-    converse(client, timeout=20)
+    converse(client, timeout=20, max_connections=3)
 
 
 @pytest.mark.parametrize(("pause", "complete"), [(0, True), (0.04, False)])
@@ -338,6 +408,7 @@ def test_an_answer_has_one_deadline_however_little_is_taken_at_a_time(pause, com
                 while got := client.recv(16384):
                     taken += len(got)
                     time.sleep(pause)
+        assert complete or not Protocol.lingering  # who gets no more is not waited for
         return taken
 
     begun = time.monotonic()

@@ -297,3 +297,4 @@ class InPieces(Response):
             piece = {"body": self.body[begin:end], "more_body": end < len(self.body)}
             await send({"type": "http.response.body", **piece})
             self._stay.wait_for_client()  # it has taken the piece before this one
+            await asyncio.sleep(0)  # whether it has gone is noticed now

@@ -103,7 +103,6 @@ def json_log() -> Iterator[None]:
     The libraries that decode images write their warnings to file descriptor 2 by themselves. It
     leads to a pipe here, and each line that comes out of it becomes one of the log.
     """
-    open_stderr()
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
@@ -111,16 +110,6 @@ def json_log() -> Iterator[None]:
             yield
     finally:
         os.close(stderr)
-
-
-def open_stderr() -> None:
-    """Give file descriptor 2 back to stderr where it was closed (`2>&-`); what it gets is lost.
-
-    Otherwise the next file that is opened has that number, and is closed as if it were stderr.
-    """
-    if sys.stderr is None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 @contextmanager

@@ -14,17 +14,16 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from .gate import Visit
+from .refusal import Refusal
 
 _MAX_HEADERS = 32_768  # bytes
 _READ = 262_144  # bytes that asyncio reads at a time
-_MAX_CONNECTIONS = 512
-_MAX_PIPELINE = 1_000  # requests of a connection that wait for those in front of them
+_MAX_PIPELINE = 64  # requests of a connection that wait for those in front of them
 # After a signal idle connections stay open for this long: a request may be on its way in them.
 _LAST_REQUESTS = 0.25  # seconds
-_MAX_LINGERING = 128
 # Seconds without a byte after which a connection that lingers is closed; after a signal, in all.
 _SILENCE = 2.0
 
@@ -33,6 +32,7 @@ class Protocol(HttpToolsProtocol):
     """HTTP of one connection, with deadlines and limits; `serve` sets its attributes."""
 
     timeout = 30.0  # seconds for a request to arrive, and for its answer to be taken
+    max_connections = 512
     lingering: ClassVar[dict[asyncio.Task[None], None]] = {}  # the oldest first
 
     @staticmethod
@@ -44,6 +44,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
         self._answer_begun = False
+        self._running: RequestResponseCycle | None = None  # what is being answered
         self._begun = False  # whether a request has begun that is not complete
         self._header_bytes: int | None = 0  # None behind the headers
         self._beside_body = 0  # bytes since the last of a body: trailers, for instance
@@ -51,6 +52,7 @@ class Protocol(HttpToolsProtocol):
         self._refused: tuple[int, str] | None = None  # with what, once nothing more is read
         self._leaving = False
         self._last = False  # whether no request has a turn after the one that is being answered
+        self._aborted = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; where there are too many, the one that waits for its client longest has to go."""
@@ -65,22 +67,28 @@ class Protocol(HttpToolsProtocol):
         )
         # Writing is paused as long as anything is not sent: the deadline below then is exact.
         transport.set_write_buffer_limits(0)
-        if len(self.connections) > _MAX_CONNECTIONS:
+        if len(self.connections) > self.max_connections:
             ours = [one for one in self.connections if isinstance(one, Protocol)]
             waiting = [one for one in ours if one is not self and one._waits()]
             # Those that have asked nothing go before those that are sending.
             oldest = min(
                 waiting, key=lambda one: (not one._is_idle(), one._waiting_since), default=self
             )
-            oldest.transport.abort()
+            oldest._abort()
         self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_deadline()
         self._stop_write_deadline()
-        if exc is None:
+        if exc is None and not self._aborted:
             self._linger()
+        if self._running:
+            # Uvicorn tells the last request that has arrived, which may not have had its turn yet.
+            self._running.disconnected = True
+            self._running.message_event.set()
+            if not self._running.response_started:
+                self._visit(self._running).broke_off = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -163,6 +171,8 @@ class Protocol(HttpToolsProtocol):
             return  # they come again
         super().on_headers_complete()
         self._header_bytes = None
+        if self._running is None:
+            self._running = self.cycle
         if self._leaving:
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINE:
@@ -180,6 +190,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer was written; what is left of it has the deadline that it had."""
+        self._running = self.pipeline[-1][0] if self.pipeline else None
         self._answer_begun = False
         if not self.flow.write_paused:
             self._stop_write_deadline()
@@ -189,11 +200,8 @@ class Protocol(HttpToolsProtocol):
         turn = len(self.pipeline) == 1 and self.cycle.more_body and not self.transport.is_closing()
         if turn and self._refused:
             # Of the one that was refused while others were in front of it.
-            self.pipeline.clear()
             self._answer_unseen(*self._refused)
         super().on_response_complete()
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
         if self._begun and self._deadline is None and self._waits():
             self._unset_keepalive_if_required()
             self._wait_for_request()
@@ -210,7 +218,7 @@ class Protocol(HttpToolsProtocol):
         super().pause_writing()
         self._answer_begun = True
         if self._write_deadline is None:
-            self._write_deadline = self.loop.call_later(self.timeout, self.transport.abort)
+            self._write_deadline = self.loop.call_later(self.timeout, self._abort)
 
     def resume_writing(self) -> None:
         """It has taken what was written; if that was not all of an answer, time runs on."""
@@ -237,7 +245,12 @@ class Protocol(HttpToolsProtocol):
             task.get_loop().call_later(_SILENCE, task.cancel)
 
     def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        return self._running is None
+
+    @staticmethod
+    def _visit(cycle: RequestResponseCycle) -> Visit:
+        visit: Visit = cycle.scope["state"]["visit"]
+        return visit
 
     def _waits(self) -> bool:
         """Whether there is nothing to do until the client sends more."""
@@ -246,12 +259,12 @@ class Protocol(HttpToolsProtocol):
         return self._is_idle() or self.cycle.more_body
 
     def _close_if_idle(self) -> None:
-        if self._is_idle():
+        in_head = self._begun and self._header_bytes is not None
+        if self._is_idle() and not in_head:
             self.transport.close()
 
     def _end_turns(self) -> None:
         self._last = True
-        self.pipeline.clear()
 
     def _wait_for_next(self) -> None:
         """For a next request a connection is kept open for a while."""
@@ -289,7 +302,11 @@ class Protocol(HttpToolsProtocol):
         if self._waits() and not self.cycle.response_started:
             self._refuse(408, "Others wait for the room that this slow request takes.")
         else:
-            self.transport.abort()
+            self._abort()
+
+    def _abort(self) -> None:
+        self._aborted = True
+        self.transport.abort()
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer by ourselves, and read no further."""
@@ -304,7 +321,7 @@ class Protocol(HttpToolsProtocol):
             self._answer_unseen(status, message)
         else:
             if not self.cycle.response_started:
-                self.cycle.scope["state"]["visit"].refused = status
+                self._visit(self.cycle).refused = status
                 self._answer(status, message)
             self.transport.close()
 
@@ -315,11 +332,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> None:
-        """See to it that the answer of a request that was not read to its end arrives."""
-        answered = self._begun and self.cycle and self.cycle.response_complete
-        if not (answered or self._refused):
-            return
-        if len(self.lingering) >= _MAX_LINGERING:
+        """See to it that an answer arrives although not all was read that its client sends."""
+        lies_idle = self._is_idle() and (self.cycle is None or self.cycle.keep_alive)
+        if lies_idle and not (self._begun or self._refused):
+            return  # all was read, and the answers are there
+        if len(self.lingering) >= self.max_connections // 4:
             oldest = next(iter(self.lingering))
             self.lingering.pop(oldest)
             oldest.cancel()
@@ -335,12 +352,15 @@ class Protocol(HttpToolsProtocol):
 
     def _answer(self, status: int, message: str) -> None:
         body = json.dumps({"error": message}).encode()
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-            "content-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+            **Refusal(status, message).headers,
+        }
+        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+        head += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
 
 
 async def _take_rest(connection: socket.socket, timeout: float) -> None:

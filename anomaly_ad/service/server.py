@@ -115,6 +115,7 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
         app = create_app(service)
         attributes = {
             "timeout": settings.timeout,
+            "max_connections": _max_connections(),
             "note_refused": staticmethod(app.note_refused),
         }
         config = uvicorn.Config(
@@ -128,8 +129,9 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
             server_header=False,
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,
-            # A request that was accepted has three deadlines to meet, then it is given up.
-            timeout_graceful_shutdown=int(3 * settings.timeout) + 1,
+            # A request that was accepted has four deadlines to meet, then it is given up: its turn
+            # comes, it arrives, it is judged, its answer is taken.
+            timeout_graceful_shutdown=int(4 * settings.timeout) + 1,
         )
         models.start()
         try:
@@ -138,6 +140,16 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
             models.stop()
             service.close()
             _log.info("ended")
+
+
+def _max_connections() -> int:
+    """As many as leave the process half of the files that it may open."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return Protocol.max_connections
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Protocol.max_connections if files < 0 else min(Protocol.max_connections, files // 2)
 
 
 def _is_local(host: str) -> bool:
