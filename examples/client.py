@@ -58,21 +58,23 @@ def predict(address: str, files: list[Path], token: str | None = None) -> list[d
                 return _findings(answer, len(files))
         except urllib.error.HTTPError as error:
             if error.code not in (408, 503):  # the queue is full, or the upload took too long
-                return _findings(error, 0)
+                return _findings(error, 0)  # no verdict with such a status
             time.sleep(_seconds(error.headers.get("Retry-After")))
     return [{"error": "The service is busy."}]
 
 
 def _findings(answer: IO[bytes], images: int) -> list[dict]:
-    """What the service says of so many images; of none it says why."""
+    """What the service says of so many images, or of the request if it was refused."""
     try:
         said = json.load(answer)
+        if "error" in said:
+            return [{"error": said["error"]}]
         # One image is answered by its verdict alone, several by a list.
         findings = said["predictions"] if images > 1 else [said]
         told = [
             isinstance(one, dict) and ("error" in one or _is_verdict(**one)) for one in findings
         ]
-        if all(told) and len(told) == max(images, 1) and (images or "error" in said):
+        if all(told) and len(told) == images:
             return findings
     except (ValueError, TypeError, LookupError, RecursionError):
         pass  # no JSON, or of another form

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from anomaly_ad.service.admission import Admission
 from anomaly_ad.service.app import InPieces
 from anomaly_ad.service.log import _Lines
-from anomaly_ad.service.protocol import Protocol
+from anomaly_ad.service.protocol import Protocol, _take_rest
 
 SLOW = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n"
@@ -244,7 +244,7 @@ def test_half_a_request_at_the_end_is_answered(before, cut):
 @pytest.mark.parametrize(("waiting", "pause"), [(0, 0), (1, 0), (0, 0.5)])
 def test_the_last_answers_arrive_whatever_is_sent_behind_them(monkeypatch, waiting, pause):
     """Bytes that nobody reads would have the system reset the connection."""
-    monkeypatch.setattr("anomaly_ad.service.protocol._SILENCE", 1)
+    monkeypatch.setattr("anomaly_ad.service.protocol.SILENCE", 1)
     body = bytes(100_000)  # more than the client has room for, and less than the server has
 
     async def app(scope, receive, send):
@@ -314,7 +314,7 @@ def answered_early(address):
 
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_who_goes_on_sending_after_its_answer_delays_no_end(monkeypatch, size):
-    monkeypatch.setattr("anomaly_ad.service.protocol._SILENCE", 0.3)
+    monkeypatch.setattr("anomaly_ad.service.protocol.SILENCE", 0.3)
 
     def client(address):
         with answered_early(address) as connection:
@@ -335,6 +335,30 @@ def test_who_goes_on_sending_after_its_answer_may_for_a_while(size):
             assert not goes_on(connection, 2, size)
 
     converse(client, timeout=0.5)
+
+
+def test_who_sends_without_pause_takes_no_turn_of_others(monkeypatch):
+    """What is here already is taken without waiting for it."""
+    left, turns = iter(range(20, -1, -1)), []
+
+    async def take(loop, connection, buffer):
+        return next(left)
+
+    async def others():
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def both():
+        here, there = socket.socketpair()
+        other = asyncio.create_task(others())
+        with there:
+            await _take_rest(here, 5)
+        other.cancel()
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_recv_into", take)
+    asyncio.run(both())
+    assert len(turns) >= 10
 
 
 def test_of_too_many_that_go_on_sending_the_oldest_has_to_stop():
@@ -414,6 +438,23 @@ def test_an_answer_has_one_deadline_however_little_is_taken_at_a_time(pause, com
     begun = time.monotonic()
     taken = converse(take, app, send_buffer=65536, timeout=1)
     assert (taken > len(body)) == complete and time.monotonic() - begun < 10
+
+
+def test_who_leaves_before_a_large_answer_is_noticed(caplog):
+    body = bytes(3_000_000)
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.2)
+        with Admission(1, len(body)).enter() as stay:
+            await InPieces(body, stay)(scope, receive, send)
+
+    def client(address):
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(SLOW)
+        time.sleep(0.5)
+
+    converse(client, app)
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 # -------------------------------------------------------------------------------- the log

@@ -244,7 +244,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> Response:
-        return _json({"error": error.message}, error.status, error.headers)
+        return Response(error.body, error.status, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -297,4 +297,5 @@ class InPieces(Response):
             piece = {"body": self.body[begin:end], "more_body": end < len(self.body)}
             await send({"type": "http.response.body", **piece})
             self._stay.wait_for_client()  # it has taken the piece before this one
-            await asyncio.sleep(0)  # whether it has gone is noticed now
+            if piece["more_body"]:
+                await asyncio.sleep(0)  # whether it has gone is noticed now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
+from .refusal import Refusal
 from .settings import Settings
 
 # For whoever watches the process, and what holds nothing but this program's own text.
@@ -99,14 +99,13 @@ class Gate:
                     await self._app(scope, receive, noted)
                 else:
                     given = "This is not the token. " if _authorization(scope) else ""
-                    await _refuse(
-                        noted, 401, f"{given}Send the token: Authorization: Bearer <token>."
-                    )
+                    message = f"{given}Send the token: Authorization: Bearer <token>."
+                    await _refuse(noted, Refusal(401, message))
         except Exception:
             # Starlette has answered with status 500 by now, if there was still time.
             _log.exception("a request failed", extra={"request": visit.request_id})
             if not status:
-                await _refuse(noted, 500, "The service failed; its log says why.")
+                await _refuse(noted, Refusal(500, "The service failed; its log says why."))
         finally:
             if visit.refused or visit.broke_off:
                 status = visit.refused or 0  # what the application has said then, nobody got
@@ -138,13 +137,7 @@ def _authorization(scope: Scope) -> bytes:
     return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refusal.body})

@@ -7,7 +7,6 @@ each has a deadline, headers have a limit, and so has the number of connections.
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from contextlib import suppress
 from http import HTTPStatus
@@ -25,7 +24,7 @@ _MAX_PIPELINE = 64  # requests of a connection that wait for those in front of t
 # After a signal idle connections stay open for this long: a request may be on its way in them.
 _LAST_REQUESTS = 0.25  # seconds
 # Seconds without a byte after which a connection that lingers is closed; after a signal, in all.
-_SILENCE = 2.0
+SILENCE = 2.0
 
 
 class Protocol(HttpToolsProtocol):
@@ -49,7 +48,7 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes: int | None = 0  # None behind the headers
         self._beside_body = 0  # bytes since the last of a body: trailers, for instance
         self._waiting_since = 0.0  # for the client
-        self._refused: tuple[int, str] | None = None  # with what, once nothing more is read
+        self._refused: Refusal | None = None  # once nothing more is read
         self._leaving = False
         self._last = False  # whether no request has a turn after the one that is being answered
         self._aborted = False
@@ -124,10 +123,10 @@ class Protocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserError:
-                self._refuse(400, "This is no HTTP request that can be understood.")
+                self._refuse(Refusal(400, "This is no HTTP request that can be understood."))
             except httptools.HttpParserUpgrade as wish:
                 if self.parser.get_method() == b"CONNECT":
-                    self._refuse(400, "This is no proxy.")
+                    self._refuse(Refusal(400, "This is no proxy."))
                     return
                 (end,) = wish.args
                 pieces += [memoryview(piece)[end:], self._head_without_upgrade()]
@@ -176,7 +175,7 @@ class Protocol(HttpToolsProtocol):
         if self._leaving:
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINE:
-            self._refuse(503, "Too many requests were sent before the first was answered.")
+            self._refuse(Refusal(503, "Too many requests were sent before the first was answered."))
             raise ValueError("the parser ends here")
 
     def on_message_complete(self) -> None:
@@ -200,7 +199,7 @@ class Protocol(HttpToolsProtocol):
         turn = len(self.pipeline) == 1 and self.cycle.more_body and not self.transport.is_closing()
         if turn and self._refused:
             # Of the one that was refused while others were in front of it.
-            self._answer_unseen(*self._refused)
+            self._answer_unseen(self._refused)
         super().on_response_complete()
         if self._begun and self._deadline is None and self._waits():
             self._unset_keepalive_if_required()
@@ -242,7 +241,7 @@ class Protocol(HttpToolsProtocol):
     def end_lingering(cls) -> None:
         """Who has had an answer for a while must have taken it."""
         for task in cls.lingering:
-            task.get_loop().call_later(_SILENCE, task.cancel)
+            task.get_loop().call_later(SILENCE, task.cancel)
 
     def _is_idle(self) -> bool:
         return self._running is None
@@ -292,15 +291,19 @@ class Protocol(HttpToolsProtocol):
         if not self._begun:
             self.transport.close()  # browsers open connections that they never use
         else:
-            self._refuse(408, f"The request took longer than {self.timeout:g} s to arrive.")
+            self._refuse(
+                Refusal(408, f"The request took longer than {self.timeout:g} s to arrive.")
+            )
 
     def _refuse_headers(self) -> None:
-        self._refuse(431, f"The address and the headers are larger than {_MAX_HEADERS:,} bytes.")
+        self._refuse(
+            Refusal(431, f"The address and the headers are larger than {_MAX_HEADERS:,} bytes.")
+        )
 
     def _give_up(self) -> None:
         """The queue has no room for a request whose client is slow."""
         if self._waits() and not self.cycle.response_started:
-            self._refuse(408, "Others wait for the room that this slow request takes.")
+            self._refuse(Refusal(408, "Others wait for the room that this slow request takes."))
         else:
             self._abort()
 
@@ -308,27 +311,27 @@ class Protocol(HttpToolsProtocol):
         self._aborted = True
         self.transport.abort()
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Answer by ourselves, and read no further."""
         if self.transport.is_closing() or self._refused:
             return
-        self._refused = status, message
+        self._refused = refusal
         if not self._waits():
             # Requests in front of it are answered, and then this one is refused; without its
             # headers it has no turn, and the connection just ends.
             self.cycle.keep_alive = False
         elif self._header_bytes is not None:
-            self._answer_unseen(status, message)
+            self._answer_unseen(refusal)
         else:
             if not self.cycle.response_started:
-                self._visit(self.cycle).refused = status
-                self._answer(status, message)
+                self._visit(self.cycle).refused = refusal.status
+                self._answer(refusal)
             self.transport.close()
 
-    def _answer_unseen(self, status: int, message: str) -> None:
+    def _answer_unseen(self, refusal: Refusal) -> None:
         """Refuse what the application does not see."""
-        self.note_refused(self.client, status)
-        self._answer(status, message)
+        self.note_refused(self.client, refusal.status)
+        self._answer(refusal)
         self.transport.close()
 
     def _linger(self) -> None:
@@ -343,24 +346,18 @@ class Protocol(HttpToolsProtocol):
         with suppress(OSError):
             # A second one, since the transport closes its own now.
             connection = self.transport.get_extra_info("socket").dup()
-            seconds = _SILENCE if self._leaving else self.timeout
+            seconds = SILENCE if self._leaving else self.timeout
             task = self.loop.create_task(_take_rest(connection, seconds))
             self.lingering[task] = None
             task.add_done_callback(lambda done: self.lingering.pop(done, None))
             self.tasks.add(task)  # the server waits for these
             task.add_done_callback(self.tasks.discard)
 
-    def _answer(self, status: int, message: str) -> None:
-        body = json.dumps({"error": message}).encode()
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-            "connection": "close",
-            **Refusal(status, message).headers,
-        }
-        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    def _answer(self, refusal: Refusal) -> None:
+        headers = {**refusal.headers, "connection": "close"}
+        head = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
         head += [f"{name}: {value}" for name, value in headers.items()]
-        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + refusal.body)
 
 
 async def _take_rest(connection: socket.socket, timeout: float) -> None:
@@ -375,7 +372,7 @@ async def _take_rest(connection: socket.socket, timeout: float) -> None:
         loop, rubbish = asyncio.get_running_loop(), bytearray(_READ)
         end = loop.time() + timeout
         # Not asyncio.wait_for: before Python 3.12 it may miss the end where bytes come.
-        async with asyncio.timeout(_SILENCE) as silence:
+        async with asyncio.timeout(SILENCE) as silence:
             while await loop.sock_recv_into(connection, rubbish):
-                silence.reschedule(min(end, loop.time() + _SILENCE))
+                silence.reschedule(min(end, loop.time() + SILENCE))
                 await asyncio.sleep(0)  # what is here already is taken without a turn of others

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure
     """Ends a request with an error.
@@ -9,7 +11,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure
     Parameters
     ----------
     status : int
-        HTTP status, 4xx or 503.
+        HTTP status: 4xx, 503, or 500 where the service failed.
     message : str
         What was expected, what was received, what to do. It goes to the client, so it holds no
         path of the server.
@@ -21,9 +23,17 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure
         self.message = message
 
     @property
+    def body(self) -> bytes:
+        """JSON, as every error of the service."""
+        return json.dumps({"error": self.message}).encode()
+
+    @property
     def headers(self) -> dict[str, str]:
-        """Headers that belong to the status."""
+        """Headers that belong to the status and to the body."""
+        headers = {"content-type": "application/json", "content-length": str(len(self.body))}
         if self.status == 401:
-            return {"www-authenticate": "Bearer"}
-        # A queue of usual photographs is worked off within a second.
-        return {"retry-after": "1"} if self.status == 503 else {}
+            headers["www-authenticate"] = "Bearer"
+        if self.status == 503:
+            # A queue of usual photographs is worked off within a second.
+            headers["retry-after"] = "1"
+        return headers

@@ -19,7 +19,7 @@ from .app import Service, create_app
 from .log import json_log
 from .metrics import Metrics
 from .models import Models
-from .protocol import Protocol
+from .protocol import SILENCE, Protocol
 from .settings import Settings
 
 _BACKLOG = 128
@@ -130,8 +130,8 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,
             # A request that was accepted has four deadlines to meet, then it is given up: its turn
-            # comes, it arrives, it is judged, its answer is taken.
-            timeout_graceful_shutdown=int(4 * settings.timeout) + 1,
+            # comes, it arrives, it is judged, its answer is taken. Then its connection lingers.
+            timeout_graceful_shutdown=int(4 * settings.timeout + SILENCE) + 1,
         )
         models.start()
         try:
