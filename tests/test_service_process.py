@@ -643,6 +643,9 @@ def test_the_client_says_what_is_no_answer(tmp_path, answer, message):
             with connection:
                 connection.recv(65536)
                 connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # what is left unread would reset the connection
+                    pass
 
         port = "x"
         if answer is not None:
