@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -185,10 +186,12 @@ class AD:
         ----------
         path : path or list of paths
             A list is taken as it is. In a folder: if it has a folder ``train`` (any case), only
-            that is used, and in it only ``good`` if present. Otherwise folders in it such as
-            test, ground_truth, bad or defect... are an error: defects must never be learned.
-            Otherwise its ``good`` folder, the images in it, or those of the folders in it.
-            Files count by suffix: .jpg .jpeg .png .bmp, in any case.
+            that is used, and in it only the one whose name means good (good, ok, i.O., gut, bon,
+            ...) if there is exactly one. Otherwise the images in it, unless folders beside them
+            are named after defects, tests or masks: defects must never be learned. What is not
+            clear is refused with a list of what was found; docs/data.md has all cases.
+            Files count by suffix: .jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .jp2 .pgm
+            .ppm .pnm, in any case. What else looks like an image is counted and named.
 
         Returns
         -------
@@ -496,13 +499,14 @@ class AD:
         return found
 
     def _tell_model(self) -> None:
-        limit = self.model.manifest.calibration.image
+        calibration = self.model.manifest.calibration
+        limit = calibration.image
         print(printable(f"Saved the model in {self.model.directory}"))
         crossed = "folds" in self.model.manifest.training
         how = "each judged by what the others taught" if crossed else "which training has not seen"
         print(
-            f"The limit of good comes from {limit.n_images} good images, {how}: at most "
-            f"{limit.stated_rate:.1%} of good parts exceed it."
+            f"The limit of good comes from {limit.n_images} good images, {how}: "
+            f"{calibration.promise}."
         )
         if limit.stated_rate > limit.asked_rate:
             needed = images_needed(limit.asked_rate)
@@ -546,9 +550,9 @@ class AD:
 
         Parameters
         ----------
-        path : path, list or ndarray
-            An image file, a folder (with the folders in it), a list of files or arrays, or an
-            RGB array of uint8, shape (H, W, 3).
+        path : path, list, ndarray or PIL.Image.Image
+            An image file, a folder (with the folders in it), a list of files or images, or an
+            image: an RGB array of uint8, shape (H, W, 3), or one of Pillow.
         save_path : path
             Where pictures and records go, never into the input: each picture keeps the relative
             path, the name and the format of its input (arrays: array_00000.png).
@@ -580,6 +584,8 @@ class AD:
             list that cannot be read has a prediction with an `error`, and the run goes on.
         """
         model, sources = self.model, find_sources(path)
+        if sources.passed_over:
+            say(f"Passed over, not inspected: {sources.passed_over}")
         results = _run(
             model,
             sources,
@@ -630,9 +636,12 @@ class AD:
         patch_size, thresh, hardcore, resume
             As in `predict`.
         """
+        model, sources = self.model, find_sources(paths)
+        if sources.passed_over:
+            warnings.warn(f"Passed over, not inspected: {sources.passed_over}", stacklevel=2)
         results = _run(
-            self.model,
-            find_sources(paths),
+            model,
+            sources,
             save_path,
             threshold=thresh,
             patch_size=patch_size,

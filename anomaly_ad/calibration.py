@@ -152,6 +152,18 @@ class Calibration:
         return self.record.get("by", "good images") == "good images"
 
     @property
+    def stated_rate(self) -> float | None:
+        """The share of good parts that may exceed the limit; None where no rate is promised."""
+        return self.image.stated_rate if self.has_rate else None
+
+    @property
+    def promise(self) -> str:
+        """What may be said of the limit, as the end of a sentence. Nothing else words it."""
+        if self.stated_rate is None:
+            return f"no false alarm rate is promised for it ({self.record.get('by')})"
+        return f"at most {self.stated_rate:.1%} of good parts like these exceed it"
+
+    @property
     def digests(self) -> frozenset[str]:
         """Of the images that set the limits, apart from those of the training."""
         return frozenset(self.record.get("digests", ()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -25,18 +24,18 @@ from .calibration import check_rate, images_needed
 from .detectors import registry
 from .errors import AnomalyADError, BackboneError, DataError, MissingExtraError, PathError
 from .images import (
-    SUFFIXES,
     Image,
     ImageSpec,
+    Listing,
     PathLike,
     check_path,
     decode_image,
-    find_images,
     find_training_images,
-    noted_orientation,
+    list_images,
     read_bytes,
-    stored_mode,
+    stored_as,
 )
+from .images.formats import NAMES
 from .labelled import GOOD, LabelledImages, find_labelled, has_test_folder, read_fitting_mask
 from .progress import bar, printable
 from .runtime.engine import Engine
@@ -53,12 +52,6 @@ _LEAST_FOR_ODD = 20  # images; among fewer nothing is usual
 _THUMBNAIL = 16
 _SHOWN = 5  # files of a finding that are printed
 _ASPECT, _AREA = 1.1, 2.0  # largest to smallest; more is worth a look
-# Images that other programs write and that training passes over.
-_OTHER_SUFFIXES = frozenset(
-    {".tif", ".tiff", ".webp", ".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif", ".raw", ".dng"}
-    | {".cr2", ".nef", ".pgm", ".ppm", ".npy"}
-)
-
 Severity = Literal["mend", "look"]
 
 
@@ -289,19 +282,30 @@ def _find(root: Path) -> _Found:
     items = () if judged is None else judged.items
     files = [_File(path, "train") for path in good]
     files += [_File(item.path, "test", item.kind, item.mask) for item in items]
-    beside = _beside(root, {file.path for file in files}, judged)
+    used = {file.path for file in files}
+    listing = _list_all(root, findings)
+    beside = [path for path in listing.images if path not in used]
     if training is None:
         files += [_File(path, "unclear") for path in beside]
     elif beside:
         text = f"{_number(beside, 'image')} used neither for training nor for judging."
         advice = f"Training takes those in {training} alone. Move the others there if they count:"
         findings.append(Finding("look", "unused", text, advice, _each(beside)))
-    others = [path for path in _walk_files(root) if path.suffix.lower() in _OTHER_SUFFIXES]
-    if others:
-        text = f"{_number(others, 'file')} of kinds that are passed over."
-        advice = f"Only {' '.join(SUFFIXES)} are read. Convert them if they count:"
-        findings.append(Finding("look", "passed_over", text, advice, _each(others)))
+    if listing.others:
+        text = f"{_number(listing.others, 'file')} of kinds that are passed over."
+        advice = f"Only {NAMES} are read. Convert them if they count:"
+        findings.append(Finding("look", "passed_over", text, advice, _each(listing.others)))
     return _Found(training, judged, files, findings)
+
+
+def _list_all(root: Path, findings: list[Finding]) -> Listing:
+    try:
+        return list_images(root)
+    except (DataError, PathError) as error:
+        if not any(str(error) == finding.advice for finding in findings):
+            text = "Some files may be masks or images:"
+            findings.append(Finding("look", "masks_or_images", text, str(error)))
+        return Listing(root, ())
 
 
 def _find_judged(root: Path, findings: list[Finding]) -> LabelledImages | None:
@@ -312,25 +316,13 @@ def _find_judged(root: Path, findings: list[Finding]) -> LabelledImages | None:
         findings.append(Finding("look", "no_test", text, advice))
         return None
     judged = find_labelled(root, with_masks=False)
+    if judged.doubt:
+        findings.append(Finding("mend", "no_good", "No image is labelled good.", judged.doubt))
     try:
         return find_labelled(root)
     except DataError as error:
         findings.append(Finding("mend", "masks", "Evaluation would refuse this:", str(error)))
     return judged
-
-
-def _beside(root: Path, used: set[Path], judged: LabelledImages | None) -> list[Path]:
-    masks = None if judged is None else judged.masks
-    return [
-        path
-        for path in find_images(root)
-        if path not in used and not (masks is not None and path.is_relative_to(masks))
-    ]
-
-
-def _walk_files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
-        yield from (Path(folder, name) for name in sorted(names))
 
 
 # ------------------------------------------------------------------------------- one pass
@@ -420,7 +412,8 @@ def _examine(file: _File, engine: Engine | None) -> tuple[_Picture, NDArray[np.f
         picture.error = str(error)
         return picture, None
     picture.digest = hashlib.sha256(data).digest()
-    picture.mode, picture.orientation = stored_mode(data), noted_orientation(data)
+    if (header := stored_as(data)) is not None:
+        picture.mode, picture.orientation = header.mode, header.orientation
     picture.size = (image.shape[0], image.shape[1])
     if file.mask is not None:
         try:
@@ -513,7 +506,7 @@ def _of_masks(judged: Sequence[_Picture]) -> Iterator[Finding]:
     empty = [picture.file.mask for picture in judged if picture.marks_nothing]
     if empty:
         text = f"{_number(empty, 'mask')} of defective images without a marked pixel."
-        advice = "Values above 127 mark the defect. Draw them anew if there is one:"
+        advice = "Anything but black (0) marks the defect. Draw them again if there is one:"
         yield Finding("look", "empty_mask", text, advice, _each(path for path in empty if path))
     defective = [picture.file for picture in judged if picture.file.kind != GOOD]
     without = [file.path for file in defective if file.mask is None]

@@ -484,12 +484,8 @@ def info(
         f"validation, {limit.n_images} for the limit"
         + (", cross-fitted" if "folds" in training else ""),
         "limit": f"raw score {limit.limit:.6g}; "
-        + (
-            f"at most {limit.stated_rate:.1%} of good parts exceed it "
-            f"({limit.asked_rate:.1%} asked)"
-            if manifest.calibration.has_rate
-            else "not taken for a false alarm rate, see calibrated"
-        ),
+        + manifest.calibration.promise
+        + (f" ({limit.asked_rate:.1%} asked)" if manifest.calibration.has_rate else ""),
         **_calibrated(manifest.calibration.record),
         "parity": "deviation from the trained graph, as part of its range: "
         + ", ".join(f"{name} {value:.1e}" for name, value in deviations.items()),

@@ -95,8 +95,10 @@ class Drift:
         The file of predictions, the model's digest.
     n_calibration : int
         Good images behind the limit.
-    stated_rate : float
-        Share of good parts that may exceed the limit.
+    stated_rate : float or None
+        Share of good parts that may exceed the limit; None where no rate is promised.
+    promise : str
+        That in words.
     n_left_out : int
         Lines with an error, and of other models.
     cross_fitted : bool
@@ -111,7 +113,8 @@ class Drift:
     source: str
     model: str
     n_calibration: int
-    stated_rate: float
+    stated_rate: float | None
+    promise: str
     n_left_out: int
     cross_fitted: bool
     whole: Window
@@ -136,7 +139,7 @@ class Drift:
         widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
         lines = [
             f"{printable(self.source)}, beside {self.n_calibration} good images of the "
-            f"calibration; at most {self.stated_rate:.1%} of good parts exceed the limit"
+            f"calibration. The limit: {self.promise}"
         ]
         lines += [
             "  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -156,7 +159,7 @@ class Drift:
     def _row(self, window: Window) -> tuple[str, ...]:
         rate = window.above_rate
         marks = [f"DRIFT, {window.direction}"] if window in self.drifting else []
-        if rate.low > self.stated_rate:
+        if self.stated_rate is not None and rate.low > self.stated_rate:
             marks.append("more than stated")
         name = "all" if window is self.whole else f"{window.first} to {window.last}"
         since = "" if window.begins is None else f", from {window.begins}"
@@ -263,7 +266,8 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
         source=str(path),
         model=stored.digest,
         n_calibration=len(reference),
-        stated_rate=limit.stated_rate,
+        stated_rate=stored.manifest.calibration.stated_rate,
+        promise=stored.manifest.calibration.promise,
         n_left_out=left_out,
         cross_fitted=good.cross_fitted,
         whole=beside(0, count - 1),

@@ -349,6 +349,10 @@ def _figures(
 
 def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]:
     rejection, detection = evaluation.rejection_rate, evaluation.detection_rate
+    if labelled.doubt:
+        yield labelled.doubt
+    if labelled.passed_over:
+        yield f"passed over: {printable(labelled.passed_over)}."
     stated, n_good = evaluation.stated_rate, evaluation.n_good
     # The rate is stated for the limit of good, not for a threshold of the user's.
     is_stated = evaluation.has_rate and evaluation.threshold == LIMIT_SCORE

@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from . import drawing
 from .calibration import check_threshold
 from .errors import ImageError, OptionError, OutputError, PathError
-from .images import SUFFIXES, Image, PathLike, check_array, find_images, read_image
+from .images import (
+    SUFFIXES,
+    Image,
+    PathLike,
+    check_array,
+    is_image,
+    is_pil,
+    list_images,
+    read_image,
+)
 from .model_store import StoredModel
 from .prediction import Prediction
 from .progress import bar, printable
@@ -37,28 +46,33 @@ _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRI
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
-_JPEG_LIMIT = 65_500  # pixels a side
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_PICTURES = {".png": _FAST_PNG, ".bmp": [], ".dib": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}
+_PICTURES |= {suffix: [cv2.IMWRITE_JPEG_QUALITY, 95] for suffix in _JPEG}
+_LARGEST_SIDE = {".webp": 16_383} | dict.fromkeys(_JPEG, 65_500)  # pixels
 
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 R = TypeVar("R")
 
-PredictInput = PathLike | NDArray[np.uint8] | Iterable[PathLike | NDArray[np.uint8]]
+# A path or an image in memory: an RGB array, or an image of Pillow (of which nothing is imported).
+OneInput = PathLike | NDArray[np.uint8] | Any
+PredictInput = OneInput | Iterable[OneInput]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image to inspect: a file or an array, and the relative path of its picture."""
+    """An image to inspect: a file, or one in memory, and the relative path of its picture."""
 
     name: str
     path: Path | None
-    array: NDArray[np.uint8] | None
+    image: Any
     relative: Path
 
     def read(self) -> Image:
         """The image, RGB uint8 (H, W, 3)."""
-        if self.array is not None:
-            return check_array(self.array)
+        if self.image is not None:
+            return check_array(self.image)
         assert self.path is not None
         return read_image(self.path)
 
@@ -75,46 +89,60 @@ class Sources:
         Whether one image was named, so that one prediction comes back.
     root : Path or None
         The folder that was named, if it was one.
+    passed_over : str
+        Files in it that look like images and are not inspected, in words.
     """
 
     items: list[Source]
     single: bool
     root: Path | None
+    passed_over: str = ""
 
 
-def find_sources(path: PredictInput) -> Sources:
-    """An image file, a folder, a list of either files or arrays, or an array -> the images.
+def find_sources(path: Any) -> Sources:
+    """An image file, a folder, a list of either files or images, or an image -> the images.
 
     Raises
     ------
-    PathError, OptionError, ImageError
+    PathError, OptionError, ImageError, DataError
         There is nothing there, or it is something else.
     """
-    if isinstance(path, np.ndarray):
-        if path.ndim == 4:
-            return Sources([_array_source(i, image) for i, image in enumerate(path)], False, None)
-        return Sources([_array_source(0, path)], True, None)
+    if is_pil(path) or (isinstance(path, np.ndarray) and path.dtype.kind not in "OUS"):
+        if not is_pil(path) and path.ndim == 4 and len(path):
+            if path.dtype != np.uint8 or path.shape[3] not in (1, 3, 4):
+                check_array(path)  # says what it is, and what to do
+            return Sources([_image_source(i, image) for i, image in enumerate(path)], False, None)
+        return Sources([_image_source(0, path)], True, None)
     if isinstance(path, (str, os.PathLike)):
         return _path_sources(Path(path))
-    try:
-        listed = list(path)
-    except TypeError as error:
+    if not isinstance(path, Iterable) or _is_no_list(path):
+        check_array(path)  # says what it is, and what to do
+    return Sources(_list_sources(list(path)), False, None)
+
+
+def _is_no_list(path: Any) -> bool:
+    """Whether something that can be iterated over is an image of another library, or a table."""
+    if hasattr(path, "columns"):
         raise OptionError(
-            "predict takes an image file, a folder, a list of files or arrays, or an RGB array. "
-            f"Received: {path!r}."
-        ) from error
-    return Sources(_list_sources(listed), False, None)
+            "predict takes a list of files. Received a table; pass its column of paths: "
+            "table['path']."
+        )
+    is_array = hasattr(path, "shape") and hasattr(path, "dtype") and not hasattr(path, "index")
+    is_numeric = isinstance(path, (bytes, bytearray, memoryview)) or is_array
+    return is_numeric and not isinstance(path, np.ndarray)
 
 
 def _path_sources(path: Path) -> Sources:
     if os.path.isdir(path):
-        files = find_images(path)
-        if not files:
+        listing = list_images(path)
+        if not listing.images:
+            found = f" Found instead: {listing.passed_over}." if listing.passed_over else ""
             raise PathError(
                 f"{path} holds no images. Expected files ending in {' '.join(SUFFIXES)}, any case."
+                f"{found}"
             )
-        items = [Source(str(file), file, None, file.relative_to(path)) for file in files]
-        return Sources(items, False, path)
+        items = [Source(str(f), f, None, f.relative_to(path)) for f in listing.images]
+        return Sources(items, False, path, listing.passed_over)
     if not os.path.lexists(path):
         raise PathError(
             f"{path}: there is no such file or folder, or it may not be read. Check the path."
@@ -122,24 +150,26 @@ def _path_sources(path: Path) -> Sources:
     return Sources([Source(str(path), path, None, Path(path.name))], True, None)
 
 
-def _array_source(index: int, array: NDArray[np.uint8]) -> Source:
+def _image_source(index: int, image: Any) -> Source:
     name = f"array_{index:05d}.png"
-    return Source(name, None, array, Path(name))
+    return Source(name, None, image, Path(name))
 
 
-def _list_sources(listed: list[PathLike | NDArray[np.uint8]]) -> list[Source]:
+def _list_sources(listed: list[Any]) -> list[Source]:
     if not listed:
         raise OptionError("The list of images to predict is empty.")
     for item in listed:
-        if not isinstance(item, (str, os.PathLike, np.ndarray)):
-            raise OptionError(f"A list to predict holds paths or arrays. Received: {item!r}.")
-    paths = [Path(os.path.abspath(item)) for item in listed if not isinstance(item, np.ndarray)]
+        if not isinstance(item, (str, os.PathLike)) and not is_image(item):
+            if hasattr(item, "shape") or isinstance(item, (bytes, bytearray, memoryview)):
+                check_array(item)  # says what it is, and what to do
+            raise OptionError(f"A list to predict holds paths or images. Received: {item!r}.")
+    paths = [Path(os.path.abspath(item)) for item in listed if not is_image(item)]
     # Pictures keep what tells the paths apart: a/1.png and b/1.png must not become one.
     common = os.path.commonpath([path.parent for path in paths]) if paths else ""
     sources = []
     for index, item in enumerate(listed):
-        if isinstance(item, np.ndarray):
-            sources.append(_array_source(index, item))
+        if is_image(item):
+            sources.append(_image_source(index, item))
         else:
             relative = Path(os.path.relpath(item, common))
             sources.append(Source(str(item), Path(item), None, relative))
@@ -166,7 +196,8 @@ class Result:
 class Output:
     """The output folder of a run: pictures and records, and never a byte in the input.
 
-    Use it as a context manager. A picture lies at `folder` plus its source's relative path.
+    Use it as a context manager. A picture lies at `folder` plus its source's relative path; see
+    `picture_name`.
 
     Parameters
     ----------
@@ -223,7 +254,7 @@ class Output:
                 real[parent] = _real(parent)
             place = real[parent]
             inside = not input_folders.isdisjoint((place, *place.parents))
-            if inside or place / source.relative.name in input_files:
+            if inside or place / picture_name(source.relative).name in input_files:
                 raise OptionError(
                     f"The picture of {source.name} would be written into the input. Choose "
                     f"another save_path than {self.folder}."
@@ -249,13 +280,21 @@ class Output:
     def write_picture(self, result: Result) -> None:
         """Write a result's picture, in the format of its source's name."""
         if result.picture is not None:
-            write_picture(result.picture, self.folder / result.source.relative)
+            write_picture(result.picture, self.folder / picture_name(result.source.relative))
+
+
+def picture_name(image: Path) -> Path:
+    """Where the picture of an image goes: its own name, with ".png" behind one that few can show.
+
+    JPEG, PNG, BMP and WebP pictures keep the format of their image.
+    """
+    return image if image.suffix.lower() in _PICTURES else image.with_name(f"{image.name}.png")
 
 
 def write_picture(picture: Image, target: Path) -> None:
     """Write a picture in the format of its name (PNG if that is none); whole or not at all.
 
-    JPEG holds at most 65,500 pixels a side; a larger picture is shrunk to that.
+    JPEG holds at most 65,500 pixels a side, WebP 16,383; a larger picture is shrunk to that.
 
     Parameters
     ----------
@@ -264,10 +303,11 @@ def write_picture(picture: Image, target: Path) -> None:
     target : Path
         Folders on the way are made; a file there is replaced.
     """
-    suffix = target.suffix.lower() if target.suffix.lower() in SUFFIXES else ".png"
+    suffix = target.suffix.lower() if target.suffix.lower() in _PICTURES else ".png"
     height, width, _ = picture.shape
-    if suffix not in (".png", ".bmp") and max(height, width) > _JPEG_LIMIT:
-        scale = _JPEG_LIMIT / max(height, width)
+    largest = _LARGEST_SIDE.get(suffix, max(height, width))
+    if max(height, width) > largest:
+        scale = largest / max(height, width)
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     data = encode_picture(picture, suffix)
@@ -292,16 +332,16 @@ def encode_picture(picture: NDArray[np.uint8], suffix: str) -> bytes:
     picture : ndarray of uint8, shape (H, W, 3) or (H, W, 4)
         RGB, or RGBA for a PNG.
     suffix : str
-        One of `SUFFIXES`.
+        ".png", ".jpg", ".bmp", ".webp" or another of these.
 
     Raises
     ------
     OutputError
         The format cannot hold a picture of this size.
     """
-    options = {".png": _FAST_PNG, ".bmp": []}.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    kind = {".jpe": ".jpg", ".jfif": ".jpg", ".dib": ".bmp"}.get(suffix, suffix)
     swap = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
-    written, data = cv2.imencode(suffix, cv2.cvtColor(picture, swap), options)
+    written, data = cv2.imencode(kind, cv2.cvtColor(picture, swap), _PICTURES[suffix])
     if not written:
         raise OutputError(
             f"A picture of {picture.shape[1]}x{picture.shape[0]} pixels cannot be written as "
@@ -576,7 +616,7 @@ class Inspector:
         is_anomalous = raw > self._raw_threshold
         boxes = np.empty((0, 4), np.int32)
         if is_anomalous and self._raw_map_threshold is not None:
-            cells = outputs["anomaly_map"][0]
+            cells = self.spec.without_padding(outputs["anomaly_map"][0], image_size)
             found = deviating_cells(cells, self.patch_size, self._raw_map_threshold)
             if not len(found):
                 found = peak_cell(cells, self.patch_size)

@@ -1,14 +1,17 @@
-"""Images that someone has judged: which are good, which are defective, and where.
+"""Labelled images: which are good, which are defective, and where.
 
 A folder is one of these, tried in this order:
 
-1. it holds a folder ``test`` (any case): that one is taken, and masks from ``ground_truth`` beside
-   it (MVTec layout);
-2. it holds images or folders of images: those that lie in a folder ``good`` (any case), however
-   deep, are good, all others are defective, and the first folder's name is their kind; masks from
-   ``ground_truth`` in it or, if it is called test, beside it.
+1. it holds a folder ``test`` (any case): that one is taken (MVTec layout);
+2. it holds images or folders of images.
 
-A list of files comes with labels.
+The first folder on the way to an image whose name says something decides (`names.meaning`): good,
+and then all below it is good, or defective. Where none does, the image is defective. Its kind is
+the name of that folder or, where none says anything, of the first. Masks lie in a folder
+``ground_truth`` in the folder or beside the one that is called test, or as `folders.list_images`
+knows them.
+
+A list of files comes with labels, which are read like names of folders.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, OptionError, PathError
-from .images import SUFFIXES, PathLike, find_images, read_mask
+from .images import PathLike
+from .images.folders import Listing, MaskIndex, files_below, folder_of_masks, list_images
+from .images.masks import read_mask
+from .images.names import TEST, TRAIN, is_for_masks, meaning
 
 GOOD = "good"
-_MASKS = "ground_truth"
 
 Labels = Sequence[object] | Mapping[PathLike, object]
 
@@ -58,7 +63,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Judged images and how they were recognised.
+    """Labelled images and how they were recognised.
 
     Parameters
     ----------
@@ -68,14 +73,29 @@ class LabelledImages:
         The folder, or "a list of paths".
     layout : str
         What was recognised, in words.
-    masks : Path or None
-        The folder of masks.
+    doubts : tuple of str
+        Names of folders, or labels, that may mean good but were not taken for it, where nothing is
+        good.
+    passed_over : str
+        Files that look like images and were left out, in words.
     """
 
     items: tuple[LabelledImage, ...]
     source: str
     layout: str
-    masks: Path | None = None
+    doubts: tuple[str, ...] = ()
+    passed_over: str = ""
+
+    @property
+    def doubt(self) -> str:
+        """What to do about `doubts`; empty where there are none."""
+        if not self.doubts:
+            return ""
+        names = ", ".join(repr(name) for name in self.doubts)
+        return (
+            f"None of these images is labelled good, but {names} may mean good. If so, rename it "
+            "to 'good'; all are counted as defective now."
+        )
 
     @property
     def counts(self) -> Counter[str]:
@@ -92,7 +112,7 @@ class LabelledImages:
 def find_labelled(
     path: PathLike | Iterable[PathLike], labels: Labels | None = None, *, with_masks: bool = True
 ) -> LabelledImages:
-    """Find judged images.
+    """Find labelled images.
 
     Parameters
     ----------
@@ -127,26 +147,10 @@ def find_labelled(
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise PathError(f"{root} {what}; name a folder of judged images, or a list with labels.")
-    folder, layout = root, ""
-    children = _folders(root)
-    if "test" in children and GOOD in children:
-        raise DataError(
-            f"{root} holds both {children['test'].name} and {children[GOOD].name}: which one is "
-            "meant? Name the folder itself."
-        )
-    if "test" in children:
-        folder = children["test"]
-        layout = "MVTec layout, "
-    files = find_images(folder)
-    masks = _mask_folder(root, folder)
-    if masks is not None:
-        files = [file for file in files if not file.is_relative_to(masks)]
-    if not files:
-        raise DataError(
-            f"{folder} holds no images. Expected files ending in {' '.join(SUFFIXES)} (any case), "
-            "in a folder 'good' and in folders named after defects."
-        )
-    items = [_in_kind(file, folder) for file in files]
+    folder = _labelled_folder(root)
+    layout = "" if folder == root else "MVTec layout, "
+    listing = list_images(folder).or_error("in a folder 'good' and in folders named after defects")
+    items = _in_kinds(listing.images, folder)
     is_defective = [item.is_defective for item in items]
     if all(is_defective):
         layout += "no folder good/: all are defective"
@@ -154,62 +158,118 @@ def find_labelled(
         layout += "all are good"
     else:
         layout += "good/ and folders of defects"
-    if masks is not None and with_masks:
-        items = _with_masks(items, folder, masks)
+    if with_masks:
+        items = _with_masks(items, _masks(root, folder, listing))
     if any(item.mask is not None for item in items):
         layout += ", with masks"
-    return LabelledImages(tuple(items), str(root), layout, masks)
+    folders = {part for f in listing.images for part in f.relative_to(folder).parts[:-1]}
+    return LabelledImages(
+        tuple(items),
+        str(root),
+        layout,
+        _doubts(items, [folder.absolute().name, *folders]),
+        replace(listing, masks=()).passed_over,
+    )
 
 
 def has_test_folder(root: Path) -> bool:
     """Whether a folder holds one named test (any case), as in rule 1."""
-    return "test" in _folders(root)
+    return any(folder.name.lower() in TEST for folder in _folders(root))
 
 
-def _folders(folder: Path) -> dict[str, Path]:
-    """Folders in a folder by their names in lower case."""
+def _labelled_folder(root: Path) -> Path:
+    """The folder whose images are meant; a data set's training images never are."""
+    children = _folders(root)
+    test = [folder for folder in children if folder.name.lower() in TEST]
+    good = [folder for folder in children if meaning(folder.name) == GOOD]
+    train = [folder for folder in children if folder.name.lower() in TRAIN]
+    if test and len(test) + len(good) > 1:
+        names = " and ".join(folder.name for folder in [*test, *good])
+        raise DataError(f"{root} holds both {names}: which one is meant? Name the folder itself.")
+    if train and not test:
+        others = ", ".join(folder.name for folder in children if folder not in train) or "nothing"
+        raise DataError(
+            f"{root} holds {train[0].name}, whose images a model is trained on, and no folder "
+            f"'test' (beside it: {others}). Name the folder of labelled images itself."
+        )
+    return test[0] if test else root
+
+
+def _folders(folder: Path) -> list[Path]:
     try:
-        return {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+        return [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
     except OSError as error:
         raise PathError(f"{folder}: the folder cannot be listed ({error.strerror}).") from error
 
 
-def _mask_folder(root: Path, folder: Path) -> Path | None:
-    """``ground_truth`` in the named folder, in the one that is taken, or beside one named test."""
-    beside = [folder.absolute().parent] if folder.absolute().name.lower() == "test" else []
-    for place in dict.fromkeys([root, folder, *beside]):
-        if place.is_dir() and _MASKS in (found := _folders(place)):
-            return found[_MASKS]
-    return None
+def _in_kinds(files: Sequence[Path], folder: Path) -> list[LabelledImage]:
+    """Files with what the names of their folders say."""
+    folders = {part for file in files for part in file.relative_to(folder).parts[:-1]}
+    said = {name: meaning(name) for name in folders}
+    if meaning(folder.absolute().name) == GOOD and GOOD not in said.values():
+        return [LabelledImage(file, GOOD) for file in files]
+    items = []
+    for file in files:
+        above = file.relative_to(folder).parts[:-1]
+        first = next((name for name in above if said[name] in (GOOD, "defective")), None)
+        kind = first or (above[0] if above else "defective")
+        items.append(LabelledImage(file, GOOD if said.get(kind) == GOOD else kind))
+    return items
 
 
-def _in_kind(file: Path, folder: Path) -> LabelledImage:
-    above = file.relative_to(folder).parts[:-1]
-    if GOOD in [name.lower() for name in (folder.absolute().name, *above)]:
-        return LabelledImage(file, GOOD)
-    return LabelledImage(file, above[0] if above else "defective")
+def _doubts(items: Iterable[LabelledImage], names: Iterable[str]) -> tuple[str, ...]:
+    if any(not item.is_defective for item in items):
+        return ()
+    return tuple(sorted({name for name in names if meaning(name) == "unclear"}))
 
 
-def _with_masks(items: list[LabelledImage], folder: Path, masks: Path) -> list[LabelledImage]:
-    """Give each defective image its mask: ground_truth/<kind>/<name>_mask.png or <name>.png."""
-    unused = {file.relative_to(masks).with_suffix(""): file for file in find_images(masks)}
-    out = []
-    for item in items:
-        mask = None
-        if item.is_defective:
-            name = item.path.relative_to(folder).with_suffix("")
-            for candidate in (name.with_name(f"{name.name}_mask"), name):
-                mask = mask or unused.pop(candidate, None)
-        out.append(LabelledImage(item.path, item.kind, mask))
-    alone = [file for place, file in unused.items() if place.parts[0].lower() != GOOD]
+def _masks(root: Path, folder: Path, listing: Listing) -> list[tuple[Path, Path]]:
+    """Masks, each with its folder of masks: among the images, or in a folder beside them."""
+    found = [(mask, folder_of_masks(mask, listing.root)) for mask in listing.masks]
+    beside = [folder.absolute().parent] if folder.absolute().name.lower() in TEST else []
+    seen = {os.path.realpath(mask) for mask, _ in found}
+    for place in dict.fromkeys([root, *beside]):
+        for masks in _folders(place):
+            if is_for_masks(masks.name) and not masks.is_relative_to(folder):
+                new = [m for m in files_below(masks) if os.path.realpath(m) not in seen]
+                seen |= {os.path.realpath(mask) for mask in new}
+                found += [(mask, masks) for mask in new]
+    return found
+
+
+def _with_masks(
+    items: list[LabelledImage], masks: Iterable[tuple[Path, Path]]
+) -> list[LabelledImage]:
+    """Give each defective image its mask; those of good images are left out."""
+    by_path = {item.path.absolute(): item for item in items}
+    index = MaskIndex(by_path)
+    of: dict[Path, Path] = {}
+    alone: list[Path] = []
+    for mask, folder in masks:
+        images = index.images_of(mask.absolute(), folder.absolute())
+        defective = [image for image in images if by_path[image].is_defective]
+        tail = mask.relative_to(folder).parts[:-1]
+        if len(defective) > 1:
+            raise DataError(
+                f"The mask {mask} may belong to {' or '.join(map(str, defective[:3]))}. Put it "
+                "into a folder of the same name as its image's."
+            )
+        if defective and defective[0] in of:
+            raise DataError(
+                f"{defective[0]} has two masks, {of[defective[0]]} and {mask}. Keep one of them."
+            )
+        if defective:
+            of[defective[0]] = mask
+        elif not images and not any(meaning(name) == GOOD for name in tail):
+            alone.append(mask)
     if alone:
         listed = ", ".join(str(file) for file in alone[:3])
         raise DataError(
-            f"{len(alone)} masks in {masks} have no image: {listed}{', ...' if alone[3:] else ''}. "
-            "A mask is ground_truth/<defect>/<name>_mask.png for the image <defect>/<name>.*; "
-            "bring the images back, or take the masks away."
+            f"{len(alone)} masks have no image: {listed}{', ...' if alone[3:] else ''}. "
+            "A mask is ground_truth/<defect>/<name>_mask.png for the image <defect>/<name>.*, or "
+            "lies beside its image; bring the images back, or take the masks away."
         )
-    return out
+    return [replace(item, mask=of.get(item.path.absolute())) for item in items]
 
 
 def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImages:
@@ -238,7 +298,8 @@ def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImag
                 f"Labels and files do not match: {len(values)} labels for {len(files)} files."
             )
     items = [LabelledImage(f, _kind(value)) for f, value in zip(files, values, strict=True)]
-    return LabelledImages(tuple(items), "a list of paths", "labels by file")
+    words = [value for value in values if isinstance(value, str)]
+    return LabelledImages(tuple(items), "a list of paths", "labels by file", _doubts(items, words))
 
 
 def read_fitting_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -290,12 +351,13 @@ def read_labels(path: PathLike) -> tuple[list[Path], list[str]]:
 def _kind(label: object) -> str:
     if isinstance(label, str):
         word = label.strip()
-        known = {"false": GOOD, GOOD: GOOD, "true": "defective"}
         try:
             label = float(word)
         except ValueError:
+            if word.lower() in ("true", "false"):
+                return GOOD if word.lower() == "false" else "defective"
             if word:
-                return known.get(word.lower(), word)
+                return GOOD if meaning(word) == GOOD else word
     if label in (0, 1):
         return "defective" if label else GOOD
     raise OptionError(

@@ -128,9 +128,10 @@ def _from_good(
     record = _record("good images", source, n_good=count, asked_rate=rate)
     record |= {"stated_rate": image.stated_rate, "left_out": scored.known}
     record["digests"] = list(scored.digests)
+    calibration = replace(calibration, record=record)
     lines = [
         f"Limit of good: raw score {image.limit:.6g}, from {count} good images of "
-        f"{printable(source)}: at most {image.stated_rate:.1%} of good parts like these exceed it."
+        f"{printable(source)}: {calibration.promise}."
     ]
     if scored.known:
         lines.append(f"{scored.known} images that training has seen, or copies, were left out.")
@@ -138,7 +139,7 @@ def _from_good(
         lines.append(
             f"For a rate of {rate:.1%} at least {images_needed(rate)} good images are needed."
         )
-    return replace(calibration, record=record), lines, scored
+    return calibration, lines, scored
 
 
 def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]:
@@ -150,7 +151,7 @@ def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]
     calibration = stored.manifest.calibration.moved(float(limit), scores, record)
     return calibration, [
         f"Limit by hand: raw score {limit:.6g}. {above} of the {len(scores)} good images of the "
-        "calibration exceed it."
+        f"calibration exceed it; {calibration.promise}."
     ]
 
 
@@ -169,6 +170,11 @@ def _from_judged(
             f"Received: {cost_ratio!r}."
         )
     judged = find_labelled(path, labels)
+    if judged.doubts:
+        raise DataError(
+            f"{judged.doubt} A limit from images whose labels are in doubt is refused; if all are "
+            "defective, rename what may mean good."
+        )
     kinds = {
         is_defective: [item.path for item in judged.items if item.is_defective == is_defective]
         for is_defective in (False, True)
@@ -262,13 +268,14 @@ def _on_another_day(
     entry = {"source": source, "n_good": count, "rejected": rejected}
     entry |= {"rate": share.value, "low": share.low, "high": share.high}
     record = {**calibration.record, "another_day": entry}
+    stated = calibration.stated_rate
+    rate = "" if stated is None else f", where at most {stated:.1%} are stated"
     lines = [
         f"Of {count} good images of {printable(source)} {rejected} are rejected "
         f"({_per_cent(share)}); of the {len(in_session)} of the calibration {before} "
-        f"({before / len(in_session):.1%}), where at most {calibration.image.stated_rate:.1%} are "
-        "stated."
+        f"({before / len(in_session):.1%}){rate}."
     ]
-    if share.low > calibration.image.stated_rate:
+    if stated is not None and share.low > stated:
         lines.append(
             "These images are not like those of the calibration: the stated rate does not hold for "
             "them. Photograph as in training, or add such images to the training."

@@ -14,7 +14,7 @@ from test_cli import run
 
 from anomaly_ad import OptionError, PathError
 from anomaly_ad.check import check
-from anomaly_ad.images import noted_orientation, stored_mode
+from anomaly_ad.images import stored_as
 from anomaly_ad.statistics.alike import oddness, same_pictures
 
 
@@ -34,6 +34,11 @@ def write_mask(root, seed, *, size=64, marked=True):
     mask = np.zeros((size, size, 3), np.uint8)
     mask[20:30, 20:30] = 255 * marked
     return write_image(root / "ground_truth" / "bar" / f"{seed}_mask.png", mask)
+
+
+def rename_good(root):
+    (root / "train/good").rename(root / "train/parts")
+    write_parts(root / "train" / "defects", 1)
 
 
 def look(root, **options):
@@ -79,7 +84,7 @@ def test_nothing_is_written(folder):
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
-        (lambda r: (r / "train" / "defects").mkdir(), "layout", "may show defects"),
+        (lambda r: rename_good(r), "layout", "which images are good is not clear"),
         (lambda r: (r / "Train").mkdir(), "layout", "which one is meant"),
         (lambda r: (r / "good").mkdir(), "judged", "which one is meant"),
         (lambda r: write_mask(r, 999), "masks", "have no image"),
@@ -87,9 +92,9 @@ def test_nothing_is_written(folder):
         (
             lambda r: (r / "ground_truth/bar/200_mask.png").write_text("no image"),
             "mask",
-            "the mask is no image",
+            "is not an image that can be read",
         ),
-        (lambda r: (r / "train/good/000.png").write_text("x"), "unreadable", "not a JPEG"),
+        (lambda r: (r / "train/good/000.png").write_text("x"), "unreadable", "not an image"),
         (lambda r: (r / "test/bar/200.png").write_bytes(b""), "unreadable", "is empty"),
         (
             lambda r: shutil.copy(r / "train/good/000.png", r / "test/good/a.png"),
@@ -135,7 +140,7 @@ def test_what_must_be_mended(folder, change, name, words):
             "unused",
             "2 images used neither",
         ),
-        (lambda r: (r / "train/good/a.tiff").write_text(""), "passed_over", "Only .jpg"),
+        (lambda r: (r / "train/good/a.heic").write_text(""), "passed_over", "Only JPEG"),
         (
             lambda r: shutil.copy(r / "train/good/000.png", r / "train/good/a.png"),
             "copies",
@@ -202,7 +207,7 @@ def test_all_broken_files_are_listed_and_the_first_are_printed(folder):
         (folder / "train" / "good" / f"x\n{n}.jpg").write_bytes(b"\xff\xd8")
     found = look(folder)
     assert len(finding(found, "unreadable").files) == 8
-    assert str(found).count("is not a JPEG") == 5 and "... and 3 more" in str(found)
+    assert str(found).count("is not an image") == 5 and "... and 3 more" in str(found)
     assert "train/good/x\\n0.jpg: the file" in str(found)
 
 
@@ -211,7 +216,7 @@ def test_a_turned_image_is_worth_a_look(folder):
     (folder / "train/good/000.png").unlink()
     note = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     turned = plain[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + plain[2:]
-    assert noted_orientation(plain) == 1 and noted_orientation(turned) == 6
+    assert stored_as(plain).orientation == 1 and stored_as(turned).orientation == 6
     (folder / "train/good/000.jpg").write_bytes(turned)
     assert "1 of 12 training images are turned" in finding(look(folder), "turned").text
 
@@ -229,9 +234,10 @@ def test_a_turned_image_is_worth_a_look(folder):
 )
 def test_stored_mode(suffix, array, mode):
     data = cv2.imencode(suffix, array)[1].tobytes()
-    assert stored_mode(data) == mode
-    for end in range(0, len(data), 7):  # cut off anywhere: a word, never an error
-        assert stored_mode(data[:end]) in (mode, "unknown") and noted_orientation(data[:end]) == 1
+    assert stored_as(data).mode == mode
+    for end in range(0, len(data), 7):  # cut off anywhere: a word or nothing, never an error
+        header = stored_as(data[:end])
+        assert header is None or (header.mode == mode and header.orientation == 1)
 
 
 def test_bad_input(tmp_path):
@@ -267,13 +273,12 @@ def test_the_command(folder, tmp_path):
 
 def test_odd_images_and_a_folder_of_them(tmp_path):
     pytest.importorskip("tensorflow", reason="features need the extra 'train'")
-    write_parts(tmp_path / "train" / "monday", 30)
+    write_parts(tmp_path / "train" / "good" / "monday", 30)
     rng = np.random.default_rng(0)
     for n in range(3):
-        write_image(
-            tmp_path / "train" / "line" / f"{n}.png", rng.integers(0, 255, (64, 64, 3), np.uint8)
-        )
-        write_image(tmp_path / "train" / "line" / f"{n}b.png", draw_part(90 + n)[::-1] // (n + 2))
+        line = tmp_path / "train" / "good" / "line"
+        write_image(line / f"{n}.png", rng.integers(0, 255, (64, 64, 3), np.uint8))
+        write_image(line / f"{n}b.png", draw_part(90 + n)[::-1] // (n + 2))
     found = check(tmp_path, false_alarm_rate=0.1, progress=False)
     odd = {file for (file,) in finding(found, "outliers").files}
     inside = {file for file in odd if "/line/" in file}

@@ -166,15 +166,15 @@ def _bomb():
 
 
 BROKEN = {
-    "text.jpg": (lambda _: b"not an image", "not a JPEG, PNG or BMP"),
+    "text.jpg": (lambda _: b"not an image", "not an image that can be read"),
     "empty.png": (lambda _: b"", "is empty"),
     "bomb.png": (lambda _: _bomb(), f"at most {MAX_PIXELS:,}"),
     "cut.jpg": (lambda i: cv2.imencode(".jpg", i)[1].tobytes()[:-200], "damaged or cut off"),
     "cut.png": (lambda i: cv2.imencode(".png", i)[1].tobytes()[:-200], "damaged or cut off"),
     "cut.bmp": (lambda i: cv2.imencode(".bmp", i)[1].tobytes()[:-200], "damaged or cut off"),
-    "header.jpg": (lambda _: b"\xff\xd8\xff\xe0", "not a JPEG, PNG or BMP"),
+    "header.jpg": (lambda _: b"\xff\xd8\xff\xe0", "not an image that can be read"),
     "one.png": (lambda i: cv2.imencode(".png", i[:1, :1])[1].tobytes(), "at least 16"),
-    "gif.png": (lambda _: b"GIF89a" + bytes(100), "not a JPEG, PNG or BMP"),
+    "gif.png": (lambda _: b"GIF89a" + bytes(100), "not an image that can be read"),
 }
 
 
@@ -298,10 +298,10 @@ LAYOUTS = {
     "pointed at train": (["Train/1.png", "Test/2.png"], "Train", ["Train/1.png"]),
     "good beside kinds": (["good/1.png", "crack/2.png"], "", ["good/1.png"]),
     "good in the test folder": (["test/good/1.png", "test/cut/2.png"], "test", ["test/good/1.png"]),
-    "recurses": (["cam1/1.png", "cam2/2.png"], "", ["cam1/1.png", "cam2/2.png"]),
+    "folders that say nothing": (["cam1/1.png", "cam2/2.png"], "", "several folders"),
     "test only": (["test/1.png", "2.png"], "", "test"),
     "ground truth": (["ground_truth/1.png", "2.png"], "", "ground_truth"),
-    "bad": (["Bad/1.png", "good/2.png"], "", "Bad"),
+    "good beside bad": (["Bad/1.png", "good/2.png"], "", ["good/2.png"]),
     "defects": (["defective/1.png", "2.png"], "", "defective"),
     "defects in train": (["train/defect/1.png", "train/2.png"], "", "defect"),
     "deep test": (["part/train/1.png", "part/test/2.png"], "", "test"),

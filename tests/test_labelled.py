@@ -9,8 +9,12 @@ from anomaly_ad.labelled import find_labelled, read_labels
 
 
 def write(folder, *names):
+    """Images, and masks in folders called ground_truth."""
     for name in names:
-        write_image(folder / name, draw_part(0))
+        is_mask = "ground_truth" in name
+        write_image(
+            folder / name, (draw_part(0) > 200).astype(np.uint8) if is_mask else draw_part(0)
+        )
     return folder
 
 
@@ -107,7 +111,7 @@ def test_no_folder_and_no_images(tmp_path):
 
 def test_what_is_called_good_is_good_wherever_it_lies(tmp_path):
     root = write(tmp_path, "A/good/0.png", "A/bad/0.png", "B/GOOD/1.png", "Good/2.png")
-    assert sorted(kinds(find_labelled(root))) == ["A", "good", "good", "good"]
+    assert sorted(kinds(find_labelled(root))) == ["bad", "good", "good", "good"]
     only = find_labelled(root / "A" / "good")
     assert kinds(only) == ["good"] and "all are good" in only.layout
     write(tmp_path / "both", "good/0.png", "test/x/0.png")

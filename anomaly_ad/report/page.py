@@ -86,7 +86,9 @@ def report(
     if folder.is_file() or any(not i.is_defective or i.mask is not None for i in labelled.items):
         return report_judged(stored, labelled, target, threshold=threshold, seed=seed)
     paths = [item.path for item in labelled.items]
-    return _report_unjudged(stored, paths, str(folder), target, threshold, folder)
+    notes = [labelled.doubt] if labelled.doubt else []
+    notes += [f"Passed over: {labelled.passed_over}."] if labelled.passed_over else []
+    return _report_unjudged(stored, paths, str(folder), target, threshold, folder, notes)
 
 
 def report_judged(
@@ -395,18 +397,13 @@ def _facts(stored: StoredModel, album: Album, images_from: str) -> dict[str, dic
     size = sum(entry["size"] for entry in stored.files.values())
     colour = "gray" if plan.spec.channels == 1 else "colour"
     record = manifest.calibration.record
-    if manifest.calibration.has_rate:
-        source = str(record.get("source", "the training"))
-        stated = (
-            f"raw score {limit.limit:.6g}, from {limit.n_images} good images of "
-            f"{printable(source)}; at most {limit.stated_rate:.1%} of good parts like these exceed "
-            "it"
-        )
-    else:
-        stated = (
-            f"raw score {limit.limit:.6g}, {record.get('by')} ({record.get('created')}), "
-            f"{printable(record.get('source'))}: no false alarm rate is promised"
-        )
+    source = record.get("source", "the training")
+    stated = (
+        f"raw score {limit.limit:.6g}, from {limit.n_images} good images of {printable(source)}"
+    )
+    if not manifest.calibration.has_rate:
+        stated = f"raw score {limit.limit:.6g} ({record.get('created')}), {printable(source)}"
+    stated += f"; {manifest.calibration.promise}"
     model = {
         "Method": plan.method,
         "Parameters": ", ".join(f"{k}={v}" for k, v in plan.parameters.items()) or "none",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -58,6 +58,10 @@ class Engine:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot read the model {model}: {error}") from error
+        self._lock = threading.Lock()
+        self._models: dict[str, ov.CompiledModel] = {}
+        self._requests: SimpleQueue[ov.InferRequest] | None = None
+        self._spare: list[ov.InferRequest] = []  # of the model that takes one image at a time
 
     def _compile(self, hint: str) -> ov.CompiledModel:
         properties = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": hint}
@@ -68,21 +72,30 @@ class Engine:
 
     # Compiled on first use: one image at a time wants all cores on that image, a stream wants
     # each core on an image of its own.
-    @cached_property
-    def _single(self) -> ov.InferRequest:
-        return self._compile("LATENCY").create_infer_request()
+    @property
+    def _single(self) -> ov.CompiledModel:
+        return self._compiled("LATENCY")
 
-    @cached_property
+    @property
     def _streaming(self) -> ov.CompiledModel:
-        return self._compile("THROUGHPUT")
+        return self._compiled("THROUGHPUT")
 
-    # Of their own, not an AsyncInferQueue's: that one may be used from one thread only.
-    @cached_property
+    def _compiled(self, hint: str) -> ov.CompiledModel:
+        with self._lock:
+            if hint not in self._models:
+                self._models[hint] = self._compile(hint)
+            return self._models[hint]
+
+    # Requests of their own, not an AsyncInferQueue's: that one may be used from one thread only.
+    @property
     def _idle(self) -> SimpleQueue[ov.InferRequest]:
-        requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        for _ in range(self._streaming.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-            requests.put(self._streaming.create_infer_request())
-        return requests
+        model = self._streaming
+        with self._lock:
+            if self._requests is None:
+                self._requests = SimpleQueue()
+                for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+                    self._requests.put(model.create_infer_request())
+            return self._requests
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -103,7 +116,7 @@ class Engine:
         return [output.get_any_name() for output in self._model.outputs]
 
     def run(self, images: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
-        """Run one batch.
+        """Run one batch, as fast as one batch can be; from any thread.
 
         Parameters
         ----------
@@ -116,8 +129,17 @@ class Engine:
         dict of str to ndarray of float32
             The outputs by name, as arrays of their own.
         """
-        self._single.infer([images], share_inputs=True)
-        return _copy_outputs(self._single, names)
+        # A request holds the results of its last call, so no two threads may have the same one.
+        # There are as many as there were threads at a time; lists are safe to share.
+        try:
+            request = self._spare.pop()
+        except IndexError:
+            request = self._single.create_infer_request()
+        try:
+            request.infer([images], share_inputs=True)
+            return _copy_outputs(request, names)
+        finally:
+            self._spare.append(request)
 
     def run_beside(
         self, images: NDArray[np.uint8], names: Collection[str] | None = None

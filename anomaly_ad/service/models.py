@@ -54,7 +54,7 @@ class Served:
             # What turns raw scores into scores and back, see calibration.Limit.
             "median": limits.image.median,
             "limit": limits.image.limit,
-            "stated_rate": limits.image.stated_rate,
+            "stated_rate": limits.stated_rate,
             "has_map": limits.map is not None,
         }
 

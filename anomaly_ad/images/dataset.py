@@ -1,0 +1,168 @@
+"""Many images, prepared: on disk, in batches, split, and known by their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, ImageError, OptionError, PathError
+from ..spool import Spool
+from ..threads import ordered_map
+from .decoding import read_image
+from .formats import Image
+from .framing import ImageSpec
+
+
+class ImageSet:
+    """Prepared images in a temporary file, or in memory; re-iterable, in order.
+
+    Iterating yields uint8 batches of shape (B, height, width, channels); indexing with integers or
+    a slice gives those images as a new array. Use it as a context manager: leaving it removes the
+    file.
+
+    Parameters
+    ----------
+    items : Spool or ndarray of uint8, shape (N, height, width, channels)
+        The images.
+    indices : ndarray of int, optional
+        Which of them, in which order; None for all.
+    """
+
+    BATCH = 32
+
+    def __init__(
+        self, items: Spool | NDArray[np.uint8], indices: NDArray[np.integer] | None = None
+    ) -> None:
+        self._items = items
+        self._indices = np.arange(len(items)) if indices is None else np.asarray(indices)
+
+    @classmethod
+    def decode(
+        cls, paths: Sequence[Path], spec: ImageSpec, step: Callable[[], None] = lambda: None
+    ) -> Self:
+        """Read, check and prepare all files, in threads.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            Image files.
+        spec : ImageSpec
+            What the model takes.
+        step : callable, optional
+            Called after each image, for a progress bar.
+
+        Raises
+        ------
+        DataError
+            Files cannot be read; the message lists every one of them.
+        OutputError
+            The temporary file does not fit on the disk.
+        """
+        spool = Spool(len(paths), spec.shape, np.uint8)
+        try:
+            broken: list[str] = []
+            for index, image in enumerate(ordered_map(lambda p: _try_read(p, spec), paths)):
+                if isinstance(image, str):
+                    broken.append(image)
+                else:
+                    spool[index] = image
+                step()
+            if broken:
+                listed = "\n  ".join(broken)
+                raise DataError(
+                    f"{len(broken)} of {len(paths)} training images cannot be used. Mend them or "
+                    f"take them out, then train again:\n  {listed}"
+                )
+            return cls(spool)
+        except BaseException:
+            spool.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if isinstance(self._items, Spool):
+            self._items.close()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        height, width, channels = self._items.shape[-3:]
+        return height, width, channels
+
+    def __getitem__(self, indices: NDArray[np.integer] | slice) -> NDArray[np.uint8]:
+        return np.array(self._items[self._indices[indices]])
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for start in range(0, len(self), self.BATCH):
+            yield self[start : start + self.BATCH]
+
+    def digests(self) -> list[str]:
+        """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
+        return [image_digest(image) for batch in self for image in batch]
+
+    def subset(self, indices: NDArray[np.integer]) -> ImageSet:
+        """These images alone, without copying them; it lives no longer than the whole."""
+        return ImageSet(self._items, self._indices[indices])
+
+
+def image_digest(prepared: Image) -> str:
+    """A hash of an image as a model sees it, 16 hexadecimal digits."""
+    return hashlib.sha256(prepared.tobytes()).hexdigest()[:16]
+
+
+def _try_read(path: Path, spec: ImageSpec) -> Image | str:
+    try:
+        return spec.prepare(read_image(path))
+    except (ImageError, PathError) as error:
+        return str(error)
+
+
+def split(count: int, sizes: Sequence[int], seed: int) -> list[NDArray[np.intp]]:
+    """Split `count` images into disjoint random parts, the same ones for the same seed.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    sizes : sequence of int
+        Sizes of all parts but the first, which gets the rest.
+    seed : int
+        Seed of the permutation.
+
+    Returns
+    -------
+    list of ndarray of int
+        Sorted indices; one array more than `sizes`.
+    """
+    rest = count - sum(sizes)
+    if rest < 1 or min(sizes, default=0) < 0:
+        raise OptionError(f"{count} images cannot be split into parts of {list(sizes)} and a rest.")
+    order = np.random.default_rng(seed).permutation(count)
+    return [np.sort(part) for part in np.split(order, np.cumsum([rest, *sizes])[:-1])]
+
+
+def sample_sizes(paths: Sequence[Path], count: int = 32) -> list[tuple[int, int]]:
+    """(height, width) of some of the images, spread evenly; those that cannot be read are left out.
+
+    They are decoded, since a camera's note of the orientation may turn them.
+    """
+    chosen = [paths[index] for index in range(0, len(paths), -(-len(paths) // count))]
+    return [size for size in ordered_map(_try_size, chosen) if size is not None]
+
+
+def _try_size(path: Path) -> tuple[int, int] | None:
+    try:
+        height, width = read_image(path).shape[:2]
+    except (ImageError, PathError):
+        return None
+    return height, width

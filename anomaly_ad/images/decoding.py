@@ -1,0 +1,139 @@
+"""A file, or its bytes -> RGB uint8 (H, W, 3), turned as the camera noted; or an error."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from ..errors import ImageError, ImageTooLargeError, OptionError, PathError
+from .formats import NAMES, Format, Header, Image, UnreadableError, damaged, format_of, turned
+
+MAX_PIXELS = 200_000_000  # a 150-megapixel camera passes, a decompression bomb does not
+MIN_SIDE = 16  # pixels; less is no photograph of a part
+
+PathLike = str | os.PathLike[str]
+
+
+def check_path(path: Any, name: str) -> Path:
+    """A path as `Path`; OptionError names the argument if it is something else, or empty."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(f"{name} is a path. Received: {path!r}.")
+    return Path(path)
+
+
+def read_image(path: PathLike) -> Image:
+    """Read an image file as RGB.
+
+    JPEG, PNG, BMP, TIFF, WebP, JPEG 2000, PGM and PPM are read; the format is taken from the
+    content, not the name. The orientation that a camera noted (EXIF) is applied. Gray becomes three
+    equal channels, a palette is resolved, an alpha channel is ignored. A PNG may have 16 bits, of
+    which the upper 8 are kept (a fixed mapping: 12-bit data in a 16-bit file must be shifted up by
+    whoever writes it); the other formats have 8. The number of pixels is read from the header and
+    checked before anything is decoded.
+
+    Damage is an error where the file shows it: what is cut off, checksums that are wrong, data
+    that do not add up, holes of zeros. docs/data.md says what cannot be seen.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB.
+
+    Raises
+    ------
+    PathError
+        There is no such file, or it may not be read.
+    ImageError
+        The file is not an image of these formats, is damaged or cut off, is smaller than
+        `MIN_SIDE` pixels, or has more than `MAX_PIXELS`.
+    """
+    return decode_image(read_bytes(path), path)
+
+
+def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode the bytes of an image file as RGB, as `read_image` does.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file. What follows the end of the image in it is ignored.
+    name : object
+        What messages call it.
+    max_pixels : int
+        More are not decoded.
+
+    Raises
+    ------
+    ImageError
+        As `read_image`; an `ImageTooLargeError` for more than `max_pixels`.
+    """
+    found, header = open_header(data, name, max_pixels)
+    try:
+        image = found.decode(data, header)
+    except (UnreadableError, struct.error, IndexError, KeyError, ValueError) as error:
+        raise _unreadable(name, error) from None
+    return turned(image, header.orientation)
+
+
+def open_header(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> tuple[Format, Header]:
+    """The format of a file and what its header says; errors as `decode_image`."""
+    found = format_of(data)
+    if found is not None:
+        try:
+            header = found.header(data)
+        except UnreadableError as error:
+            raise _unreadable(name, error) from None
+        except (struct.error, IndexError, KeyError, ValueError):
+            pass
+        else:
+            check_size((header.height, header.width), name, max_pixels)
+            return found, header
+    kind = "is empty" if not data else f"is not an image that can be read ({NAMES})"
+    raise ImageError(f"{name}: the file {kind}. Replace it, or leave it out.")
+
+
+def _unreadable(name: object, error: Exception) -> ImageError:
+    if isinstance(error, UnreadableError):
+        return ImageError(f"{name}: {error}")
+    return _unreadable(name, damaged())
+
+
+def stored_as(data: bytes) -> Header | None:
+    """What the header of an image file says; None for what is not read."""
+    try:
+        return open_header(data, "")[1]
+    except ImageError:
+        return None
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """A file's content; PathError if it cannot be had."""
+    file = check_path(path, "An image file")
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise PathError(f"{path}: there is no such file. Check the path.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PathError(
+            f"{path}: the file cannot be read ({reason}). Check that it is a file and that you "
+            "may read it."
+        ) from error
+    except ValueError as error:  # a path with a null byte
+        raise PathError(f"{path!r} is not a path: {error}.") from error
+
+
+def check_size(size: tuple[int, ...], name: object, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise ImageError for an image of (height, width) that is too large or too small."""
+    height, width = size
+    if height * width > max_pixels:
+        raise ImageTooLargeError(
+            f"{name} says it has {width}x{height} pixels; at most {max_pixels:,} are decoded. "
+            "Crop or shrink it first."
+        )
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(
+            f"{name} has {width}x{height} pixels; at least {MIN_SIDE} on each side are needed."
+        )

@@ -1,0 +1,496 @@
+"""Image files in folders: which there are, which are masks, and which training may learn from.
+
+This is the only grammar of folders; `labelled` reads judged images by it. docs/data.md has a table
+of layouts and what becomes of them, which the tests run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import DataError, ImageError, OptionError, PathError
+from ..progress import printable
+from .decoding import PathLike
+from .formats import OTHER_SUFFIXES, SUFFIXES, begins_like_an_image
+from .masks import read_mask
+from .names import TEST, TRAIN, is_for_masks, masked_name, meaning
+
+_LOOKED_AT = 24  # files of a folder of masks that are read to see whether they are masks
+_LISTED = 8  # names in a message
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files under a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    images : tuple of Path
+        Files to look at, in the order of their names.
+    masks : tuple of Path
+        Files that belong to others: masks in folders of such a name, or beside their images.
+    others : tuple of Path
+        Files that look like images and are of formats that are not read.
+    """
+
+    root: Path
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
+
+    @property
+    def passed_over(self) -> str:
+        """What is not looked at, in words; empty if that is nothing."""
+        parts = []
+        if self.masks:
+            parts.append(f"{_count(self.masks, 'mask')} ({_names(self.masks, self.root)})")
+        if self.others:
+            what = _count(self.others, "file")
+            parts.append(f"{what} of formats that are not read ({_names(self.others, self.root)})")
+        return "; ".join(parts)
+
+    def or_error(self, expected: str) -> Listing:
+        """Itself, if it has images; DataError otherwise, which says what was `expected`."""
+        if self.images:
+            return self
+        found = f" Found instead: {self.passed_over}." if self.passed_over else ""
+        raise DataError(
+            f"{self.root} holds no images. Expected files ending in {' '.join(SUFFIXES)} (any "
+            f"case), {expected}.{found}"
+        )
+
+
+def find_images(folder: PathLike) -> list[Path]:
+    """All image files under a folder, in the order of their names; see `list_images`."""
+    return list(list_images(folder).images)
+
+
+def files_below(folder: PathLike) -> list[Path]:
+    """All image files under a folder, masks or not, in the order of their names."""
+    return [file for files, _, _ in _walk(Path(folder), frozenset(), False) for file in files]
+
+
+def list_images(folder: PathLike) -> Listing:
+    """All image files under a folder, in the order of their names.
+
+    Files count by their suffix (`formats.SUFFIXES`), in any case. Hidden files and folders (names
+    that begin with a dot) are passed over. Links are followed, loops are not.
+
+    Masks are told by the name of a folder below this one (mask, labels, ground_truth, ...) or by
+    their own (000_mask.png, 000_GT.png), if an image has the rest of the name; or they lie beside
+    their image under the same name (000.jpg and its mask 000.png). They are no images.
+
+    Raises
+    ------
+    PathError
+        The folder, or one in it, does not exist or cannot be listed.
+    DataError
+        Files may be masks or images: their names say masks, but no image has the name, or they
+        are photographs.
+    """
+    root = Path(folder)
+    images: list[Path] = []
+    suspects: list[Path] = []
+    others: list[Path] = []
+    for files, more, below_masks in _walk(root, frozenset(), False):
+        others += more
+        for file in files:
+            is_suspect = below_masks or masked_name(file.stem) is not None
+            (suspects if is_suspect else images).append(file)
+    twins = _twins(images)
+    suspects += twins
+    if suspects:
+        images = [file for file in images if file not in set(twins)]
+        _check_masks(root, images, suspects)
+    return Listing(root, tuple(images), tuple(suspects), tuple(others))
+
+
+def _walk(
+    folder: Path, above: frozenset[str], below_masks: bool
+) -> Iterator[tuple[list[Path], list[Path], bool]]:
+    """Image files, files like images, and whether they lie below a folder of masks."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link that leads back up
+        return
+    files, folders, others = _list_folder(folder)
+    yield files, others, below_masks
+    for child in folders:
+        yield from _walk(child, above | {real}, below_masks or is_for_masks(child.name))
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Image files, folders, and files like images that lie in a folder, each sorted by name."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError as error:
+        raise PathError(f"{folder}: there is no such folder. Check the path.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PathError(f"{folder}: the folder cannot be listed ({reason}).") from error
+    except ValueError as error:  # a path with a null byte
+        raise PathError(f"{str(folder)!r} is not a path: {error}.") from error
+    files, folders, others = [], [], []
+    for entry in entries:
+        path = Path(folder, entry.name)
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            folders.append(path)
+        elif path.suffix.lower() in SUFFIXES:
+            files.append(path)
+        elif path.suffix.lower() in OTHER_SUFFIXES or _looks_like_an_image(path):
+            others.append(path)
+    return files, folders, others
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points at itself
+        return False
+
+
+def _looks_like_an_image(path: Path) -> bool:
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            return begins_like_an_image(file.read(16))
+    except OSError:
+        return False
+
+
+# ---------------------------------------------------------------------------------- masks
+
+
+def _twins(images: Sequence[Path]) -> list[Path]:
+    """Files that share folder and name with another but for the suffix, and are its mask."""
+    by_name: dict[Path, list[Path]] = defaultdict(list)
+    for file in images:
+        by_name[file.with_suffix("")].append(file)
+    pairs = [files for files in by_name.values() if len(files) == 2]
+    png = [file for files in pairs for file in files if file.suffix.lower() == ".png"]
+    masks = [file for file in _sample(png) if _is_mask(file)]
+    # All or none: a folder of photographs saved twice has no masks.
+    return png if masks and len(masks) == len(_sample(png)) else []
+
+
+def _check_masks(root: Path, images: Sequence[Path], suspects: Sequence[Path]) -> None:
+    """DataError unless files that are named like masks belong to images, and are masks."""
+    index = MaskIndex(images)
+    groups: dict[Path, list[Path]] = defaultdict(list)
+    for file in suspects:
+        groups[folder_of_masks(file, root)].append(file)
+    for folder, files in groups.items():
+        where = f"{root} holds {_count(files, 'file')} that may be masks or images: "
+        what_to_do = (
+            "If they are images, rename the folder or the files, or pass a list of files; if they "
+            "are masks, name them after their images or take them out."
+        )
+        if not any(index.images_of(file, folder) for file in files):
+            raise DataError(
+                f"{where}{_names(files, root)} are named like masks, but no image has such a name. "
+                f"{what_to_do}"
+            )
+        for file in _sample(files):
+            if (reason := _why_no_mask(file)) is not None:
+                raise DataError(
+                    f"{where}{_names(files, root)} are named like masks of images here, but "
+                    f"{reason} {what_to_do}"
+                )
+
+
+def folder_of_masks(file: Path, root: Path) -> Path:
+    """The topmost folder of masks that a file lies in; its own folder if it lies beside images."""
+    parts = file.relative_to(root).parts[:-1]
+    for count, part in enumerate(parts, 1):
+        if is_for_masks(part):
+            return root.joinpath(*parts[:count])
+    return file.parent
+
+
+def _sample(files: Sequence[Path]) -> list[Path]:
+    return list(files[:: max(1, -(-len(files) // _LOOKED_AT))])
+
+
+def _why_no_mask(file: Path) -> str | None:
+    try:
+        read_mask(file)
+    except (ImageError, PathError) as error:
+        return str(error)
+    return None
+
+
+def _is_mask(file: Path) -> bool:
+    return _why_no_mask(file) is None
+
+
+class MaskIndex:
+    """Finds the images that a mask may belong to, by their names.
+
+    A mask in a folder of masks belongs to images under that folder's parent whose path ends as
+    its own does: of ``ground_truth/dent/000_mask.png`` that is ``test/dent/000.*``, of
+    ``masks/000.png`` it is ``images/000.*``, of ``dent/mask/000.png`` it is ``dent/000.*``. A mask
+    beside images belongs to the one with its name.
+    """
+
+    def __init__(self, images: Iterable[Path]) -> None:
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for image in images:
+            self._by_name[image.stem].append(image)
+
+    def images_of(self, mask: Path, folder: Path) -> list[Path]:
+        """The images of a mask.
+
+        Parameters
+        ----------
+        mask : Path
+            The mask.
+        folder : Path
+            Its folder of masks, or the folder in which it lies beside its image.
+        """
+        apart = is_for_masks(folder.name) and mask.is_relative_to(folder)
+        place = folder.parent if apart else folder
+        tail = mask.relative_to(folder).parent.parts
+        found = []
+        # "0_mask" is the mask of "0", and "0" in a folder of masks that of "0" as well.
+        for name in filter(None, (masked_name(mask.stem), mask.stem)):
+            for image in self._by_name.get(name, ()):
+                if image.is_relative_to(place):
+                    above = image.relative_to(place).parent.parts
+                    if above[len(above) - len(tail) :] == tail if apart else image.parent == place:
+                        found.append(image)
+            if found:
+                break
+        return found
+
+
+# ------------------------------------------------------------- what training may learn from
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Files of good parts.
+
+    Parameters
+    ----------
+    folder : Path or None
+        The folder they were found in; None for a list.
+    paths : tuple of Path
+        The files.
+    passed_over : tuple of str
+        What else was found and is not learnt from, in words.
+    """
+
+    folder: Path | None
+    paths: tuple[Path, ...]
+    passed_over: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        where = "a list of paths" if self.folder is None else printable(self.folder)
+        text = f"{len(self.paths)} images of good parts from {where}"
+        if self.passed_over:
+            text += f". Not used: {printable('; '.join(self.passed_over))}"
+        return text
+
+
+def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
+    """Find the images of good parts, and refuse rather than learn from a defect.
+
+    A list is taken as it is. In a folder:
+
+    1. a folder in it named ``train`` (any case) is used instead of it, and nothing beside it;
+    2. a folder in it whose name means good (`names.meaning`), if there is exactly one, is used
+       instead of it, and nothing beside it; below it every name is good;
+    3. otherwise the images in it are taken, unless a folder beside them or its own name says that
+       they are not of good parts only (defects, tests, masks);
+    4. where there are none, the images of its only folder, by rules 2 and 3 again, or of several
+       folders if the names of all mean good. Several others are refused.
+
+    Raises
+    ------
+    PathError
+        The folder or a listed file does not exist.
+    DataError
+        No images are found, or some might show defects; the message lists what was found.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return TrainingImages(None, _check_list(path))
+    folder = Path(path)
+    if os.path.isfile(folder):
+        raise DataError(
+            f"{folder} is a file; training takes a folder of images of good parts, or a list "
+            "of image files."
+        )
+    train = [child for child in _list_folder(folder)[1] if child.name.lower() in TRAIN]
+    if len(train) > 1:
+        names = ", ".join(child.name for child in train)
+        raise DataError(f"{folder} holds {names}: which one is meant? Name the folder itself.")
+    return _good_images(_Contents(train[0] if train else folder), by_name=not train)
+
+
+class _Contents:
+    """What lies in a folder, and how many images below it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files, folders, self.others = _list_folder(folder)
+        self.children = {child: len(files_below(child)) for child in folders}
+
+    @cached_property
+    def good(self) -> list[Path]:
+        return [child for child in self._filled if meaning(child.name) == "good"]
+
+    @cached_property
+    def telling(self) -> list[Path]:
+        """Folders that say that not all here is good."""
+        return [child for child in self.plain if _says_not_good(child.name)]
+
+    @property
+    def _filled(self) -> list[Path]:
+        return [child for child, count in self.children.items() if count]
+
+    @property
+    def plain(self) -> list[Path]:
+        """Folders with images that are not masks by their name."""
+        return [child for child in self._filled if not is_for_masks(child.name)]
+
+    def __str__(self) -> str:
+        found = [f"{child.name} ({_images(n)})" for child, n in self.children.items()]
+        shown = found[:_LISTED] + ([f"{len(found) - _LISTED} more"] if found[_LISTED:] else [])
+        loose = [f"{_images(len(self.files))} in the folder itself"] if self.files else []
+        return ", ".join([*loose, *shown])
+
+
+def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
+    """Rules 2 to 4; `by_name`: the folder's own name counts."""
+    own = here.folder.resolve().name
+    # A project may be called "OK project": its folders count for more than its own name.
+    if by_name and meaning(own) == "good" and not here.good and not here.telling:
+        return _all_below(here.folder)
+    if len(here.good) == 1:
+        beside = [f"{_images(n)} in {c.name}" for c, n in here.children.items() if n]
+        beside = [text for text in beside if not text.endswith(f" in {here.good[0].name}")]
+        if here.files:
+            beside.insert(0, f"{_images(len(here.files))} in {here.folder}")
+        return _all_below(here.good[0], beside)
+    advice = (
+        "Pass the folder of good images itself (good, ok, gut ... are known names), or a list of "
+        "files."
+    )
+    if by_name and _says_not_good(own):
+        raise DataError(
+            f"By its name the folder {here.folder} does not hold good parts only (found: {here}). "
+            f"{advice} If all in it are good, rename it."
+        )
+    if here.telling or (here.files and len(here.good) > 1):
+        names = ", ".join(child.name for child in here.telling or here.good)
+        raise DataError(
+            f"{here.folder} must hold good parts only, but it holds {names}, and which images are "
+            f"good is not clear (found: {here}). {advice}"
+        )
+    if here.files:
+        return _all_in(here)
+    if here.good and len(here.good) == len(here.plain):
+        return _all_below(here.folder)
+    if len(here.plain) > 1:
+        raise DataError(
+            f"{here.folder} holds several folders, and by their names it is not clear that all are "
+            f"of good parts (found: {here}). {advice}"
+        )
+    if here.plain:
+        found = _good_images(_Contents(here.plain[0]), by_name=False)
+        _refuse_marked(found.paths, list_images(here.folder))
+        return found
+    list_images(here.folder).or_error(
+        "in the folder itself, in a folder whose name means good, or in a folder 'train' beside "
+        "the test images"
+    )
+    raise AssertionError("unreachable")
+
+
+def _all_below(folder: Path, beside: Sequence[str] = ()) -> TrainingImages:
+    listing = list_images(folder).or_error("in it or in folders in it")
+    return _trained_on(listing, beside)
+
+
+def _all_in(here: _Contents) -> TrainingImages:
+    """The images that lie in a folder itself."""
+    listing = list_images(here.folder)
+    images = tuple(file for file in listing.images if file.parent == here.folder)
+    kept = Listing(here.folder, images, listing.masks, listing.others)
+    below = Counter(f.relative_to(here.folder).parts[0] for f in set(listing.images) - set(images))
+    return _trained_on(
+        kept.or_error("that are no masks"),
+        [f"{_images(n)} in {c}" for c, n in sorted(below.items())],
+    )
+
+
+def _trained_on(listing: Listing, beside: Sequence[str]) -> TrainingImages:
+    _refuse_marked(listing.images, listing)
+    passed_over = [*beside, *filter(None, [listing.passed_over])]
+    return TrainingImages(listing.root, listing.images, tuple(passed_over))
+
+
+def _refuse_marked(images: Sequence[Path], listing: Listing) -> None:
+    """An image whose mask marks something shows a defect."""
+    index = MaskIndex(images)
+    of_these = [m for m in listing.masks if index.images_of(m, folder_of_masks(m, listing.root))]
+    marked = [mask for mask in of_these if read_mask(mask).any()]
+    if marked:
+        raise DataError(
+            f"{len(marked)} of {len(images)} images in {listing.root} have a mask that marks a "
+            f"defect: {_names(marked, listing.root)}. Training learns from good images only: pass "
+            "a list of those whose masks are empty, or a folder of them."
+        )
+
+
+def _check_list(paths: Iterable[PathLike]) -> tuple[Path, ...]:
+    if hasattr(paths, "columns"):  # a table's iterator gives its columns
+        raise OptionError(
+            "Training images are a folder or a list of paths. Received a table; pass its column of "
+            "paths: table['path']."
+        )
+    try:
+        files = tuple(Path(path) for path in paths)
+    except TypeError as error:
+        raise OptionError(
+            f"Training images are a folder or a list of paths. Received: {paths!r}."
+        ) from error
+    for file in files:
+        if not os.path.isfile(file):
+            raise PathError(
+                f"{file}: there is no such file, or it may not be read. Check the list of "
+                "training images."
+            )
+    if not files:
+        raise DataError("The list of training images is empty; name the image files in it.")
+    return files
+
+
+def _says_not_good(name: str) -> bool:
+    return meaning(name) == "defective" or name.lower() in TEST or is_for_masks(name)
+
+
+# --------------------------------------------------------------------------------- in words
+
+
+def _count(files: Sequence[Path], what: str) -> str:
+    return f"{len(files)} {what}" + ("" if len(files) == 1 else "s")
+
+
+def _images(count: int) -> str:
+    return f"{count} image" + ("" if count == 1 else "s")
+
+
+def _names(files: Sequence[Path], root: Path) -> str:
+    """A few of the files, by their paths within the root."""
+    shown = [str(file.relative_to(root)) for file in files[:3]]
+    return ", ".join([*shown, "..."] if files[3:] else shown)

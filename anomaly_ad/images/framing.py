@@ -1,0 +1,175 @@
+"""What a model takes of a photograph: size, channels, and how it is brought to them.
+
+What a model sees is uint8 of shape (height, width, channels), made by `ImageSpec.prepare` and by
+nothing else, in training, in calibration and in prediction alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OptionError
+from .formats import Image
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a model takes: the size, the channels, and how a photograph is brought to them.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the model's input in pixels.
+    channels : int
+        1 (gray) or 3 (RGB).
+    fit : {"stretch", "pad"}
+        "stretch" resizes each axis by its own factor. "pad" keeps the aspect ratio, centres the
+        photograph and repeats its border pixels outwards, so that no new edge appears.
+    """
+
+    height: int
+    width: int
+    channels: int
+    fit: Literal["stretch", "pad"] = "stretch"
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 16 <= value <= 8192:
+                raise OptionError(
+                    f"img_size is (height, width) in pixels, whole numbers from 16 to 8192. "
+                    f"Received {name}={value!r}."
+                )
+        if type(self.channels) is not int or self.channels not in (1, 3):
+            raise OptionError(f"channels is 1 (gray) or 3 (RGB). Received: {self.channels!r}.")
+        if not isinstance(self.fit, str) or self.fit not in ("stretch", "pad"):
+            raise OptionError(f"fit is 'stretch' or 'pad'. Received: {self.fit!r}.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.height, self.width, self.channels
+
+    def prepare(self, image: Image) -> Image:
+        """Bring a photograph to the model's size and channels.
+
+        Shrinking averages (``INTER_AREA``, as uint8), enlarging interpolates linearly. Gray is
+        computed after resizing, with the weights of ITU-R BT.601 (OpenCV's ``RGB2GRAY``).
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width, channels)
+            A new array.
+        """
+        left, top, width, height = self._placement(image.shape[:2])
+        out = _resize(image, (height, width))
+        if self.channels == 1:
+            out = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
+        if (height, width) != self.size:
+            bottom, right = self.height - height - top, self.width - width - left
+            out = cv2.copyMakeBorder(out, top, bottom, left, right, cv2.BORDER_REPLICATE)
+        out = out.reshape(self.shape)
+        return out.copy() if np.may_share_memory(out, image) else out
+
+    def boxes_to_original(
+        self, boxes: NDArray[np.integer], image_size: tuple[int, int]
+    ) -> NDArray[np.int32]:
+        """Boxes at the model's scale -> boxes in the photograph.
+
+        Parameters
+        ----------
+        boxes : ndarray of int, shape (N, 4)
+            xyxy in pixels of the model's input; x2 and y2 are exclusive.
+        image_size : (int, int)
+            (height, width) of the photograph.
+
+        Returns
+        -------
+        ndarray of int32, shape (M, 4)
+            xyxy in pixels of the photograph, rounded outwards, within it. Boxes that lie wholly
+            in the padding are left out, so M <= N.
+        """
+        left, top, width, height = self._placement(image_size)
+        scaled = np.asarray(boxes, np.float64).reshape(-1, 4) - (left, top, left, top)
+        scaled *= np.tile((image_size[1] / width, image_size[0] / height), 2)
+        limits = np.tile((image_size[1], image_size[0]), 2)
+        # The small constant keeps a box whose edge falls on a pixel's border from growing by
+        # one pixel through rounding.
+        scaled = np.hstack([np.floor(scaled[:, :2] + 1e-6), np.ceil(scaled[:, 2:] - 1e-6)])
+        out = np.clip(scaled, 0, limits).astype(np.int32)
+        return out[(out[:, 2] > out[:, 0]) & (out[:, 3] > out[:, 1])]
+
+    def map_to_original(self, array: NDArray, image_size: tuple[int, int]) -> NDArray:
+        """Resize a picture at the model's scale to the photograph's, without the padding.
+
+        Parameters
+        ----------
+        array : ndarray, shape (height, width) or (height, width, C)
+            An anomaly map or a picture of it; float32 or uint8.
+        image_size : (int, int)
+            (height, width) of the photograph.
+
+        Returns
+        -------
+        ndarray, shape (image_size[0], image_size[1]) or with C behind
+        """
+        left, top, width, height = self._placement(image_size)
+        return _resize(array[top : top + height, left : left + width], image_size)
+
+    def without_padding(self, array: NDArray, image_size: tuple[int, int]) -> NDArray:
+        """A map with -inf where no photograph is.
+
+        Parameters
+        ----------
+        array : ndarray of float, shape (height, width)
+            An anomaly map.
+        image_size : (int, int)
+            (height, width) of the photograph.
+
+        Returns
+        -------
+        ndarray of float, shape (height, width)
+            `array` itself where there is no padding.
+        """
+        left, top, width, height = self._placement(image_size)
+        if (height, width) == self.size:
+            return array
+        out = np.full_like(array, -np.inf)
+        out[top : top + height, left : left + width] = array[
+            top : top + height, left : left + width
+        ]
+        return out
+
+    def _placement(self, image_size: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Where the photograph lies in the input: left, top, width, height in its pixels."""
+        if self.fit == "stretch":
+            return 0, 0, self.width, self.height
+        scale = min(self.height / image_size[0], self.width / image_size[1])
+        height = min(max(round(image_size[0] * scale), 1), self.height)
+        width = min(max(round(image_size[1] * scale), 1), self.width)
+        return (self.width - width) // 2, (self.height - height) // 2, width, height
+
+
+def _resize(image: NDArray, size: tuple[int, int]) -> NDArray:
+    # INTER_AREA averages only where both axes shrink, so axes that shrink go first.
+    shrunk = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
+    if shrunk != image.shape[:2]:
+        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != size:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return image

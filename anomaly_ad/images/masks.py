@@ -1,0 +1,115 @@
+"""Masks of defects: which pixels are marked, whatever program drew them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+from .decoding import PathLike, open_header, read_bytes
+from .formats import UnreadableError, turned
+from .formats.base import opencv
+
+_MOST_LABELS = 32  # values or colours that are class numbers; more are shades
+_LEAST_LOSSY = 64  # smallest largest value of a mask in a lossy format
+_SOFT = 0.1  # of the largest value: what lies nearer to an end than that is taken for it
+_MOST_SOFT = 0.02  # share of pixels that may lie between
+
+
+def read_mask(path: PathLike) -> NDArray[np.bool_]:
+    """Read the mask of a defect: True where anything but background is marked.
+
+    Background is black (0), or transparent where some pixels are. A mark is any other value: 1,
+    255, a class number, a colour, in 8 or 16 bits, with or without a palette. Of shades, as JPEG
+    and smooth edges give them, what is above half of the largest is marked.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+
+    Raises
+    ------
+    PathError
+        As `read_image`.
+    ImageError
+        The file cannot be read; or it is not a mask: it has no background, is a photograph, or
+        marks the background instead of the defect. The message says what was found.
+    """
+    pixels, is_lossy = _pixels(path)
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels in (2, 4):
+        alpha = pixels[..., -1] > 0
+        pixels = pixels[..., :-1]
+        opaque = pixels[alpha]
+        if not alpha.all() and len(opaque) and (opaque == opaque[0]).all():
+            return _checked(alpha, path)  # one colour on a transparent ground, black too
+        pixels = np.where(alpha[..., None], pixels, 0)
+    values = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    colours = _count_colours(pixels)
+    if colours <= _MOST_LABELS and not is_lossy:
+        marked = values > 0
+    else:
+        largest = float(values.max())
+        if is_lossy and 0 < largest < _LEAST_LOSSY:
+            found = f"its largest value is {largest:.0f}, and JPEG changes small values"
+            raise _no_mask(path, found)
+        between = (values > _SOFT * largest) & (values < (1 - _SOFT) * largest)
+        if between.mean() > _MOST_SOFT:
+            raise _no_mask(path, f"it has {colours} values or colours, like a photograph")
+        marked = values > largest / 2
+    if values.min() > 0 and marked.all():
+        found = f"the values {_listed(pixels)}" if colours <= _MOST_LABELS else "no black"
+        raise _no_mask(path, f"all its pixels are marked; it has {found}")
+    return _checked(marked, path)
+
+
+def _pixels(path: PathLike) -> tuple[NDArray[Any], bool]:
+    """As stored, in any depth, turned as the camera noted, alpha last; and whether it is lossy."""
+    data = read_bytes(path)
+    entry, header = open_header(data, path)
+    is_lossy = entry.name == "JPEG" or (entry.name == "WebP" and b"VP8 " in data[:64])
+    try:
+        image: Any = opencv(data, cv2.IMREAD_UNCHANGED)
+    except UnreadableError as error:
+        raise ImageError(f"{path}: {error}") from error
+    if image.dtype.kind not in "uib":
+        raise _no_mask(path, f"its pixels are {image.dtype}")
+    return turned(image, header.orientation), is_lossy
+
+
+def _count_colours(pixels: NDArray[Any]) -> int:
+    """How many there are; beyond `_MOST_LABELS` it may be any larger number."""
+    flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
+    packed = np.zeros(len(flat), np.uint64)
+    for channel in flat.T:
+        packed = packed << np.uint64(16) | channel.astype(np.uint64)
+    return len(np.unique(packed))
+
+
+def _checked(marked: NDArray[np.bool_], path: PathLike) -> NDArray[np.bool_]:
+    """Refuse a mask whose marks go all along the border, around what is not marked."""
+    border = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    share = float(marked.mean())
+    if share > 0.5 and border.mean() > 0.95:
+        raise _no_mask(
+            path,
+            f"it marks {share:.1%} of the image and nearly all of its border, which is usual of an "
+            "inverted mask",
+        )
+    return marked
+
+
+def _listed(pixels: NDArray[Any]) -> str:
+    flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
+    values = np.unique(flat, axis=0)[:4].tolist()
+    return ", ".join(str(v[0]) if len(v) == 1 else str(tuple(v[::-1])) for v in values)
+
+
+def _no_mask(path: PathLike, found: str) -> ImageError:
+    return ImageError(
+        f"{path} is not a mask: {found}. A mask is black (0) where nothing is, and has any other "
+        "value where the defect is; draw it so, or leave it out."
+    )

@@ -1,0 +1,334 @@
+"""Files: every format to the bit, damage that is seen, and what is no damage."""
+
+import io
+import itertools
+import re
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from conftest import draw_part
+from PIL import Image as PilImage
+from PIL import ImageOps
+
+from anomaly_ad.errors import ImageError
+from anomaly_ad.images import decode_image, stored_as
+from anomaly_ad.images.formats import FORMATS
+
+PART = draw_part(3, size=203)[:, :181]
+PART[:60, :80] = (200, 30, 40)
+NOISE = np.random.default_rng(0).normal(0, 6, (300, 300, 3))
+NOISY = np.clip(draw_part(5, size=300) + NOISE, 0, 255).astype(np.uint8)
+
+
+def saved(image, kind, **options):
+    out = io.BytesIO()
+    image = image if isinstance(image, PilImage.Image) else PilImage.fromarray(image)
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def encoded(suffix, image, *options):
+    return cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), list(options))[1].tobytes()
+
+
+def by_opencv(data):
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+# ------------------------------------------------------------------- the same as OpenCV reads
+
+RGBA = np.dstack([PART, np.full(PART.shape[:2], 255, np.uint8)])
+RGBA[:50, :, 3], RGBA[50:90, :, 3] = 0, 100
+WHOLE = PilImage.fromarray(PART)
+GRAY = WHOLE.convert("L")
+DEEP = np.asarray(GRAY).astype(np.uint16) * 251 + 17
+
+ODD = {
+    f"jpeg {mode} {' '.join(map(str, options.values()))}": saved(
+        WHOLE.convert(mode), "JPEG", **options
+    )
+    for mode, options in itertools.product(
+        ("RGB", "L", "CMYK"),
+        (
+            {"quality": 90},
+            {"quality": 90, "subsampling": 0},
+            {"quality": 90, "subsampling": 1},
+            {"quality": 75, "progressive": True},
+            {"quality": 30, "optimize": True},
+            {"quality": 90, "keep_rgb": True},
+        ),
+    )
+}
+ODD |= {
+    "jpeg restarts": encoded(".jpg", PART, cv2.IMWRITE_JPEG_RST_INTERVAL, 3),
+    "jpeg one pixel wide blocks": encoded(".jpg", PART[:17, :17]),
+    "png gray": saved(GRAY, "PNG"),
+    "png 1 bit": saved(WHOLE.convert("1"), "PNG"),
+    "png palette": saved(WHOLE.quantize(17), "PNG"),
+    "png palette of 4": saved(WHOLE.quantize(4), "PNG"),
+    "png colour": saved(WHOLE, "PNG"),
+    "png alpha": saved(RGBA, "PNG"),
+    "png gray alpha": saved(PilImage.fromarray(RGBA).convert("LA"), "PNG"),
+    "png 16 bit": saved(PilImage.fromarray(DEEP), "PNG"),
+    "png 16 bit colour": cv2.imencode(".png", PART[..., ::-1].astype(np.uint16) * 253 + 99)[1],
+    "png transparent palette": saved(WHOLE.quantize(9), "PNG", transparency=bytes(range(9))),
+    "png transparent colour": saved(WHOLE, "PNG", transparency=(200, 30, 40)),
+    "png transparent gray": saved(GRAY, "PNG", transparency=90),
+    "bmp": saved(WHOLE, "BMP"),
+    "bmp gray": saved(GRAY, "BMP"),
+    "bmp 1 bit": saved(WHOLE.convert("1"), "BMP"),
+    "bmp palette": saved(WHOLE.quantize(17), "BMP"),
+    "bmp alpha": saved(RGBA, "BMP"),
+    "tiff": saved(WHOLE, "TIFF"),
+    "tiff gray": saved(GRAY, "TIFF"),
+    "tiff 1 bit": saved(WHOLE.convert("1"), "TIFF"),
+    "tiff group 4": saved(WHOLE.convert("1"), "TIFF", compression="group4"),
+    "tiff palette": saved(WHOLE.quantize(17), "TIFF"),
+    "tiff lzw": saved(WHOLE, "TIFF", compression="tiff_lzw"),
+    "tiff deflate": saved(WHOLE, "TIFF", compression="tiff_adobe_deflate"),
+    "tiff packbits": saved(WHOLE, "TIFF", compression="packbits"),
+    "tiff jpeg": saved(WHOLE, "TIFF", compression="jpeg"),
+    "tiff cmyk": saved(WHOLE.convert("CMYK"), "TIFF"),
+    "webp": saved(WHOLE, "WEBP", quality=80),
+    "webp lossless": saved(WHOLE, "WEBP", lossless=True),
+    "webp alpha": saved(RGBA, "WEBP", lossless=True),
+    "jp2": saved(WHOLE, "JPEG2000"),
+    "jp2 gray": saved(GRAY, "JPEG2000"),
+    "jp2 lossy": saved(WHOLE, "JPEG2000", irreversible=True, quality_layers=[30]),
+    "jp2 stream": saved(WHOLE, "JPEG2000", no_jp2=True),
+    "pgm": saved(GRAY, "PPM"),
+    "ppm": saved(WHOLE, "PPM"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_pixels_are_those_of_opencv(name):
+    data = bytes(ODD[name])
+    image = decode_image(data, name)
+    np.testing.assert_array_equal(image, by_opencv(data))
+    assert image.flags.c_contiguous and image.dtype == np.uint8
+    header = stored_as(data)
+    assert (header.height, header.width) == image.shape[:2]
+    np.testing.assert_array_equal(image, decode_image(data + bytes(5000), name))
+
+
+def test_alpha_does_not_change_the_colours_of_a_tiff():
+    assert (by_opencv(saved(RGBA, "TIFF")) != PART).any()  # what OpenCV makes of it
+    with pytest.raises(ImageError, match="a TIFF with transparent pixels"):
+        decode_image(saved(RGBA, "TIFF"), "a")
+    opaque = np.dstack([PART, np.full(PART.shape[:2], 255, np.uint8)])
+    np.testing.assert_array_equal(decode_image(saved(opaque, "TIFF"), "a"), PART)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_noted_orientation_is_applied(kind, orientation):
+    exif = PilImage.Exif()
+    exif[0x0112] = orientation
+    data = saved(WHOLE, kind, exif=exif)
+    upright = ImageOps.exif_transpose(PilImage.open(io.BytesIO(data))).convert("RGB")
+    np.testing.assert_allclose(decode_image(data, "a"), np.asarray(upright), atol=4)
+
+
+def test_bmp_masks_of_any_order_are_right_or_refused():
+    image = np.zeros((20, 24, 4), np.uint8)
+    image[..., :3] = PART[:20, :24]
+    masks = {"red": 0, "green": 1, "blue": 2}
+    for order in itertools.permutations(range(3)):
+        placed = np.zeros_like(image)
+        for channel, byte in enumerate(order):
+            placed[..., byte] = image[..., channel]
+        fields = [0xFF << (8 * order[masks[name]]) for name in masks]
+        data = _bmp(placed, fields)
+        np.testing.assert_array_equal(decode_image(data, "a"), image[..., :3], str(order))
+    with pytest.raises(ImageError, match=r"colour masks FF000000, 00FF0000, 0000FF00"):
+        decode_image(_bmp(image, [0xFF000000, 0xFF0000, 0xFF00]), "a.bmp")
+
+
+def _bmp(pixels, masks):
+    height, width = pixels.shape[:2]
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, pixels.size, 0, 0, 0, 0)
+    info += struct.pack("<III", *masks)
+    head = struct.pack("<2sIHHI", b"BM", 14 + len(info) + pixels.size, 0, 0, 14 + len(info))
+    return head + info + pixels[::-1].tobytes()
+
+
+# ------------------------------------------------------------------------------------- damage
+
+
+def _tail(data, fill):
+    """The last third replaced, the end marker kept, as an interrupted copy leaves it."""
+    start = len(data) * 2 // 3
+    return data[:start] + fill(len(data) - start - 2) + data[-2:]
+
+
+def _foreign(count):
+    return np.random.default_rng(count).integers(0, 256, count, dtype=np.uint8).tobytes()
+
+
+def _foreign_without_markers(count):
+    return np.random.default_rng(count).integers(0, 255, count, dtype=np.uint8).tobytes()
+
+
+JPEG_KINDS = {
+    "plain": (),
+    "optimised": (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "restarts": (cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
+}
+
+
+@pytest.mark.parametrize(
+    "fill", [bytes, _foreign, _foreign_without_markers], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("image", [NOISY, draw_part(1, size=300)], ids=["noisy", "smooth"])
+def test_a_jpeg_whose_last_third_is_something_else_is_refused(image, kind, fill):
+    data = encoded(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, 92, *JPEG_KINDS[kind])
+    decode_image(data, "whole")
+    with pytest.raises(ImageError, match=r"part\.jpg: the image is damaged or cut off"):
+        decode_image(_tail(data, fill), "part.jpg")
+
+
+@pytest.mark.parametrize("length", [40, 512, 4096])
+@pytest.mark.parametrize("kind", ["plain", "optimised", "restarts"])
+def test_a_jpeg_with_a_hole_of_zeros_is_refused(kind, length):
+    data = encoded(".jpg", NOISY, cv2.IMWRITE_JPEG_QUALITY, 95, *JPEG_KINDS[kind])
+    middle = len(data) // 2
+    with pytest.raises(ImageError, match="damaged"):
+        decode_image(data[:middle] + bytes(length) + data[middle + length :], "a")
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize(
+    "junk", [b"\x00", b"\x01\x02\x03", bytes(5), bytes(3000), b"\xff" * 40, bytes(range(1, 30))]
+)
+def test_junk_of_a_webcam_before_the_end_is_no_damage(kind, junk):
+    data = encoded(".jpg", NOISY, *JPEG_KINDS[kind])
+    padded = data[:-2] + junk + data[-2:]
+    np.testing.assert_array_equal(decode_image(padded, "a"), by_opencv(data))
+
+
+def test_padding_of_each_part_is_no_damage():
+    """Some webcams fill the data before each restart marker up to words."""
+    data = encoded(".jpg", NOISY, cv2.IMWRITE_JPEG_RST_INTERVAL, 4)
+    start = data.index(b"\xff\xda")
+    padded = data[:start] + re.sub(
+        rb"\xff[\xd0-\xd7]", lambda found: bytes(3) + found[0], data[start:]
+    )
+    np.testing.assert_array_equal(decode_image(padded, "a"), by_opencv(data))
+
+
+def test_bytes_between_headers_are_no_damage():
+    data = encoded(".jpg", NOISY)
+    second = data.index(b"\xff\xdb")
+    np.testing.assert_array_equal(
+        decode_image(data[:second] + b"\x00" + data[second:], "a"), by_opencv(data)
+    )
+
+
+@pytest.mark.parametrize(
+    "behind", [bytes(4), bytes(200_000), b"\xff" * 200_000, _foreign(200_000)], ids=len
+)
+def test_what_follows_the_end_of_a_jpeg_does_not_count(behind):
+    data = encoded(".jpg", PART)
+    np.testing.assert_array_equal(decode_image(data + behind, "a"), by_opencv(data))
+
+
+def test_a_flat_jpeg_has_runs_of_zeros_and_is_whole():
+    flat = np.full((400, 400, 3), 128, np.uint8)
+    for options in JPEG_KINDS.values():
+        np.testing.assert_allclose(decode_image(encoded(".jpg", flat, *options), "a"), flat, atol=1)
+
+
+@pytest.mark.parametrize("suffix", [s for entry in FORMATS for s in entry.suffixes[:1]])
+@pytest.mark.parametrize("damage", ["cut", "cut a little", "zeros to the end"])
+def test_damage_of_every_format(suffix, damage):
+    data = saved(PilImage.fromarray(NOISY).convert("L"), "PPM")
+    data = data if suffix == ".pgm" else encoded(suffix, NOISY)
+    decode_image(data, "whole")
+    third = len(data) * 2 // 3
+    broken = {
+        "cut": data[:third],
+        "cut a little": data[:-200],
+        "zeros to the end": data[: third + 7] + bytes(len(data) - third - 7),
+    }[damage]
+    with pytest.raises(ImageError, match=rf"part{suffix}: the (image is damaged|file is not)"):
+        decode_image(broken, f"part{suffix}")
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_holes_in_the_strips_of_a_tiff(compression):
+    data = saved(NOISY, "TIFF", compression=compression)
+    decode_image(data, "whole")
+    middle = len(data) // 2
+    # Where the pages are listed at the end, the file keeps its end.
+    hole = len(data) - middle - 4000 if compression == "raw" else 500
+    broken = data[:middle] + bytes(hole) + data[middle + hole :]
+    if compression == "raw":
+        broken = data[:middle] + bytes(len(data) - middle)
+    with pytest.raises(ImageError, match="damaged"):
+        decode_image(broken, "a")
+
+
+@pytest.mark.parametrize("chunk", [b"IDAT", b"IHDR", b"IEND"])
+def test_a_png_with_a_wrong_checksum_is_refused(chunk):
+    data = bytearray(encoded(".png", PART))
+    place = bytes(data).index(chunk) + 4
+    length = struct.unpack(">I", data[place - 8 : place - 4])[0]
+    data[place + length] ^= 1  # of the checksum
+    with pytest.raises(ImageError, match=f"checksum of chunk '{chunk.decode()}' is wrong"):
+        decode_image(bytes(data), "a")
+
+
+def test_a_black_border_is_no_damage():
+    image = NOISY.copy()
+    image[:40] = 0
+    image[-40:] = 0
+    disc = np.zeros_like(NOISY)
+    cv2.circle(disc, (150, 150), 90, (255, 255, 255), -1)
+    for picture in (image, np.where(disc > 0, NOISY, 0).astype(np.uint8), disc, 255 - disc):
+        for suffix in (".bmp", ".ppm", ".tif"):
+            np.testing.assert_array_equal(decode_image(encoded(suffix, picture), "a"), picture)
+
+
+# ------------------------------------------------------------------------------ named refusals
+
+
+def _tiff(image, **options):
+    return saved(PilImage.fromarray(image), "TIFF", **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_tiff(DEEP), "TIFF of 16 bits"),
+        (_tiff((DEEP / 65535).astype(np.float32)), "TIFF of float 32 bits"),
+        (_tiff(PART, save_all=True, append_images=[WHOLE]), "TIFF of 2 pages"),
+        (saved(WHOLE.convert("LAB"), "TIFF"), "TIFF of the photometric interpretation 8"),
+        (b"II+\0" + bytes(100), "BigTIFF"),
+        (saved(PilImage.fromarray(DEEP), "JPEG2000"), "JPEG 2000 file of 16 bits"),
+        (cv2.imencode(".pgm", DEEP)[1].tobytes(), "PGM file with values up to 65535"),
+        (saved(WHOLE, "WEBP", save_all=True, append_images=[WHOLE.rotate(9)]), "animated WebP"),
+        (saved(WHOLE, "PNG", save_all=True, append_images=[WHOLE.rotate(9)]), "animated PNG"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_read_is_refused_by_name(data, message):
+    with pytest.raises(ImageError, match=rf"x: is an? {message}.*not read\. Save "):
+        decode_image(data, "x")
+
+
+def test_a_png_of_four_bits_and_interlaced():
+    rows = b"".join(b"\0" + bytes([(x * 16 + y) % 256 for x in range(10)]) for y in range(20))
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 4, 0, 0, 0, 0))
+    data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(decode_image(data, "a"), by_opencv(data))
