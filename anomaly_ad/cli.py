@@ -288,15 +288,16 @@ def test_img(
     model: Model,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
     output: Annotated[
-        Path, typer.Option(help="Picture file (.jpg .png .bmp), or folder for it.")
+        Path, typer.Option(help="Picture file (.jpg .png .bmp .webp), or folder for it.")
     ] = Path("Output"),
 ) -> None:
     """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
     from .ad import AD
-    from .images import SUFFIXES, read_image
-    from .inspection import Inspector, write_picture
+    from .images import read_image
+    from .inspection import PICTURES, Inspector, picture_name, write_picture
 
-    target = output if output.suffix.lower() in SUFFIXES else output / image.name
+    is_file = output.suffix.lower() in PICTURES
+    target = output if is_file else output / picture_name(Path(image.name))
     if target.exists() and image.exists() and target.samefile(image):
         raise OptionError(f"{target} is the image itself. Choose another --output.")
     picture = Inspector(AD(_directory(model)).model).compare(read_image(image))

@@ -47,8 +47,8 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-_PICTURES = {".png": _FAST_PNG, ".bmp": [], ".dib": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}
-_PICTURES |= {suffix: [cv2.IMWRITE_JPEG_QUALITY, 95] for suffix in _JPEG}
+PICTURES = {".png": _FAST_PNG, ".bmp": [], ".dib": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}
+PICTURES |= {suffix: [cv2.IMWRITE_JPEG_QUALITY, 95] for suffix in _JPEG}
 _LARGEST_SIDE = {".webp": 16_383} | dict.fromkeys(_JPEG, 65_500)  # pixels
 
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
@@ -115,8 +115,13 @@ def find_sources(path: Any) -> Sources:
         return Sources([_image_source(0, path)], True, None)
     if isinstance(path, (str, os.PathLike)):
         return _path_sources(Path(path))
-    if not isinstance(path, Iterable) or _is_no_list(path):
+    if _is_no_list(path):
         check_array(path)  # says what it is, and what to do
+    if not isinstance(path, Iterable):
+        raise OptionError(
+            "predict takes an image file, a folder, a list of files or images, or an RGB array. "
+            f"Received: {path!r}."
+        )
     return Sources(_list_sources(list(path)), False, None)
 
 
@@ -288,7 +293,7 @@ def picture_name(image: Path) -> Path:
 
     JPEG, PNG, BMP and WebP pictures keep the format of their image.
     """
-    return image if image.suffix.lower() in _PICTURES else image.with_name(f"{image.name}.png")
+    return image if image.suffix.lower() in PICTURES else image.with_name(f"{image.name}.png")
 
 
 def write_picture(picture: Image, target: Path) -> None:
@@ -303,7 +308,7 @@ def write_picture(picture: Image, target: Path) -> None:
     target : Path
         Folders on the way are made; a file there is replaced.
     """
-    suffix = target.suffix.lower() if target.suffix.lower() in _PICTURES else ".png"
+    suffix = target.suffix.lower() if target.suffix.lower() in PICTURES else ".png"
     height, width, _ = picture.shape
     largest = _LARGEST_SIDE.get(suffix, max(height, width))
     if max(height, width) > largest:
@@ -341,7 +346,7 @@ def encode_picture(picture: NDArray[np.uint8], suffix: str) -> bytes:
     """
     kind = {".jpe": ".jpg", ".jfif": ".jpg", ".dib": ".bmp"}.get(suffix, suffix)
     swap = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
-    written, data = cv2.imencode(kind, cv2.cvtColor(picture, swap), _PICTURES[suffix])
+    written, data = cv2.imencode(kind, cv2.cvtColor(picture, swap), PICTURES[suffix])
     if not written:
         raise OutputError(
             f"A picture of {picture.shape[1]}x{picture.shape[0]} pixels cannot be written as "

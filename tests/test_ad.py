@@ -1,9 +1,12 @@
+import asyncio
 import csv
 import os
 import shutil
 import subprocess
 import sys
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -267,13 +270,66 @@ def test_images_of_other_sizes_and_channels_are_no_errors(ad, tmp_path):
         assert np.isfinite(prediction.raw_score)
 
 
+def test_one_ad_in_many_threads(ad, dataset):
+    """Each thread gets the verdict of its own image: from threads, asyncio and test_img."""
+    images = [draw_part(500 + n, defect=bool(n % 2)) for n in range(8)]
+    alone = [ad.predict(image, save=False) for image in images]
+    shared = AD(ad.model.directory)  # nothing is compiled yet
+
+    def work(n):
+        if n % 5 == 0:
+            assert shared.test_img(dataset / "test" / "good" / "100.png").shape[0] == SIDE
+        if n % 7 == 0:
+            several = shared.predict([images[n % 8], images[(n + 1) % 8]], save=False)
+            assert several[1].raw_score == pytest.approx(alone[(n + 1) % 8].raw_score, rel=1e-5)
+        return shared.predict(images[n % 8], save=False)
+
+    async def gather():
+        return await asyncio.gather(*(asyncio.to_thread(work, n) for n in range(40)))
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(6) as threads:
+        warnings.simplefilter("ignore")  # there is no display for test_img
+        found = [*threads.map(work, range(120)), *asyncio.run(gather())]
+    for n, prediction in enumerate(found):
+        expected = alone[(n if n < 120 else n - 120) % 8]
+        assert prediction.raw_score == pytest.approx(expected.raw_score, rel=1e-6)
+        assert prediction.is_anomalous == expected.is_anomalous
+        assert prediction.boxes.tolist() == expected.boxes.tolist()
+
+
+def test_files_that_look_like_images_are_named(ad, tmp_path, capsys):
+    folder = write_parts(tmp_path / "in", 2)
+    (folder / "a.heic").write_bytes(b"x")
+    ad.predict(folder, save=False)
+    out, err = capsys.readouterr()
+    assert "Inspected 2 images" in out
+    assert "Passed over, not inspected: 1 file of formats that are not read (a.heic)" in err
+    with pytest.warns(UserWarning, match=r"Passed over, not inspected: .*a\.heic"):
+        assert len(list(ad.stream(folder))) == 2
+    with pytest.raises(PathError, match=r"no images.*Found instead: 1 file .*a\.heic"):
+        (folder / "000.png").unlink()
+        (folder / "001.png").unlink()
+        ad.predict(folder, save=False)
+
+
+def test_pictures_of_formats_that_few_programs_show_are_png(ad, tmp_path):
+    folder = tmp_path / "in"
+    for suffix in (".tif", ".jp2", ".webp", ".jfif", ".dib"):
+        kind = {".jfif": ".jpg", ".dib": ".bmp"}.get(suffix, suffix)
+        folder.mkdir(exist_ok=True)
+        (folder / f"a{suffix}").write_bytes(cv2.imencode(kind, draw_part(0))[1])
+    ad.predict(folder, tmp_path / "out")
+    for name in ("a.tif.png", "a.jp2.png", "a.webp", "a.jfif", "a.dib"):
+        assert read(tmp_path / "out" / name).shape == (SIDE, SIDE, 3)
+
+
 def test_one_broken_file_does_not_end_a_run(ad, tmp_path, capsys):
     write_parts(tmp_path / "in", 3)
     (tmp_path / "in" / "001x.jpg").write_text("no image")
     (tmp_path / "in" / "folder.jpg").mkdir()
     predictions = ad.predict(tmp_path / "in", tmp_path / "out")
     assert [p.error is None for p in predictions] == [True, True, False, True]
-    assert "not a JPEG, PNG or BMP" in predictions[2].error
+    assert "not an image that can be read" in predictions[2].error
     printed = capsys.readouterr()
     assert "1 could not be inspected" in printed.out and "001x.jpg" in printed.err
     assert len(list(read_records(tmp_path / "out" / JSONL))) == 4

@@ -11,6 +11,10 @@ from anomaly_ad.runtime.engine import Engine
 
 @pytest.fixture(scope="module")
 def engine():
+    return toy()
+
+
+def toy():
     """Outputs the image as "anomaly_map" and its maximum as "score"."""
     images = op.parameter([-1, 8, 8, 1], np.uint8, name="images")
     images.output(0).set_names({"images"})
@@ -55,6 +59,28 @@ def test_threads_beside_each_other_get_their_own_results(engine):
     with pytest.raises(RuntimeError):
         engine.run_beside(np.zeros((1, 3, 3, 1), np.uint8))
     assert engine.run_beside(image(5)[None])["score"] == [5]  # and no request is lost
+
+
+@pytest.mark.parametrize("call", ["run", "stream"])
+def test_one_engine_in_any_thread(call):
+    """Also while it compiles: results of one thread never are another's."""
+    engine = toy()
+
+    def score(n):
+        if call == "run":
+            return engine.run(image(n % 256)[None], ("score",))["score"].item()
+        ((_, outputs),) = engine.stream([(None, image(n % 256))], ("score",))
+        return outputs["score"].item()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(score, range(400))) == [n % 256 for n in range(400)]
+
+
+def test_a_request_is_not_lost_where_a_call_fails(engine):
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            engine.run(np.zeros((1, 3, 3, 1), np.uint8))
+    assert engine.run(image(5)[None])["score"] == [5]
 
 
 def test_what_a_model_takes_and_gives(engine):

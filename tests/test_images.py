@@ -21,6 +21,7 @@ from anomaly_ad.images import (
     read_image,
     split,
 )
+from anomaly_ad.regions import peak_cell
 
 # ------------------------------------------------------------------------------- ImageSpec
 
@@ -73,6 +74,18 @@ def test_a_box_finds_the_spot_that_prepare_moved():
 def test_a_box_in_the_padding_is_left_out():
     spec = ImageSpec(100, 100, 3, "pad")
     assert spec.boxes_to_original(np.array([[0, 0, 10, 100]]), (200, 100)).shape == (0, 4)
+
+
+@given(sizes, sizes)
+@settings(max_examples=50, deadline=None)
+def test_a_map_without_padding_has_its_peak_in_the_photograph(image_size, size):
+    spec = ImageSpec(*size, 3, "pad")
+    peak_outside = np.zeros(size, np.float32)
+    peak_outside[0, 0] = peak_outside[-1, -1] = 9
+    inside = spec.without_padding(peak_outside, image_size)
+    assert np.isfinite(inside).any()
+    boxes = peak_cell(inside, 16)
+    assert len(spec.boxes_to_original(boxes, image_size)) == 1
 
 
 def test_pad_keeps_the_aspect_ratio_and_repeats_the_border():

@@ -8,7 +8,7 @@ from conftest import draw_part, write_image, write_parts
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
-from anomaly_ad import AD
+from anomaly_ad import AD, cli
 from anomaly_ad.errors import DataError, ModelError, OptionError
 
 
@@ -132,6 +132,39 @@ def test_a_limit_by_hand_moves_scores_and_the_limit_of_maps(model, parts):
     assert after.record["by"] == "by hand"
     scores = model.model.good_scores().scores
     assert after.image.stated_rate == pytest.approx(1 / (len(scores) + 1))
+
+
+def test_a_limit_by_hand_is_promised_nothing(model, parts, tmp_path, capsys):
+    """Nowhere is a rate stated for it: one function words the promise."""
+    limit = model.model.manifest.calibration.image.limit
+    model.calibrate(limit=1.01 * limit, another_day=parts / "tuesday")
+    calibration = model.model.manifest.calibration
+    assert calibration.stated_rate is None
+    assert calibration.promise == "no false alarm rate is promised for it (by hand)"
+    model.predict(parts / "new", tmp_path / "out")
+    print(model.drift(tmp_path / "out" / "predictions.csv"))
+    model.evaluate(parts / "judged")
+    cli.info(model.model.directory)
+    model.report(parts / "judged", tmp_path / "report.html")
+    printed = capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert printed.count("no false alarm rate is promised for it (by hand)") >= 3
+    assert "no false alarm rate is promised for it (by hand)" in page
+    assert "at most" not in printed and "stated" not in printed and "at most" not in page
+
+
+@pytest.mark.parametrize("names", [("reference", "scratch"), ("golden", "ng")])
+def test_where_nothing_is_good_though_a_name_reads_like_it(model, parts, tmp_path, capsys, names):
+    shutil.copytree(parts / "judged" / "good", tmp_path / "set" / names[0])
+    shutil.copytree(parts / "judged" / "bar", tmp_path / "set" / names[1])
+    limit = model.model.manifest.calibration.image.limit
+    found = model.evaluate(tmp_path / "set")
+    assert any(f"{names[0]!r} may mean good" in warning for warning in found.warnings)
+    printed = capsys.readouterr().out
+    assert f"Mind: None of these images is labelled good, but {names[0]!r}" in printed
+    with pytest.raises(DataError, match=f"{names[0]!r} may mean good"):
+        model.calibrate(defective=tmp_path / "set")
+    assert model.model.manifest.calibration.image.limit == limit
 
 
 def test_another_day_is_counted_and_the_limit_stays(model, parts, capsys):

@@ -290,6 +290,7 @@ function picture(item) {
   const [height, width] = item.answer.image_size;
   $("picture").style.aspectRatio = `${width} / ${height}`;
   $("picture").style.maxWidth = `calc(74vh * ${width / height})`;
+  $("photo").onerror = () => say(`${item.name} was inspected, but this browser cannot show its format: only the marks are seen.`);
   $("photo").src = item.url;
   $("photo").alt = `The inspected image ${item.name}`;
   $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
