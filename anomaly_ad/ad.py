@@ -24,27 +24,21 @@ from .images import (
     read_image,
     sample_sizes,
 )
-from .inspection import (
-    Inspector,
-    Output,
-    PredictInput,
-    Result,
-    Sources,
-    count_verdicts,
-    find_sources,
-    summary,
-)
+from .images.names import TEST
+from .images.sources import PredictInput, Sources, find_sources
+from .inspection import Inspector, Output, Result, count_verdicts, summary
 from .labelled import Labels, find_labelled
 from .limits import calibrate
-from .model_store import StoredModel, is_model, load
+from .model_store import StoredModel, is_model, load, models_below, summary_of
 from .plan import Plan, input_size
 from .prediction import Prediction
 from .progress import printable, say
 from .report.page import report, report_judged
-from .training import add_images, train
+from .training import add_images, still_falling, train
 
 _SAVE_PATH = "Models/"
 _SHOWN = 20  # pictures of one call of predict
+_HARDLY_A_LIMIT = 0.1  # of good parts may be rejected; more is said
 
 
 class AD:
@@ -63,8 +57,8 @@ class AD:
     gray_scale : bool, optional
         Whether images are taken as gray; None for the method's own.
     save_path : path
-        Where `train` saves: the model directory is ``<save_path>/model``. A model that was loaded
-        from a path is saved back there unless another `save_path` is given.
+        Where `train` saves: the model directory is ``<save_path>/<name>``. A model that was loaded
+        from a path is saved back there unless another `save_path` or a `name` is given.
     img_size : (int, int), optional
         (height, width) of the model's input in pixels; None for the method's own. For those on
         pretrained features that is 256x256 until `train` has seen the images, whose aspect ratio
@@ -80,6 +74,9 @@ class AD:
         Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
         Arithmetic of the OpenVINO model. Limits hold in it.
+    name : str, optional
+        Of the model directory in `save_path`; None for "model". Another name saves a model next to
+        those that are there.
     **parameters
         Options of the method itself; an unknown one is an error that lists the valid ones. A
         model that was trained on a backbone of your own needs ``backbone=`` again only to train
@@ -111,12 +108,13 @@ class AD:
         fit: Literal["stretch", "pad"] | None = None,
         false_alarm_rate: float | None = None,
         precision: str | None = None,
+        name: str | None = None,
         **parameters: Any,
     ) -> None:
         self.train_path = train_path
         self._good: TrainingImages | None = None
         self._model: StoredModel | None = None
-        self._directory = check_path(save_path, "save_path") / "model"
+        self._directory = check_path(save_path, "save_path") / _directory_name(name)
         self._network: Any = None
         self._options: dict[str, Any] | None = None  # None: a loaded model has fixed them
         if not isinstance(parameters.get("backbone", ""), str):
@@ -145,7 +143,8 @@ class AD:
                 "that it was trained on, with the same weights; or leave it out."
             )
         if save_path == _SAVE_PATH:
-            self._directory = self._model.directory
+            home = self._model.directory
+            self._directory = home if name is None else home.with_name(_directory_name(name))
 
     def __repr__(self) -> str:
         plan = self._plan
@@ -200,6 +199,7 @@ class AD:
         """
         self._good = find_training_images(path)
         print(f"Training images: {self._good}")
+        _warn_of_test_images(self._good)
         return self
 
     def train(self, epochs: int | None = None) -> AD:
@@ -249,6 +249,7 @@ class AD:
                     "shape of the images; img_size sets another."
                 )
             plan = Plan.from_options(plan.method, self._options, sizes)
+        replaced = self._replaced()
         self._model = train(
             plan,
             self._good,
@@ -258,7 +259,7 @@ class AD:
             network=self._network,
         )
         self._plan = plan
-        self._tell_model()
+        self._tell_model(replaced)
         return self
 
     def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
@@ -297,6 +298,7 @@ class AD:
         registry.detector_class(self._plan.method)  # a missing extra is said before anything else
         good = find_training_images(path)
         print(f"Adding: {good}")
+        _warn_of_test_images(good)
         if before.manifest.calibration.record:
             print(
                 "The limit of `calibrate` is replaced by that of all good images; calibrate again."
@@ -399,7 +401,7 @@ class AD:
             Of the resampling behind some intervals.
         report : path, optional
             An HTML file for a report of it: one page with counts, curves and pictures that opens
-            from disk. Needs the extra "eval" (Jinja2).
+            from disk.
 
         Returns
         -------
@@ -435,7 +437,7 @@ class AD:
         """Inspect a folder and write a report: one HTML page that opens from disk.
 
         Counts first, then a histogram with a limit that can be moved, curves, figures and
-        pictures. Needs the extra "eval" (Jinja2).
+        pictures.
 
         Parameters
         ----------
@@ -462,8 +464,6 @@ class AD:
             There is nothing to inspect.
         OptionError
             The output lies in `path` or is no HTML file.
-        MissingExtraError
-            Jinja2 is not installed.
         """
         found = report(self.model, path, output, threshold=thresh, seed=seed)
         print(summary(found, output) if isinstance(found, Counter) else found)
@@ -498,10 +498,21 @@ class AD:
         print(found)
         return found
 
-    def _tell_model(self) -> None:
+    def _replaced(self) -> str:
+        """The model that a training is about to replace, in words; empty if that is its own."""
+        if self._model is not None and self._model.directory == self._directory:
+            return ""
+        return summary_of(self._directory)
+
+    def _tell_model(self, replaced: str = "") -> None:
         calibration = self.model.manifest.calibration
         limit = calibration.image
         print(printable(f"Saved the model in {self.model.directory}"))
+        if replaced:
+            print(
+                f"It replaces the model that was there: {replaced}. Another `name` keeps both next "
+                "to each other."
+            )
         crossed = "folds" in self.model.manifest.training
         how = "each judged by what the others taught" if crossed else "which training has not seen"
         print(
@@ -511,6 +522,13 @@ class AD:
         if limit.stated_rate > limit.asked_rate:
             needed = images_needed(limit.asked_rate)
             print(f"For a rate of {limit.asked_rate:.1%} at least {needed} such images are needed.")
+        if limit.stated_rate > _HARDLY_A_LIMIT:
+            print(
+                f"Mind: with so few images the limit is hardly one: up to {limit.stated_rate:.0%} "
+                "of good parts may be rejected. Take more photographs before you rely on it."
+            )
+        if warning := still_falling(self.model.manifest.training):
+            print(f"Mind: {warning}")
 
     def test_img(self, path_to_img: PathLike) -> Image:
         """Look at one image: original on the left, reconstruction on the right.
@@ -530,7 +548,11 @@ class AD:
         """
         inspector = Inspector(self.model)
         picture = inspector.compare(read_image(path_to_img))
-        screen.show(picture, str(path_to_img))
+        screen.show(
+            picture,
+            str(path_to_img),
+            'The picture is returned: cv2.imwrite("look.png", picture[..., ::-1]) saves it.',
+        )
         return picture
 
     def predict(
@@ -551,8 +573,8 @@ class AD:
         Parameters
         ----------
         path : path, list, ndarray or PIL.Image.Image
-            An image file, a folder (with the folders in it), a list of files or images, or an
-            image: an RGB array of uint8, shape (H, W, 3), or one of Pillow.
+            An image file, a folder (with the folders in it), a list or any other iterable of files
+            or images, or an image: an RGB array of uint8, shape (H, W, 3), or one of Pillow.
         save_path : path
             Where pictures and records go, never into the input: each picture keeps the relative
             path, the name and the format of its input (arrays: array_00000.png).
@@ -600,7 +622,8 @@ class AD:
         )
         predictions = []
         with closing(results):
-            for result in _shown(results, show):
+            where = f"Look at those in {save_path}." if save else "save=True saves them."
+            for result in _shown(results, show, where):
                 if result.prediction.error is not None:
                     say(result.prediction.error)
                 predictions.append(result.prediction)
@@ -627,8 +650,10 @@ class AD:
 
         Parameters
         ----------
-        paths : path, list or ndarray
-            As `path` of `predict`.
+        paths : path, list, ndarray or iterable
+            As `path` of `predict`. From an iterator (a camera, a generator, endless or not) the
+            next image is drawn when the verdict on the one before was taken; of a folder or a list
+            several are under way at a time, which is faster.
         save_path : path, optional
             Where pictures and records go; None writes nothing.
         progress : bool
@@ -650,6 +675,7 @@ class AD:
             keep_maps=True,
             resume=resume,
             progress=progress,
+            promptly=sources.count is None,
         )
         return _predictions(results)
 
@@ -661,6 +687,7 @@ def _run(
     *,
     resume: bool,
     progress: bool,
+    promptly: bool = False,
     **options: Any,
 ) -> Generator[Result, None, None]:
     """Check all arguments now; inspect when the results are drawn."""
@@ -670,13 +697,33 @@ def _run(
         output = Output(save_path, sources, inspector.about, resume=resume)
     elif resume:
         raise OptionError("resume goes on with what was saved; it needs save=True.")
-    return inspector.run(sources, output, progress=progress)
+    return inspector.run(sources, output, progress=progress, promptly=promptly)
 
 
 def _predictions(results: Generator[Result, None, None]) -> Generator[Prediction, None, None]:
     with closing(results):
         for result in results:
             yield result.prediction
+
+
+def _directory_name(name: Any) -> str:
+    if name is None:
+        return "model"
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set('/\\:*?"<>|\0'):
+        raise OptionError(
+            "name is that of a folder in save_path, without separators, such as 'nut'. "
+            f"Received: {name!r}."
+        )
+    return name
+
+
+def _warn_of_test_images(good: TrainingImages) -> None:
+    folders = {part.lower() for path in good.paths for part in path.absolute().parent.parts}
+    if not folders.isdisjoint(TEST):
+        print(
+            "Mind: some of these images lie in a folder called test. What is learnt from cannot "
+            "tell how good the model is; evaluate on others."
+        )
 
 
 def _own_name(network: Any) -> str:
@@ -697,10 +744,14 @@ def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
             f"model_name is the name of a method ({names}) or the path of a saved model. "
             f"Received: {path!r}."
         )
+    if isinstance(path, str) and not path:
+        raise OptionError(f"model_name is empty. Name a method ({names}) or a saved model.")
     if not is_model(path):
+        near = [str(found) for found in models_below(path)]
+        hint = f"Did you mean {' or '.join(near)}?" if near else "Check the spelling or the path."
         raise ModelError(
             f"{str(path)!r} is neither the name of a method ({names}) nor a directory that holds "
-            "a saved model. Check the spelling or the path."
+            f"a saved model. {hint}"
         )
     refused = sorted(name for name, value in given.items() if value is not None)
     if refused:
@@ -711,11 +762,12 @@ def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
     return load(path)
 
 
-def _shown(results: Iterator[Result], show: bool) -> Iterator[Result]:
+def _shown(results: Iterator[Result], show: bool, where: str) -> Iterator[Result]:
     """Pass results on; show the first pictures on the way."""
     left = _SHOWN if show else 0
     for result in results:
         if left and result.picture is not None:
-            shown = screen.show(result.picture, f"{result.source.name}: {result.verdict}")
+            title = f"{result.source.name}: {result.verdict}"
+            shown = screen.show(result.picture, title, where)
             left = left - 1 if shown else 0  # what cannot be shown once is not tried again
         yield result

@@ -37,7 +37,7 @@ app = typer.Typer(
     epilog="Results go to stdout, all else to stderr. Exit status: 0; 1 for an error, or when an "
     "image could not be inspected; 2 for wrong usage; 3 for an anomaly with --fail-on-anomaly.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -107,8 +107,16 @@ def _root(
     pass
 
 
+def _path(text: str | Path) -> Path:
+    """A path as it is given: an empty one, as of a variable that is not set, is none."""
+    if not str(text):
+        raise typer.BadParameter("the path is empty; '.' is the current folder")
+    return Path(text)
+
+
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Model directory, such as Models/model.")
+    Path,
+    typer.Argument(parser=_path, metavar="MODEL", help="Model directory, such as Models/model."),
 ]
 Thresh = Annotated[
     float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
@@ -120,7 +128,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @_command
 def check(
     path: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder that training would be given.")
+        Path,
+        typer.Argument(
+            parser=_path, metavar="DIR", help="The folder that training would be given."
+        ),
     ],
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected.")
@@ -141,15 +152,23 @@ def check(
 
 @_command
 def train(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images of good parts.")],
-    detector: Annotated[str, typer.Option(help="Method; see `anomaly-ad detectors`.")] = "AD1",
+    path: Annotated[
+        Path, typer.Argument(parser=_path, metavar="DIR", help="Folder of images of good parts.")
+    ],
+    detector: Annotated[str, typer.Option(help="Method; see `anomaly-ad detectors`.")] = "padim",
     epochs: Annotated[
         Optional[int],  # noqa: UP045 - typer reads it
         typer.Option(help="Passes over the images. [default: the method's own]"),
     ] = None,
     save_path: Annotated[
-        Path, typer.Option("--save-path", "--output", help="The model goes into `model` in here.")
+        Path,
+        typer.Option(
+            "--save-path", "--output", parser=_path, help="Folder that the model's goes into."
+        ),
     ] = Path("Models"),
+    name: Annotated[
+        str, typer.Option(help="Of the model's folder; another one keeps both.")
+    ] = "model",
     gray_scale: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option(
@@ -199,6 +218,7 @@ def train(
         fit=fit,  # type: ignore[arg-type]  # AD checks it
         false_alarm_rate=false_alarm_rate,
         precision=precision,
+        name=name,
         **own,
     )
     with redirect_stdout(sys.stderr):
@@ -209,7 +229,9 @@ def train(
 @_command
 def add_images(
     model: Model,
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images of good parts.")],
+    path: Annotated[
+        Path, typer.Argument(parser=_path, metavar="DIR", help="Folder of images of good parts.")
+    ],
 ) -> None:
     """Add images of good parts to a model. Exactly, and without the first ones being there."""
     from .ad import AD
@@ -226,10 +248,14 @@ def predict(
     path: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Image, folder with the folders in it, or several images."
+            parser=_path,
+            metavar="PATH...",
+            help="Image, folder with the folders in it, or several images.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Where pictures and records go.")] = Path("Output"),
+    output: Annotated[
+        Path, typer.Option(parser=_path, help="Where pictures and records go.")
+    ] = Path("Output"),
     thresh: Thresh = 0.8,
     hardcore: Annotated[
         bool, typer.Option("--hardcore", help="Draw boxes instead of a heatmap.")
@@ -286,9 +312,10 @@ def predict(
 @_command
 def test_img(
     model: Model,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
+    image: Annotated[Path, typer.Argument(parser=_path, metavar="IMAGE", help="Image file.")],
     output: Annotated[
-        Path, typer.Option(help="Picture file (.jpg .png .bmp .webp), or folder for it.")
+        Path,
+        typer.Option(parser=_path, help="Picture file (.jpg .png .bmp .webp), or folder for it."),
     ] = Path("Output"),
 ) -> None:
     """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
@@ -314,17 +341,21 @@ def calibrate(
     ] = None,
     good: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Good images that training has not seen."),
+        typer.Option(parser=_path, metavar="DIR", help="Good images that training has not seen."),
     ] = None,
     defective: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            metavar="DIR", help="good/ and folders of defects, or all defective: best F1."
+            parser=_path,
+            metavar="DIR",
+            help="good/ and folders of defects, or all defective: best F1.",
         ),
     ] = None,
     labels: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="CSV", help="Instead of --defective: a table path,label."),
+        typer.Option(
+            parser=_path, metavar="CSV", help="Instead of --defective: a table path,label."
+        ),
     ] = None,
     cost_ratio: Annotated[
         Optional[float],  # noqa: UP045
@@ -336,7 +367,9 @@ def calibrate(
     ] = None,
     another_day: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Good images of another day: count what is rejected."),
+        typer.Option(
+            parser=_path, metavar="DIR", help="Good images of another day: count what is rejected."
+        ),
     ] = None,
 ) -> None:
     """Move the limit of good. From good images, judged ones, or by hand; prints the directory."""
@@ -363,14 +396,16 @@ def evaluate(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="good/ and folders of defects, MVTec layout, or a CSV path,label."
+            parser=_path,
+            metavar="DIR",
+            help="good/ and folders of defects, MVTec layout, or a CSV path,label.",
         ),
     ],
     thresh: Thresh = 0.8,
     seed: Seed = 0,
     report: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="HTML", help="Write a report, too."),
+        typer.Option(parser=_path, metavar="HTML", help="Write a report, too."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -395,11 +430,14 @@ def report(
     path: Annotated[
         Path,
         typer.Argument(
+            parser=_path,
             metavar="DIR",
             help="Images, judged (good/ and defects, or a CSV) or not, or predict's output.",
         ),
     ],
-    output: Annotated[Path, typer.Option(metavar="HTML", help="The page.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option(parser=_path, metavar="HTML", help="The page.")] = Path(
+        "report.html"
+    ),
     thresh: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="Score above which an image is anomalous. [default: 0.8, or the run's]"),
@@ -429,7 +467,8 @@ def report(
 def drift(
     model: Model,
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="predictions.csv or predictions.jsonl.")
+        Path,
+        typer.Argument(parser=_path, metavar="FILE", help="predictions.csv or predictions.jsonl."),
     ],
     window: Annotated[
         Optional[int],  # noqa: UP045
@@ -454,6 +493,7 @@ def info(
 ) -> None:
     """Print what a model is. Its method, limit, training, parity and versions."""
     from .ad import AD
+    from .limits import calibrated_by
 
     stored = AD(_directory(model)).model
     if verify:
@@ -487,7 +527,7 @@ def info(
         "limit": f"raw score {limit.limit:.6g}; "
         + manifest.calibration.promise
         + (f" ({limit.asked_rate:.1%} asked)" if manifest.calibration.has_rate else ""),
-        **_calibrated(manifest.calibration.record),
+        **calibrated_by(manifest.calibration.record),
         "parity": "deviation from the trained graph, as part of its range: "
         + ", ".join(f"{name} {value:.1e}" for name, value in deviations.items()),
         "size": f"{size / 1e6:.1f} MB in {len(stored.files)} files",
@@ -512,7 +552,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
     root: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Folder below which files can be named; repeatable."),
+        typer.Option(
+            parser=_path, metavar="DIR", help="Folder below which files can be named; repeatable."
+        ),
     ] = None,
     thresh: Annotated[
         float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
@@ -528,6 +570,7 @@ def serve(
     token_file: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
+            parser=_path,
             metavar="FILE",
             help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if set]",
         ),
@@ -555,7 +598,7 @@ def serve(
 
 @_command
 def sample(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    path: Annotated[Path, typer.Argument(parser=_path, metavar="DIR", help="Folder to make.")],
     pose: Annotated[
         str, typer.Option(help="small: parts lie as in a fixture; any: in any rotation.")
     ] = "small",
@@ -594,14 +637,6 @@ def _stored(model: Path) -> StoredModel:
 def _directory(model: Path) -> str:
     """A path that cannot be taken for the name of a method."""
     return str(model.absolute())
-
-
-def _calibrated(record: Mapping[str, Any]) -> dict[str, str]:
-    """What `calibrate` has recorded, in a line."""
-    if not record:
-        return {}
-    facts = (f"{k}={value}" for k, value in record.items() if k not in ("by", "digests"))
-    return {"calibrated": f"by {record.get('by', 'another day')}: {', '.join(facts)}"}
 
 
 def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, OptionError, PathError, missing_extra
-from .images import PathLike
+from .images import PathLike, check_path
 from .intervals import Estimate, wilson
 from .model_store import StoredModel
 from .progress import printable
@@ -237,7 +237,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
     good = stored.good_scores()
     reference = good.scores
     limit = stored.manifest.calibration.image
-    scores, times, left_out = _read(Path(path), stored)
+    scores, times, left_out = _read(check_path(path, "The file of predictions"), stored)
     count = len(scores)
     if count < _LEAST:
         raise DataError(

@@ -15,7 +15,8 @@ import numpy as np
 
 from .calibration import LIMIT_SCORE
 from .errors import DataError, OptionError
-from .inspection import Inspected, Inspector, Witness, find_sources
+from .images.sources import file_sources
+from .inspection import Inspected, Inspector, Witness
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
 from .labelled import GOOD, LabelledImage, LabelledImages, read_fitting_mask
 from .metrics import PixelCurves, Pixels
@@ -206,7 +207,7 @@ def evaluate(
     threshold = inspector.threshold
     tally = _Tally(*_pixel_curves(stored, labelled))
     items = labelled.items
-    by_source = dict(zip(find_sources([item.path for item in items]).items, items, strict=True))
+    by_source = dict(zip(file_sources([item.path for item in items]), items, strict=True))
 
     def pixels_of(one: Inspected) -> Pixels | None:
         item = by_source[one.source]

@@ -9,8 +9,8 @@ import contextlib
 import dataclasses
 import os
 import secrets
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +23,12 @@ from numpy.typing import NDArray
 from . import drawing
 from .calibration import check_threshold
 from .errors import ImageError, OptionError, OutputError, PathError
-from .images import (
-    SUFFIXES,
-    Image,
-    PathLike,
-    check_array,
-    is_image,
-    is_pil,
-    list_images,
-    read_image,
-)
+from .images import Image, PathLike, check_path
+from .images.sources import Source, Sources
 from .model_store import StoredModel
 from .prediction import Prediction
 from .progress import bar, printable
-from .records import FileState, RunRecord, cannot_write, file_state
+from .records import RunRecord, cannot_write, file_state
 from .regions import check_patch_size, deviating_cells, peak_cell
 from .runtime.engine import Outputs
 from .threads import ordered_map
@@ -54,131 +46,6 @@ _LARGEST_SIDE = {".webp": 16_383} | dict.fromkeys(_JPEG, 65_500)  # pixels
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 R = TypeVar("R")
-
-# A path or an image in memory: an RGB array, or an image of Pillow (of which nothing is imported).
-OneInput = PathLike | NDArray[np.uint8] | Any
-PredictInput = OneInput | Iterable[OneInput]
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """An image to inspect: a file, or one in memory, and the relative path of its picture."""
-
-    name: str
-    path: Path | None
-    image: Any
-    relative: Path
-
-    def read(self) -> Image:
-        """The image, RGB uint8 (H, W, 3)."""
-        if self.image is not None:
-            return check_array(self.image)
-        assert self.path is not None
-        return read_image(self.path)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What a call of predict is about.
-
-    Parameters
-    ----------
-    items : list of Source
-        In order.
-    single : bool
-        Whether one image was named, so that one prediction comes back.
-    root : Path or None
-        The folder that was named, if it was one.
-    passed_over : str
-        Files in it that look like images and are not inspected, in words.
-    """
-
-    items: list[Source]
-    single: bool
-    root: Path | None
-    passed_over: str = ""
-
-
-def find_sources(path: Any) -> Sources:
-    """An image file, a folder, a list of either files or images, or an image -> the images.
-
-    Raises
-    ------
-    PathError, OptionError, ImageError, DataError
-        There is nothing there, or it is something else.
-    """
-    if is_pil(path) or (isinstance(path, np.ndarray) and path.dtype.kind not in "OUS"):
-        if not is_pil(path) and path.ndim == 4 and len(path):
-            if path.dtype != np.uint8 or path.shape[3] not in (1, 3, 4):
-                check_array(path)  # says what it is, and what to do
-            return Sources([_image_source(i, image) for i, image in enumerate(path)], False, None)
-        return Sources([_image_source(0, path)], True, None)
-    if isinstance(path, (str, os.PathLike)):
-        return _path_sources(Path(path))
-    if _is_no_list(path):
-        check_array(path)  # says what it is, and what to do
-    if not isinstance(path, Iterable):
-        raise OptionError(
-            "predict takes an image file, a folder, a list of files or images, or an RGB array. "
-            f"Received: {path!r}."
-        )
-    return Sources(_list_sources(list(path)), False, None)
-
-
-def _is_no_list(path: Any) -> bool:
-    """Whether something that can be iterated over is an image of another library, or a table."""
-    if hasattr(path, "columns"):
-        raise OptionError(
-            "predict takes a list of files. Received a table; pass its column of paths: "
-            "table['path']."
-        )
-    is_array = hasattr(path, "shape") and hasattr(path, "dtype") and not hasattr(path, "index")
-    is_numeric = isinstance(path, (bytes, bytearray, memoryview)) or is_array
-    return is_numeric and not isinstance(path, np.ndarray)
-
-
-def _path_sources(path: Path) -> Sources:
-    if os.path.isdir(path):
-        listing = list_images(path)
-        if not listing.images:
-            found = f" Found instead: {listing.passed_over}." if listing.passed_over else ""
-            raise PathError(
-                f"{path} holds no images. Expected files ending in {' '.join(SUFFIXES)}, any case."
-                f"{found}"
-            )
-        items = [Source(str(f), f, None, f.relative_to(path)) for f in listing.images]
-        return Sources(items, False, path, listing.passed_over)
-    if not os.path.lexists(path):
-        raise PathError(
-            f"{path}: there is no such file or folder, or it may not be read. Check the path."
-        )
-    return Sources([Source(str(path), path, None, Path(path.name))], True, None)
-
-
-def _image_source(index: int, image: Any) -> Source:
-    name = f"array_{index:05d}.png"
-    return Source(name, None, image, Path(name))
-
-
-def _list_sources(listed: list[Any]) -> list[Source]:
-    if not listed:
-        raise OptionError("The list of images to predict is empty.")
-    for item in listed:
-        if not isinstance(item, (str, os.PathLike)) and not is_image(item):
-            if hasattr(item, "shape") or isinstance(item, (bytes, bytearray, memoryview)):
-                check_array(item)  # says what it is, and what to do
-            raise OptionError(f"A list to predict holds paths or images. Received: {item!r}.")
-    paths = [Path(os.path.abspath(item)) for item in listed if not is_image(item)]
-    # Pictures keep what tells the paths apart: a/1.png and b/1.png must not become one.
-    common = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    sources = []
-    for index, item in enumerate(listed):
-        if is_image(item):
-            sources.append(_image_source(index, item))
-        else:
-            relative = Path(os.path.relpath(item, common))
-            sources.append(Source(str(item), Path(item), None, relative))
-    return sources
 
 
 @dataclass(frozen=True)
@@ -225,45 +92,76 @@ class Output:
     def __init__(
         self, folder: PathLike, sources: Sources, about: dict[str, Any], *, resume: bool = False
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = check_path(folder, "save_path")
         self._record = RunRecord(self.folder, about, resume=resume)
-        self._keep_out_of_input(sources)
-        if resume and any(source.path is None for source in sources.items):
-            raise OptionError(
-                "resume knows images by their paths; arrays have none. Leave resume out."
-            )
-
-    def _keep_out_of_input(self, sources: Sources) -> None:
+        self._resume = resume
         # Links are resolved on both sides: the input may hold some, and so may the output folder.
-        home = _real(self.folder)
-        paths = [source.path for source in sources.items if source.path is not None]
+        self._home = _real(self.folder)
+        if isinstance(sources.items, list):
+            self._keep_out_of(sources.items, sources.root)
+
+    def _keep_out_of(self, sources: list[Source], root: Path | None) -> None:
+        """All that is going to be read is known: nothing of it is written to."""
+        paths = [source.path for source in sources if source.path is not None]
         parents = {path.parent: _real(path.parent) for path in paths}
         # Both what was named and what it leads to.
         input_files = {_real(path) for path in paths}
         input_files |= {parents[path.parent] / path.name for path in paths}
         input_folders: set[Path] = set()
-        if sources.root is not None:
-            between = {sources.root}
+        if root is not None:
+            between = {root}
             for parent in parents:
-                between |= {parent, *(p for p in parent.parents if p.is_relative_to(sources.root))}
+                between |= {parent, *(p for p in parent.parents if p.is_relative_to(root))}
             input_folders = {_real(folder) for folder in between}
-        if not input_folders.isdisjoint((home, *home.parents)):
+        if not input_folders.isdisjoint((self._home, *self._home.parents)):
             raise OptionError(
-                f"The output folder {self.folder} is or lies in the input folder {sources.root}. "
+                f"The output folder {self.folder} is or lies in the input folder {root}. "
                 "Choose a save_path outside it; predict never writes into its input."
             )
         real: dict[Path, Path] = {}  # of each folder that pictures go into
-        for source in sources.items:
-            parent = home / source.relative.parent
+        for source in sources:
+            self._refuse_arrays(source)
+            parent = self._home / source.relative.parent
             if parent not in real:
                 real[parent] = _real(parent)
             place = real[parent]
             inside = not input_folders.isdisjoint((place, *place.parents))
             if inside or place / picture_name(source.relative).name in input_files:
-                raise OptionError(
-                    f"The picture of {source.name} would be written into the input. Choose "
-                    f"another save_path than {self.folder}."
-                )
+                raise self._into_input(source)
+
+    def admit(self, source: Source) -> None:
+        """Check an image that was drawn from an iterator, when what else comes is not known.
+
+        Raises
+        ------
+        OptionError
+            It lies in the output folder, or its picture would replace it; or it is an array where
+            a run is resumed.
+        """
+        self._refuse_arrays(source)
+        if source.path is None:
+            return
+        picture = self._home / picture_name(source.relative)
+        files = {_real(source.path), _real(source.path.parent) / source.path.name}
+        if any(file.is_relative_to(self._home) for file in files):
+            raise OptionError(
+                f"{source.name} lies in the output folder {self.folder}. Choose another save_path; "
+                "predict never writes into its input."
+            )
+        if _real(picture.parent) / picture.name in files:
+            raise self._into_input(source)
+
+    def _into_input(self, source: Source) -> OptionError:
+        return OptionError(
+            f"The picture of {source.name} would be written into the input. Choose another "
+            f"save_path than {self.folder}."
+        )
+
+    def _refuse_arrays(self, source: Source) -> None:
+        if self._resume and source.path is None:
+            raise OptionError(
+                "resume knows images by their paths; arrays have none. Leave resume out."
+            )
 
     def __enter__(self) -> Self:
         self._record.__enter__()
@@ -272,10 +170,12 @@ class Output:
     def __exit__(self, *exception: object) -> None:
         self._record.__exit__(*exception)
 
-    @property
-    def done(self) -> dict[FileState, Prediction]:
-        """What the run that is resumed has said already, by the states of the files."""
-        return self._record.done
+    def said(self, source: Source) -> Prediction | None:
+        """What the run that is resumed has said of an image; what failed then is tried again."""
+        before = self._record.done.get(file_state(source.path)) if self._record.done else None
+        if before is None or before.error is not None:
+            return None
+        return dataclasses.replace(before, path=str(source.path))
 
     def record(self, result: Result) -> None:
         """Append a result to the record."""
@@ -466,7 +366,12 @@ class Inspector:
         }
 
     def run(
-        self, sources: Sources, output: Output | None = None, *, progress: bool = False
+        self,
+        sources: Sources,
+        output: Output | None = None,
+        *,
+        progress: bool = False,
+        promptly: bool = False,
     ) -> Generator[Result, None, None]:
         """Inspect what was named, and save as we go; results in order.
 
@@ -479,42 +384,63 @@ class Inspector:
             Where to save. What a resumed run has said already is passed on as it was.
         progress : bool
             Whether to show a bar.
+        promptly : bool
+            Whether the result of an image comes before the next one is drawn; otherwise some are
+            under way at a time, which is faster.
         """
-        with ExitStack() as stack:
-            said: dict[Source, Prediction] = {}
-            if output is not None and stack.enter_context(output).done:
-                for source in sources.items:
-                    before = output.done.get(file_state(source.path))
-                    if before is not None:
-                        said[source] = dataclasses.replace(before, path=str(source.path))
-            items = [source for source in sources.items if source not in said]
-            # Closed before the output is, so that an interrupt leaves no thread that still writes.
-            fresh = stack.enter_context(
-                closing(
-                    self._single(items[0], output)
-                    if sources.single and items
-                    else self.stream(items, None if output is None else output.write_picture)
-                )
-            )
-            shown = progress and not sources.single
-            step = stack.enter_context(bar(len(sources.items), "Inspecting", shown=shown))
+        order: deque[Result | None] = deque()  # None: a result that is still to come
+
+        def fresh() -> Iterator[Source]:
             for source in sources.items:
-                if source in said:
-                    result = Result(source, said[source], None)
-                else:
-                    result = next(fresh)
-                    if output is not None:
-                        output.record(result)
+                if output is not None and sources.count is None:
+                    output.admit(source)
+                before = None if output is None else output.said(source)
+                order.append(None if before is None else Result(source, before, None))
+                if before is None:
+                    yield source
+
+        then = None if output is None else output.write_picture
+        with ExitStack() as stack:
+            if output is not None:
+                stack.enter_context(output)
+            # Closed before the output is, so that an interrupt leaves no thread that still writes.
+            if promptly or sources.single:
+                found = self._one_by_one(fresh(), then, may_fail=not sources.single)
+            else:
+                found = self.stream(fresh(), then)
+            stack.enter_context(closing(found))
+            shown = progress and not sources.single
+            step = stack.enter_context(bar(sources.count, "Inspecting", shown=shown))
+            for result in found:
+                while (before := order.popleft()) is not None:
+                    step("")
+                    yield before
+                if output is not None:
+                    output.record(result)
                 step("")
                 yield result
+            for before in order:
+                assert before is not None
+                step("")
+                yield before
 
-    def _single(self, source: Source, output: Output | None) -> Generator[Result, None, None]:
-        image = source.read()  # what is wrong with the only image is raised
-        outputs = self.engine.run(self.spec.prepare(image)[None], _JUDGED)
-        result = self._finish(_Loaded(source, image, None, None), outputs)
-        if output is not None:
-            output.write_picture(result)
-        yield result
+    def _one_by_one(
+        self,
+        sources: Iterable[Source],
+        then: Callable[[Result], None] | None,
+        *,
+        may_fail: bool,
+    ) -> Generator[Result, None, None]:
+        """Inspect one image after the other; where none `may_fail`, what is wrong is raised."""
+        for source in sources:
+            loaded = self._load(source) if may_fail else self._prepare(source, source.read())
+            outputs = None
+            if loaded.prepared is not None:
+                outputs = self.engine.run(loaded.prepared[None], _JUDGED)
+            result = self._finish(loaded, outputs)
+            if then is not None:
+                then(result)
+            yield result
 
     def inspect(self, image: Image) -> Prediction:
         """Inspect one image from any thread, beside those of other threads.
@@ -587,6 +513,9 @@ class Inspector:
             image = source.read()
         except (ImageError, PathError) as error:
             return _Loaded(source, None, None, str(error))
+        return self._prepare(source, image)
+
+    def _prepare(self, source: Source, image: Image) -> _Loaded:
         return _Loaded(source, image, self.spec.prepare(image), None)
 
     def _finish(self, loaded: _Loaded, outputs: Outputs | None) -> Result:
@@ -677,9 +606,8 @@ def count_verdicts(predictions: Iterable[Prediction]) -> Counter[str]:
 
 def summary(counts: Counter[str], output: PathLike | None) -> str:
     """A run in one line: how many images, verdicts and errors, and where the results are."""
-    line = (
-        f"Inspected {counts.total()} images: {counts['anomalous']} anomalous, {counts['good']} good"
-    )
+    images = f"{counts.total()} image{'' if counts.total() == 1 else 's'}"
+    line = f"Inspected {images}: {counts['anomalous']} anomalous, {counts['good']} good"
     if counts["errors"]:
         line += f", {counts['errors']} could not be inspected"
     return line if output is None else printable(f"{line}. Results: {output}")

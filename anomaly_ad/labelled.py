@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, OptionError, PathError
-from .images import PathLike
+from .images import PathLike, check_path
 from .images.folders import Listing, MaskIndex, files_below, folder_of_masks, list_images
 from .images.masks import read_mask
 from .images.names import TEST, TRAIN, is_for_masks, meaning
@@ -141,7 +141,7 @@ def find_labelled(
             f"labels belong to a list of files; {path} is one path, and a folder's images are "
             "judged by the folders they lie in. Pass the files as a list, or leave labels out."
         )
-    root = Path(path)
+    root = check_path(path, "The folder of labelled images")
     if root.suffix.lower() == ".csv" and not root.is_dir():
         return replace(_from_list(*read_labels(root)), source=str(root))
     if not root.is_dir():
@@ -273,7 +273,7 @@ def _with_masks(
 
 
 def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImages:
-    files = [Path(path) for path in paths]
+    files = [check_path(path, "A labelled image") for path in paths]
     if labels is None:
         raise OptionError("A list of files needs labels: which are good, and which are not.")
     if not files:
@@ -326,7 +326,7 @@ def read_labels(path: PathLike) -> tuple[list[Path], list[str]]:
     PathError, DataError
         There is no such table, or it lacks a column.
     """
-    table = Path(path)
+    table = check_path(path, "The table of labels")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from .calibration import Calibration, check_rate, images_needed
 from .errors import DataError, OptionError
 from .images import PathLike, find_training_images, image_digest
-from .inspection import Inspected, Inspector, find_sources
+from .images.sources import file_sources
+from .inspection import Inspected, Inspector
 from .intervals import Estimate, Ranking, wilson
 from .labelled import Labels, find_labelled
 from .model_store import MAXIMA, SCORES, StoredModel
@@ -295,7 +296,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
 
     scores, highest, errors, digests = [], [], [], []
     with bar(len(paths), "Calibrating") as step:
-        found = inspector.scan(find_sources(list(paths)).items, measure)
+        found = inspector.scan(file_sources(paths), measure)
         for prediction, measured in found:
             if prediction.error is not None or measured is None:
                 errors.append(str(prediction.error))
@@ -319,6 +320,35 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
 def _record(by: str, source: str, **counts: Any) -> dict[str, Any]:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"by": by, "source": source, "created": now, **counts}
+
+
+def calibrated_by(record: Mapping[str, Any]) -> dict[str, str]:
+    """What `calibrate` has recorded, in words, by what it is of; empty where it was not called."""
+    lines = {}
+    if "by" in record:
+        created = str(record.get("created", ""))[:10]
+        words = [f"{created} by {record['by']}".replace("by by", "by"), str(record.get("source"))]
+        counts = [f"{record['n_good']} good"] if "n_good" in record else []
+        counts += [f"{record['n_defective']} defective"] if "n_defective" in record else []
+        words += [f"{' and '.join(counts)} images"] if counts else []
+        if "false_alarms" in record:
+            words.append(f"{record['false_alarms']} false alarms, {record['misses']} misses")
+        if "rejected" in record:
+            words.append(f"{record['rejected']} good ones exceed it")
+        if record.get("left_out"):
+            words.append(f"{record['left_out']} left out (learnt, or copies)")
+        if isinstance(alone := record.get("good_only"), dict):
+            words.append(
+                f"the limit of good images alone, {alone['limit']:.6g}, has "
+                f"{alone['false_alarms']} false alarms, {alone['misses']} misses"
+            )
+        lines["calibrated"] = "; ".join(words)
+    if isinstance(day := record.get("another_day"), dict):
+        lines["another day"] = (
+            f"{day['rejected']} of {day['n_good']} good images of {day['source']} are rejected "
+            f"({_per_cent(Estimate(day['rate'], day['low'], day['high']))})"
+        )
+    return lines
 
 
 def _per_cent(estimate: Estimate) -> str:

@@ -20,13 +20,15 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import openvino as ov
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from .calibration import Calibration
@@ -44,7 +46,8 @@ FORMAT = 1  # raise it when a reader of the old number would misread a new direc
 # reading the old one: its frozen directory under tests/data must load for ever
 MANIFEST = "manifest.json"
 
-_MAX_MANIFEST = 16 * 2**20  # bytes
+_MAX_MANIFEST = 2**30  # bytes; of 35 million training images
+_LOCK_SECONDS = 60.0
 # What using values of another kind than expected may raise.
 _WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _PAYLOAD = re.compile(r"(detector|state)-[0-9a-f]{16}\.(xml|bin|npz)")
@@ -162,6 +165,10 @@ class StoredModel:
     digest: str
     engine: Engine
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied by its directory: whoever gets it opens it again."""
+        return _open_again, (os.path.abspath(self.directory), self.digest)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Read what training needs to go on; checked like everything else."""
         name = next(name for name in self.files if name.endswith(".npz"))
@@ -169,7 +176,8 @@ class StoredModel:
         _check_file(path, self.files[name])
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
+                # numpy before 2.2 stored an array of this name beside the others.
+                return {key: arrays[key] for key in arrays.files if key != "allow_pickle"}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise _damaged(self.directory, f"{name} cannot be read ({error})") from error
 
@@ -262,6 +270,27 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(os.path.join(path, MANIFEST))  # False also where it may not be read
 
 
+def models_below(path: str | os.PathLike[str]) -> list[Path]:
+    """The first few model directories that lie in a folder."""
+    try:
+        folders = sorted(Path(path).iterdir())
+    except (OSError, ValueError):
+        return []
+    return [folder for folder in folders if is_model(folder)][:3]
+
+
+def summary_of(directory: Path) -> str:
+    """A model in a few words, by its manifest: method, day, images; empty where there is none."""
+    if not is_model(directory):
+        return ""
+    try:
+        manifest = Manifest.from_dict(_read_manifest(directory))
+    except (AnomalyADError, *_WRONG_VALUES):
+        return "one that cannot be read"
+    images = len(manifest.learnt)
+    return f"{manifest.plan.method}, trained {manifest.created[:10]} on {images} images"
+
+
 # -------------------------------------------------------------------------------- loading
 
 
@@ -286,6 +315,16 @@ def load(directory: str | os.PathLike[str]) -> StoredModel:
             if attempt == 2 or _read_manifest(directory) == data:
                 raise
     raise AssertionError("unreachable")
+
+
+def _open_again(directory: str, digest: str) -> StoredModel:
+    stored = load(directory)
+    if stored.digest != digest:
+        raise ModelError(
+            f"The model in {directory} was replaced after this one was handed over. Load it anew: "
+            "it may judge otherwise."
+        )
+    return stored
 
 
 def _open(directory: Path, data: dict[str, Any]) -> StoredModel:
@@ -418,7 +457,11 @@ class ModelWriter:
 
     def write_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Write what training needs to go on."""
-        np.savez(self.folder / "state.npz", allow_pickle=False, **state)
+        odd = [name for name, array in state.items() if np.asarray(array).dtype.hasobject]
+        if odd:  # numpy would pickle them
+            raise TypeError(f"the state holds objects: {', '.join(odd)}")
+        arrays: dict[str, Any] = dict(state)
+        np.savez(self.folder / "state.npz", **arrays)
 
     def commit(self, manifest: Manifest) -> None:
         """Put the files in place, then the manifest in one step; then remove the old files."""
@@ -426,6 +469,33 @@ class ModelWriter:
         # One hash for .xml and .bin, since OpenVINO finds the one by the name of the other.
         hashes = {path.suffix: _sha256(path) for path in sources}
         graph = hashlib.sha256((hashes[".xml"] + hashes[".bin"]).encode()).hexdigest()
+        with self._alone():
+            self._replace(manifest, sources, hashes, graph)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One writer at a time: what one puts in place another must not remove as old."""
+        place = Path(os.path.abspath(self.directory))
+        lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=_LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"Another process has been saving a model in {self.directory} for "
+                f"{_LOCK_SECONDS:.0f} seconds. Try again when it has ended, or choose another "
+                "save_path."
+            ) from error
+        except (NotImplementedError, OSError):  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _replace(
+        self, manifest: Manifest, sources: list[Path], hashes: dict[str, str], graph: str
+    ) -> None:
         files = {}
         for path in sources:
             stem = hashes[".npz"] if path.suffix == ".npz" else graph
@@ -437,13 +507,27 @@ class ModelWriter:
         data["digest"] = _digest(data)
         fresh = self.folder / MANIFEST
         fresh.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        if fresh.stat().st_size > _MAX_MANIFEST:
+            raise OutputError("The manifest would be too large to be read again. Train on fewer.")
         _sync(fresh)
+        old = self._named_before()
         _sync(self.directory)
         os.replace(fresh, self.directory / MANIFEST)
         _sync(self.directory)
-        for path in self.directory.iterdir():
-            if _PAYLOAD.fullmatch(path.name) and path.name not in files:
-                path.unlink(missing_ok=True)
+        for name in (old | self._crashed()) - files.keys():
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _crashed(self) -> set[str]:
+        """Files that a save put in place long ago; if no manifest names them, it has crashed."""
+        named = [path for path in self.directory.iterdir() if _PAYLOAD.fullmatch(path.name)]
+        return {path.name for path in named if time.time() - path.stat().st_mtime > _STALE}
+
+    def _named_before(self) -> set[str]:
+        """The files of the model that is about to be replaced."""
+        try:
+            return set(_check_names(_read_manifest(self.directory)["files"]))
+        except (AnomalyADError, *_WRONG_VALUES):  # none, or one that cannot be read
+            return set()
 
 
 def _cannot_save(directory: Path, error: OSError) -> OutputError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,19 +65,15 @@ class Plan:
     false_alarm_rate: float
 
     def __post_init__(self) -> None:
-        own = registry.preset(self.method).parameters
+        preset = registry.preset(self.method)
+        own = preset.parameters
         if not isinstance(self.parameters, dict) or self.parameters.keys() != own.keys():
             raise OptionError(
                 f"The options of {self.method} are {', '.join(own) or 'none'}. "
                 f"Received: {self.parameters!r}."
             )
-        try:
-            json.dumps(self.parameters)
-        except (TypeError, ValueError) as error:
-            raise OptionError(
-                f"The options of {self.method} are numbers, words and lists of them ({error}). "
-                f"Received: {self.parameters!r}."
-            ) from error
+        checked = {o.name: o.check(self.parameters[o.name]) for o in preset.options}
+        object.__setattr__(self, "parameters", checked)
         check_patch_size(self.patch_size, self.spec.size)
         object.__setattr__(self, "patch_size", int(self.patch_size))
         seed = self.seed

@@ -1,28 +1,98 @@
-"""Progress bars of long work: on stderr, and only where a person looks at it."""
+"""Progress of long work, on stderr: a bar for a person at a terminal, plain lines for a log."""
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from tqdm import tqdm
 
+FIRST_LINE, BETWEEN_LINES = 1.0, 10.0  # seconds; what is over in less says nothing
+# The first step may hold what is done once, so that it tells little of the others.
+_STEPS_FOR_AN_ESTIMATE = 3
+_UNTIMED = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_TIMED = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]"
+
+Step = Callable[[str], None]
+
 
 @contextmanager
-def bar(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
-    """A bar of `total` steps; call what it gives after each step, with a short note or ''."""
+def bar(total: int | None, what: str, *, shown: bool = True) -> Iterator[Step]:
+    """Progress of `total` steps (None: not known); call what it gives after each step.
+
+    That takes a short note, or ''. Where stderr is no terminal, a plain line says how far it is:
+    the first after a second, and then one in ten seconds. Time left is said from the third step on.
+    """
     if not shown:
         yield _ignore
-        return
-    # None: disabled where stderr is no terminal.
-    with tqdm(total=total, desc=what, disable=None, dynamic_ncols=True) as line:
+    elif not sys.stderr.isatty():
+        with _Lines(total, what) as lines:
+            yield lines.step
+    else:
+        with tqdm(total=total, desc=what, dynamic_ncols=True) as line:
+            if total is not None:
+                line.bar_format = _UNTIMED
 
-        def step(note: str = "") -> None:
-            line.set_postfix_str(note, refresh=False)
-            line.update()
+            def step(note: str = "") -> None:
+                if total is not None and line.n + 1 == _STEPS_FOR_AN_ESTIMATE:
+                    line.bar_format = _TIMED
+                line.set_postfix_str(note, refresh=False)
+                line.update()
 
-        yield step
+            yield step
+
+
+class _Lines:
+    """Says now and then how far a work is, also while a single step takes long."""
+
+    def __init__(self, total: int | None, what: str) -> None:
+        self._total, self._what = total, what
+        self._done, self._note = 0, ""
+        self._start = self._last = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(
+            target=self._report, name="anomaly_ad_progress", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def step(self, note: str = "") -> None:
+        self._done += 1
+        self._note = note
+        self._last = time.monotonic()
+
+    def _report(self) -> None:
+        pause = FIRST_LINE
+        while not self._over.wait(pause):
+            say(self._line())
+            pause = BETWEEN_LINES
+
+    def _line(self) -> str:
+        done, total = self._done, self._total
+        words = [f"{self._what}: {done}" + ("" if total is None else f" of {total}")]
+        if self._note:
+            words.append(self._note)
+        if total is not None and done >= _STEPS_FOR_AN_ESTIMATE:
+            each = (self._last - self._start) / done
+            left = each * (total - done) - (time.monotonic() - self._last)
+            words.append(f"about {_duration(max(left, 0))} left")
+        return ", ".join(words)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _ignore(note: str = "") -> None:

@@ -59,6 +59,9 @@ class RunRecord:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.folder / JSONL, _FLAGS, 0o666)
             self._end_cut_line()
+            # Where the lines of this run can begin. What lies before is never read again, so that
+            # a run costs the same however long the record is; only to resume one it is searched.
+            self._begins = os.lseek(self._file, 0, os.SEEK_END)
             if self._resume:
                 self._take_up()
         except OSError as error:
@@ -72,12 +75,15 @@ class RunRecord:
     def _take_up(self) -> None:
         """Find the last run of the same kind, become it, and remember what it has said."""
         same = self.about.items()
-        for line in read_records(self.folder / JSONL):
+        begins: dict[str, int] = {}  # where each run begins
+        for position, line in _records(self.folder / JSONL):
             run = line.get("run")
             if same <= line.items() and isinstance(run, str) and _RUN_ID.fullmatch(run):
                 self.run_id = run
-        for line in read_records(self.folder / JSONL):
-            if line.get("run") == self.run_id and same <= line.items():
+                begins.setdefault(run, position)
+        self._begins = begins.get(self.run_id, self._begins)
+        for line in self._own_lines():
+            if same <= line.items():
                 try:
                     state = (line["file"], line["bytes"], line["modified"])
                     self.done[state] = Prediction.from_dict(line)
@@ -146,8 +152,8 @@ class RunRecord:
             raise
 
     def _own_lines(self) -> Iterator[dict[str, Any]]:
-        lines = read_records(self.folder / JSONL)
-        return (line for line in lines if line.get("run") == self.run_id)
+        lines = _records(self.folder / JSONL, self._begins)
+        return (line for _, line in lines if line.get("run") == self.run_id)
 
 
 def file_state(path: Path | None) -> FileState:
@@ -164,14 +170,22 @@ def file_state(path: Path | None) -> FileState:
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a predictions.jsonl one by one; lines that were cut off are passed over."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+    return (line for _, line in _records(path))
+
+
+def _records(path: Path, begin: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Lines from a position of the file on, each with its own position."""
+    with path.open("rb") as file:
+        file.seek(begin)
+        position = begin
+        for data in file:
+            here, position = position, position + len(data)
             try:
-                values = json.loads(line)
+                values = json.loads(data.decode("utf-8", "replace"))
             except (ValueError, RecursionError):
                 continue
             if isinstance(values, dict):
-                yield values
+                yield here, values
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:

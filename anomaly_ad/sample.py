@@ -34,9 +34,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from .errors import OptionError, OutputError
+from .images import check_path
+from .progress import bar
 
 # float32 and uint8; the type stubs of OpenCV say less, so do these names.
 Floats = npt.NDArray[Any]
@@ -751,7 +752,7 @@ def render_sample(
     seed : int
         At least 0.  The same seed gives the same files.
     progress : bool
-        Show a progress bar on stderr.
+        Show progress on stderr.
 
     Returns
     -------
@@ -774,19 +775,21 @@ def render_sample(
         "pose": _choice("pose", pose, POSES),
         "seed": _count("seed", seed, 0),
     }
-    root = Path(path)
+    root = check_path(path, "The folder of the sample")
     jobs = _jobs(record)
     if _is_rendered(root, record, jobs):
         return root
     try:
         _begin(root, record, jobs)
-        for job in tqdm(jobs, desc="Rendering", disable=None if progress else True):
-            image, mask = render_part(
-                job.seed, defect=job.defect, severity=job.severity, size=size, pose=pose
-            )
-            _write(root / job.image, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-            if job.mask is not None:
-                _write(root / job.mask, mask, [])
+        with bar(len(jobs), "Rendering", shown=progress) as step:
+            for job in jobs:
+                image, mask = render_part(
+                    job.seed, defect=job.defect, severity=job.severity, size=size, pose=pose
+                )
+                _write(root / job.image, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                if job.mask is not None:
+                    _write(root / job.mask, mask, [])
+                step("")
         _write_record(root / _RECORD, record)  # last: a folder that has it is complete
         (root / _MARKER).unlink()
     except OSError as error:

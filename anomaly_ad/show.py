@@ -9,7 +9,7 @@ import warnings
 from .images import Image
 
 
-def show(picture: Image, title: str) -> bool:
+def show(picture: Image, title: str, instead: str) -> bool:
     """Show one picture with matplotlib; without a display or matplotlib, warn and go on.
 
     Parameters
@@ -18,6 +18,8 @@ def show(picture: Image, title: str) -> bool:
         RGB.
     title : str
         Stands above it.
+    instead : str
+        What to do where nothing can be shown, as a sentence.
 
     Returns
     -------
@@ -26,15 +28,15 @@ def show(picture: Image, title: str) -> bool:
     """
     if not (_in_notebook() or _has_display()):
         warnings.warn(
-            "There is no display and no notebook to show pictures in; look at the saved ones.",
-            stacklevel=3,
+            f"There is no display and no notebook to show pictures in. {instead}", stacklevel=3
         )
         return False
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         warnings.warn(
-            "Showing pictures needs matplotlib: python -m pip install matplotlib", stacklevel=3
+            f"Showing pictures needs matplotlib: python -m pip install matplotlib. {instead}",
+            stacklevel=3,
         )
         return False
     figure, axes = plt.subplots(figsize=(8, 8 * picture.shape[0] / picture.shape[1] + 0.5))

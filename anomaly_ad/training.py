@@ -141,6 +141,20 @@ def build(plan: Plan, network: Any = None) -> Any:
     return cls(plan.spec, plan.patch_size, plan.seed, **{**plan.parameters, **own})
 
 
+def still_falling(record: Mapping[str, Any]) -> str:
+    """A word of warning where a training ended though it was still getting better; else empty."""
+    losses = record.get("history", {}).get("val_loss", [])
+    epochs = len(losses)
+    # By more than 1 % since a fifth of the epochs ago, and the last was the best.
+    earlier = losses[: epochs - max(1, epochs // 5)]
+    if epochs < 2 or min(losses) < losses[-1] or losses[-1] > 0.99 * min(earlier):
+        return ""
+    return (
+        f"the validation loss still fell when training ended after {epochs} "
+        f"{'epoch' if epochs == 1 else 'epochs'}. Train for more, or call train again to go on."
+    )
+
+
 def part_sizes(count: int) -> list[int]:
     """Sizes of the validation and the calibration part of `count` images."""
     return [max(2, round(share * count)) for share in (_VALIDATION_SHARE, _CALIBRATION_SHARE)]

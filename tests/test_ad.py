@@ -1,6 +1,8 @@
 import asyncio
+import copy
 import csv
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,43 @@ def test_options_that_cannot_be_used(options, message):
         AD(**options)
     assert isinstance(error.value, ValueError)
     assert type(error.value).__module__ == "anomaly_ad.errors"
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("padim", {"prior": -1}, "prior is a number of images from 0 to 1e\\+06. Received: -1"),
+        ("padim", {"blur": "much"}, "blur is a number of pixels from 0 to 100"),
+        ("padim", {"layers": []}, "layers is a list of names, one at least"),
+        ("padim", {"layers": "stage1"}, "layers is a list of names"),
+        ("padim", {"layers": ["stage1", "stage1"]}, "different names"),
+        ("padim", {"channels": 0.5}, "channels is a whole number from 1 to 1024"),
+        ("padim", {"channels": True}, "channels is a whole number"),
+        ("padim", {"regularization": float("nan")}, "regularization is a number from"),
+        ("padim", {"backbone": ""}, "backbone is a name"),
+        ("patchcore", {"neighbours": 3}, "neighbours is a whole number from 10"),
+        ("patchcore", {"pool": "all"}, "pool is a whole number"),
+        ("dfm", {"variance": 1}, "variance is a number from 0.5"),
+        ("dfkde", {"bandwidth": "wide"}, "bandwidth is one of scott, .*, or a number from 0.01"),
+        ("AD0", {"code_channels": -4}, "code_channels is a whole number from 1 to 64"),
+        ("AD1", {"hidden_share": 0.9}, "hidden_share is a number from 0 to 0.5"),
+        ("vae", {"beta": None, "hidden_share": []}, "hidden_share is a number"),
+        ("lake", {"layer_weight": -1}, "layer_weight is a number from 0 to 10"),
+        ("padim", {"name": "a/b"}, "name is that of a folder in save_path"),
+        ("padim", {"name": ""}, "name is that of a folder"),
+    ],
+)
+def test_options_of_methods_are_checked_before_anything_is_loaded(
+    method, options, message, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # an import would fail
+    with pytest.raises(OptionError, match=message):
+        AD(method, **options)
+
+
+def test_numbers_of_numpy_are_options(monkeypatch):
+    ad = AD("padim", prior=np.float32(3), channels=np.int64(7), layers=("stage1",))
+    assert "padim" in repr(ad)
 
 
 @pytest.mark.parametrize(
@@ -593,6 +632,74 @@ def test_resume_takes_from_the_record_what_it_has(ad, dataset, tmp_path, monkeyp
     assert len({line["run"] for line in read_records(tmp_path / JSONL)}) == 4
     with pytest.raises(OptionError, match="arrays have none"):
         ad.predict([draw_part(0)], tmp_path, resume=True)
+
+
+def test_resume_tries_again_what_failed(ad, tmp_path):
+    folder = write_parts(tmp_path / "in", 3)
+    whole = (folder / "001.png").read_bytes()
+    (folder / "001.png").write_bytes(whole[:-200])
+    state = os.stat(folder / "001.png")
+    first = ad.predict(folder, tmp_path / "out")
+    assert [p.error is None for p in first] == [True, False, True]
+    # As it was when a share was away: nothing of the file has changed since.
+    (folder / "001.png").write_bytes(whole)
+    lines = (tmp_path / "out" / JSONL).read_text()
+    now = os.stat(folder / "001.png")
+    lines = lines.replace(str(state.st_mtime_ns), str(now.st_mtime_ns))
+    (tmp_path / "out" / JSONL).write_text(
+        lines.replace(f'"bytes": {state.st_size}', f'"bytes": {now.st_size}')
+    )
+    again = ad.predict(folder, tmp_path / "out", resume=True)
+    assert [p.error for p in again] == [None] * 3
+    assert len((tmp_path / "out" / JSONL).read_text().splitlines()) == 4
+    with (tmp_path / "out" / CSV).open(newline="") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == ["", "", ""]
+
+
+IN_OTHER_PROCESSES = """
+import multiprocessing, pickle, sys
+import numpy as np
+from anomaly_ad import AD
+from conftest import draw_part
+
+def work(some):
+    return [p.raw_score for p in ad.predict(some, save=False)]
+
+def work_on(pair):
+    return [p.raw_score for p in pair[0].predict(pair[1], save=False)]
+
+def one(image):
+    return ad.predict(image, save=False).raw_score
+
+if __name__ == "__main__":
+    ad = AD(sys.argv[1])
+    images = np.stack([draw_part(n, defect=n % 2 == 1) for n in range(4)])
+    expected = [p.raw_score for p in ad.predict(images, save=False)]
+    assert one(images[0]) == expected[0]
+    stream = ad.stream(list(images) * 20)  # is under way while the processes are made
+    next(stream)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert sum(pool.map_async(work, [images[:2], images[2:]]).get(60), []) == expected
+        assert pool.map_async(one, list(images)).get(60) == expected
+    assert len(list(stream)) == 79
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map_async(work_on, [(ad, images)]).get(60) == [expected]
+    assert pickle.loads(pickle.dumps(ad)).predict(images[1], save=False).raw_score == expected[1]
+"""
+
+
+def test_in_forked_and_spawned_processes(trained, tmp_path):
+    (tmp_path / "work.py").write_text(IN_OTHER_PROCESSES)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(tmp_path / "work.py"), str(trained)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_ad_that_is_not_trained_is_copied(tmp_path):
+    ad = AD("padim", tmp_path, prior=3, save_path=tmp_path / "M")
+    assert repr(copy.deepcopy(ad)) == repr(ad)
+    assert repr(pickle.loads(pickle.dumps(ad))) == repr(ad)  # noqa: S301 - our own
 
 
 def test_resume_in_a_record_that_someone_edited(ad, dataset, tmp_path):

@@ -31,7 +31,8 @@ def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys):
     render, train = sample.render_sample, AD.train
     small = {"n_train": 12, "n_test_good": 2, "n_per_defect": 4, "size": (96, 96)}
     monkeypatch.setattr(sample, "render_sample", lambda path, progress: render(path, **small))
-    monkeypatch.setattr(AD, "train", lambda ad, epochs: train(ad, 2))
+    monkeypatch.setattr(AD, "train", lambda ad: train(ad, 2))
+    monkeypatch.setattr(sys, "argv", ["Example.py"])
     runpy.run_path(str(ROOT / "Example.py"), run_name="__main__")
     out = capsys.readouterr().out
     assert all(kind in out for kind in (*sample.DEFECTS, "good", "Output/hardcore"))

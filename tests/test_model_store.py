@@ -1,5 +1,8 @@
+import copy
+import hashlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -401,3 +404,112 @@ def test_manifests_with_mutated_bytes_raise_nothing_else(trained, tmp_path_facto
         pass
     else:
         assert json.loads(mutated) == json.loads(original)
+
+
+# ------------------------------------------------------------------- several at the same time
+
+
+def test_a_writer_removes_nothing_that_another_names(model):
+    """Both begin from the same model; the second keeps a file that the first has replaced."""
+    copies = {path.suffix: path.read_bytes() for path in model.iterdir() if path.suffix != ".json"}
+    manifest = load(model).manifest
+
+    def written(change):
+        writer = ModelWriter(model).__enter__()
+        for suffix in (".xml", ".bin"):
+            writer.xml.with_suffix(suffix).write_bytes(copies[suffix])
+        with writer.xml.with_suffix(".bin").open("ab") as file:
+            file.write(change)
+        writer.write_state({"seed": np.array(len(change))})
+        return writer
+
+    first, second = written(b"new"), written(b"")
+    first.commit(manifest)
+    second.commit(manifest)
+    for writer in (first, second):
+        writer.__exit__(None, None, None)
+    load(model).verify()
+    assert len(list(model.iterdir())) == 4
+
+
+TWO_WRITERS = """
+import shutil, sys
+from pathlib import Path
+import numpy as np
+from anomaly_ad.model_store import Manifest, ModelWriter, _read_manifest
+
+directory, copies, number = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+manifest = Manifest.from_dict(_read_manifest(directory))
+for turn in range(40):
+    with ModelWriter(directory) as writer:
+        for suffix in (".xml", ".bin"):
+            shutil.copy(copies / f"detector{suffix}", writer.xml.with_suffix(suffix))
+        if turn % 2:  # now its own graph, now the one that both have
+            with writer.xml.with_suffix(".bin").open("ab") as file:
+                file.write(b"%d %d" % (number, turn))
+        writer.write_state({"seed": np.array(turn % 3)})
+        writer.commit(manifest)
+"""
+
+
+def test_two_processes_that_save_leave_a_whole_model(model, tmp_path):
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for suffix in (".xml", ".bin"):
+        shutil.copy(payload(model, suffix), copies / f"detector{suffix}")
+    command = [sys.executable, "-c", TWO_WRITERS, str(model), str(copies)]
+    writers = [subprocess.Popen([*command, str(number)]) for number in range(3)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    load(model).verify()
+
+
+def test_a_lock_that_somebody_holds_is_said(model, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setattr("anomaly_ad.model_store._LOCK_SECONDS", 0.2)
+    digest = load(model).digest
+    with (
+        FileLock(model.with_name(".model.lock")),
+        pytest.raises(OutputError, match="Another process has been saving"),
+    ):
+        save_again(model, seed=7)
+    assert load(model).digest == digest
+
+
+def test_a_manifest_of_many_images_is_read_again(model):
+    digests = [f"{n:016x}" for n in range(700_000)]
+    stored = load(model)
+    training = {**stored.manifest.training, "sets": [{"source": "many", "digests": digests}]}
+    object.__setattr__(stored.manifest, "training", training)
+    stored.with_limits(stored.manifest.calibration, model)
+    assert (model / MANIFEST).stat().st_size > 16 * 2**20
+    assert len(load(model).manifest.learnt) == 700_000
+
+
+def test_state_that_an_old_numpy_has_written(model):
+    """Before 2.2, numpy stored the keyword allow_pickle as an array."""
+    stored = load(model)
+    path = payload(model, ".npz")
+    with np.load(path) as arrays:
+        names = set(arrays.files)
+        np.savez(path, **{**arrays, "allow_pickle": np.array(False)})
+    entry = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+    stored.files[path.name].update(entry)
+    assert stored.state().keys() == names and "allow_pickle" not in names
+    with pytest.raises(TypeError, match="objects: odd"), ModelWriter(model) as writer:
+        writer.write_state({"odd": np.array([None])})
+
+
+# -------------------------------------------------------------------------- other processes
+
+
+def test_pickles_and_copies_by_its_directory(model, monkeypatch, tmp_path):
+    stored = load(model)
+    data = pickle.dumps(stored)
+    assert len(data) < 1000  # no weights
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(data).digest == stored.digest  # noqa: S301 - our own
+    assert copy.deepcopy(stored).digest == stored.digest
+    save_again(model, seed=7)
+    with pytest.raises(ModelError, match="was replaced after this one was handed over"):
+        pickle.loads(data)  # noqa: S301 - our own

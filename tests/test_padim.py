@@ -132,3 +132,22 @@ def test_other_arithmetic_is_calibrated_in_its_own(tmp_path):
     flagged = [p.is_anomalous for p in ad.predict(folder, save=False)]
     assert sum(flagged) <= 2
     assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
+
+
+def test_what_may_mislead_is_said(tmp_path, capsys):
+    """Too few images for a limit, images of a folder called test, a training cut short."""
+    folder = write_parts(tmp_path / "set" / "test" / "good", 12)
+    AD("AD0", folder, save_path=tmp_path, img_size=(32, 32), patch_size=8).train(3)
+    printed = capsys.readouterr().out
+    assert "some of these images lie in a folder called test" in printed
+    assert "hardly one: up to 33% of good parts may be rejected" in printed
+    assert "the validation loss still fell when training ended after 3 epochs" in printed
+
+
+def test_a_training_that_had_enough_is_not_complained_of():
+    from anomaly_ad.training import still_falling
+
+    assert still_falling({}) == "" and still_falling({"history": {"val_loss": [1.0]}}) == ""
+    flat = [1 / n for n in range(1, 30)] + [0.033, 0.0331]
+    assert still_falling({"history": {"val_loss": flat}}) == ""
+    assert still_falling({"history": {"val_loss": [0.9**n for n in range(10)]}}).startswith("the")

@@ -78,3 +78,37 @@ def test_every_preset_and_every_parameter_is_described():
         for parameter in inspect.signature(method).parameters:
             if parameter not in ("self", "parameters"):
                 assert f"`{parameter}`" in text, (method, parameter)
+
+
+@pytest.mark.parametrize("page", [README, *sorted((README.parent / "docs").glob("*.md"))])
+def test_tables_have_as_many_cells_in_every_row(page):
+    tables = re.findall(r"(?:^\|.*\|\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    for table in tables:
+        cells = [
+            len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in table.splitlines()
+        ]
+        assert len(set(cells)) == 1, table
+
+
+def test_the_example_takes_padim_and_other_methods(monkeypatch):
+    import runpy
+
+    names = runpy.run_path(str(README.parent / "Example.py"))
+    methods = []
+    made = names["main"].__globals__
+    monkeypatch.setitem(made, "render_sample", lambda *_, **__: Path("made"))
+
+    class Recorded:
+        def __init__(self, method, **_):
+            methods.append(method)
+
+        def train(self):
+            return self
+
+        def predict(self, *_, **__):
+            return []
+
+    monkeypatch.setitem(made, "AD", Recorded)
+    names["main"]()
+    names["main"]("AD1")
+    assert methods == ["padim", "AD1"]

@@ -121,3 +121,28 @@ def test_a_file_that_was_replaced_is_another_one(tmp_path):
     path.write_bytes(b"22")
     assert file_state(path) != before
     assert file_state(tmp_path / "missing") == (str(tmp_path / "missing"), None, None)
+
+
+def test_what_was_recorded_before_is_not_read_again(tmp_path, monkeypatch):
+    """The cost of a run does not grow with the history; only `resume` searches it."""
+    with RunRecord(tmp_path, {"model": "abc"}) as record:
+        for n in range(200):
+            record.append(f"{n}.png", prediction(), NO_FILE)
+    parsed = []
+    real = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or real(text))
+    with RunRecord(tmp_path, {"model": "abc"}) as record:
+        record.append("new.png", prediction(), NO_FILE)
+    assert len(parsed) == 1 and [row["path"] for row in read_csv(tmp_path)] == ["new.png"]
+
+
+def test_runs_that_write_at_the_same_time_keep_their_tables_apart(tmp_path):
+    first = RunRecord(tmp_path, {"model": "abc"}).__enter__()
+    first.append("a.png", prediction(), NO_FILE)
+    with RunRecord(tmp_path, {"model": "abc"}) as second:
+        first.append("b.png", prediction(), NO_FILE)
+        second.append("c.png", prediction(), NO_FILE)
+        first.append("d.png", prediction(), NO_FILE)
+    assert [row["path"] for row in read_csv(tmp_path)] == ["c.png"]
+    first.__exit__(None, None, None)
+    assert [row["path"] for row in read_csv(tmp_path)] == ["a.png", "b.png", "d.png"]

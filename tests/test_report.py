@@ -15,11 +15,10 @@ import pytest
 from conftest import draw_part, write_image, write_parts
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-pytest.importorskip("jinja2", reason="needs the extra 'eval'")
 
 from anomaly_ad import AD
 from anomaly_ad.calibration import Limit
-from anomaly_ad.errors import DataError, MissingExtraError, OptionError, OutputError
+from anomaly_ad.errors import DataError, OptionError, OutputError
 from anomaly_ad.evaluation import evaluate
 from anomaly_ad.intervals import wilson
 from anomaly_ad.labelled import find_labelled
@@ -568,9 +567,6 @@ def test_where_a_report_may_not_go(model, judged, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         model.report(judged, tmp_path / "report.html")
     assert sorted(os.listdir(tmp_path)) == before
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"anomaly-ad\[eval\]"):
-        model.report(judged, tmp_path / "report.html")
 
 
 def test_the_command(model, judged, tmp_path):

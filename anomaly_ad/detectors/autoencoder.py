@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from ..images import ImageSet, ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix
 from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
-from .base import Arrays, Detector, TrainingRecord, check_state, number, whole_number
+from .base import Arrays, Detector, TrainingRecord, check_state
 
 STRIDE = 16  # of the code, in pixels
 WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
@@ -92,8 +92,8 @@ class Autoencoder(Detector):
         code_channels: int = 4,
         hidden_share: float = 0.15,
     ) -> None:
-        self.code_channels = whole_number("code_channels", code_channels, 1, 64)
-        self.hidden_share = number("hidden_share", hidden_share, 0, 0.5)
+        self.code_channels = code_channels
+        self.hidden_share = hidden_share
         self.spec = spec
         self.patch_size = patch_size
         self.seed = seed

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any, Self
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, OptionError
+from ..errors import ModelError
 from ..images import ImageSet, ImageSpec
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -146,19 +145,3 @@ def _fits(shape: tuple[int, ...] | None, expected: tuple[int | None, ...] | None
     if shape is None or expected is None or len(shape) != len(expected):
         return False
     return all(wanted in (None, size) for size, wanted in zip(shape, expected, strict=True))
-
-
-def number(name: str, value: Any, low: float, high: float, unit: str = "a number") -> float:
-    """An option as float; OptionError names it unless it is a number from `low` to `high`."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        raise OptionError(f"{name} is {unit} from {low:g} to {high:g}. Received: {value!r}.")
-    return float(value)
-
-
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """An option as int; OptionError names it unless it is a whole number from `low` to `high`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or not low <= int(value) <= high:
-        raise OptionError(f"{name} is a whole number from {low} to {high}. Received: {value!r}.")
-    return int(value)

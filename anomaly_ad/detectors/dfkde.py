@@ -28,11 +28,11 @@ from ..backbones.networks import feature_maps
 from ..errors import OptionError
 from ..images import ImageSpec
 from ..layers.density import LogDensity
-from ..statistics.density import RULES, KernelDensity
+from ..statistics.density import KernelDensity
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from ..statistics.pool import VectorPool
-from .base import Arrays, StatisticalDetector, TrainingRecord, check_state, number
+from .base import Arrays, StatisticalDetector, TrainingRecord, check_state
 
 _IMAGES = 20_000  # that the density is made of, at most; a random sample of more
 _CHANNELS = 4096  # at most; their covariance then takes 130 MB
@@ -68,9 +68,7 @@ class DFKDE(StatisticalDetector):
         variance: float,
         bandwidth: str | float,
     ) -> None:
-        self.variance = number("variance", variance, 0.5, 0.9999)
-        if bandwidth not in RULES:
-            bandwidth = number("bandwidth", bandwidth, 0.01, 100, f"one of {', '.join(RULES)}, or")
+        self.variance = variance
         self.bandwidth = bandwidth
         self.seed = seed
         self.record = TrainingRecord()

@@ -34,7 +34,7 @@ from ..layers.gaussian import SubspaceErrors
 from ..layers.maps import coarse_grid
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
-from .base import Arrays, check_state, number
+from .base import Arrays, check_state
 from .grid import GridDetector
 
 _PARTS = 4  # of the coarse grid along each axis
@@ -65,7 +65,7 @@ class DFM(GridDetector):
         variance: float,
         blur: float,
     ) -> None:
-        self.variance = number("variance", variance, 0.5, 0.9999)
+        self.variance = variance
         super().__init__(spec, backbone, layers, blur)
         if sum(self.groups) > _CHANNELS:
             raise OptionError(

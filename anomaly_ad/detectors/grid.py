@@ -14,7 +14,7 @@ from ..backbones.networks import feature_maps, on_the_coarsest_grid
 from ..errors import BackboneError
 from ..images import ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix, upsampling_matrix
-from .base import StatisticalDetector, TrainingRecord, number
+from .base import StatisticalDetector, TrainingRecord
 
 
 class GridDetector(StatisticalDetector):
@@ -56,7 +56,7 @@ class GridDetector(StatisticalDetector):
         pooled: bool = False,
     ) -> None:
         self.spec = spec
-        self.blur = number("blur", blur, 0, 100, "a number of pixels")
+        self.blur = blur
         self.record = TrainingRecord()
         images = keras.Input(spec.shape, dtype="uint8", name="images")
         maps = feature_maps(images, spec, backbone, layers)

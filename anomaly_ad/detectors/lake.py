@@ -38,7 +38,7 @@ from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from ..statistics.pool import VectorPool
 from .autoencoder import STRIDE, Measured, Tensors
-from .base import Arrays, check_state, number
+from .base import Arrays, check_state
 from .vae import VAE
 
 _LAYERS = {f"layer_{stride}": stride for stride in (4, 8, STRIDE)}
@@ -62,7 +62,7 @@ class LAKE(VAE):
     def __init__(
         self, spec: ImageSpec, patch_size: int, seed: int, *, layer_weight: float, **parameters: Any
     ) -> None:
-        self.layer_weight = number("layer_weight", layer_weight, 0, 10)
+        self.layer_weight = layer_weight
         super().__init__(spec, patch_size, seed, **parameters)
         found = self.network.output
         before = {name: found[f"encoded_{stride}"] for name, stride in _LAYERS.items()}

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..images import ImageSpec
 from ..layers.gaussian import MahalanobisDistance
 from ..statistics.moments import Moments, mahalanobis, regularized, whitening
-from .base import Arrays, check_state, number, whole_number
+from .base import Arrays, check_state
 from .grid import GridDetector
 
 
@@ -67,9 +67,8 @@ class Padim(GridDetector):
         regularization: float,
         blur: float,
     ) -> None:
-        whole_number("channels", channels, 1, 1024)
-        self.prior = number("prior", prior, 0, 1e6, "a number of images")
-        self.regularization = number("regularization", regularization, 1e-6, 1e6)
+        self.prior = prior
+        self.regularization = regularization
         super().__init__(spec, backbone, layers, blur)
         features = self._features.output["features"]
         total = features.shape[-1]

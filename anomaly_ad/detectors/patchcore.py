@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ..images import ImageSpec
 from ..layers.neighbours import NearestNeighbour
 from ..statistics.neighbours import NOISE, FeatureBank, closest, nearest
-from .base import Arrays, check_state, whole_number
+from .base import Arrays, check_state
 from .grid import GridDetector
 
 _SUPPORT = 9  # b of equation 7, the value of the authors' own program
@@ -64,8 +64,8 @@ class PatchCore(GridDetector):
         pool: int,
         blur: float,
     ) -> None:
-        self.neighbours = whole_number("neighbours", neighbours, 10, 20_000)
-        self.pool = whole_number("pool", pool, 1000, 10_000_000)
+        self.neighbours = neighbours
+        self.pool = pool
         self.seed = seed
         super().__init__(spec, backbone, layers, blur, pooled=True)
         self.statistic = self.new_statistic()

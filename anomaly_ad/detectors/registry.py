@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError, missing_extra
+from ..progress import say
+from ..statistics.density import RULES
+from .options import Name, Names, Number, Option, WholeNumber
+from .quiet import without_alarms
 
 if TYPE_CHECKING:
     from .base import Detector
@@ -33,8 +38,8 @@ class Preset:
         Side of a patch in pixels of the model's input.
     epochs : int or None
         Passes over the images; None for a method that needs no repeated passes.
-    parameters : mapping
-        The further options of the method and their defaults.
+    options : tuple of Option
+        The further options of the method.
     min_images : int
         Fewer images of good parts are refused.
     adds_images : bool
@@ -54,11 +59,16 @@ class Preset:
     img_size: tuple[int, int]
     patch_size: int
     epochs: int | None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[Option, ...] = ()
     min_images: int = 10
     adds_images: bool = False
     largest_area: int | None = None
     formerly: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The further options and their defaults."""
+        return {option.name: option.default for option in self.options}
 
 
 _AUTOENCODER: dict[str, Any] = {
@@ -67,15 +77,12 @@ _AUTOENCODER: dict[str, Any] = {
     "img_size": (200, 200),
     "patch_size": 40,
     "epochs": 75,
-    "parameters": {"code_channels": 4, "hidden_share": 0.15},
 }
-
-
-def _variational(module: str, cls: str, **parameters: Any) -> dict[str, Any]:
-    """The autoencoder's values for a method that has a distribution for a code."""
-    together = {**_AUTOENCODER["parameters"], "beta": 1e-4, **parameters}
-    return {**_AUTOENCODER, "module": module, "cls": cls, "parameters": together}
-
+_CODE = (
+    WholeNumber("code_channels", 4, "channels of the code", 1, 64),
+    Number("hidden_share", 0.15, "share of the image that is hidden in training", 0, 0.5),
+)
+_BETA = Number("beta", 1e-4, "weight of the code's divergence; more: a simpler code", 0, 10)
 
 _FEATURES: dict[str, Any] = {
     "gray_scale": False,
@@ -85,34 +92,63 @@ _FEATURES: dict[str, Any] = {
     "largest_area": 256 * 256,
 }
 DEFAULT_BACKBONE = "efficientnet_lite0"
-_BACKBONE: dict[str, Any] = {
-    "backbone": DEFAULT_BACKBONE,
-    "layers": ["stage1", "stage2", "stage4"],
-}
-_GRID: dict[str, Any] = {**_BACKBONE, "blur": 4.0}
+_FINE = ["stage1", "stage2", "stage4"]
+_BACKBONE = Name("backbone", DEFAULT_BACKBONE, "the pretrained network, by its name")
+_BLUR = Number(
+    "blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100, "a number of pixels"
+)
+
+
+def _layers(*names: str) -> Names:
+    return Names("layers", list(names), "layers of the backbone whose features are used")
+
+
+def _variance(default: float) -> Number:
+    return Number("variance", default, "share that the principal components explain", 0.5, 0.9999)
+
 
 PRESETS: dict[str, Preset] = {
     "padim": Preset(
         "Gaussian of pretrained features at each position: parts that lie alike",
         module="padim",
         cls="Padim",
-        parameters={**_GRID, "channels": 128, "prior": 20.0, "regularization": 0.03},
+        options=(
+            _BACKBONE,
+            _layers(*_FINE),
+            _BLUR,
+            WholeNumber("channels", 128, "of the features, chosen at random", 1, 1024),
+            Number(
+                "prior",
+                20.0,
+                "weight of the covariance of all positions in each",
+                0,
+                1e6,
+                "a number of images",
+            ),
+            Number("regularization", 0.03, "added to the covariances, of the variance", 1e-6, 1e6),
+        ),
         adds_images=True,
-        formerly={"prior": 0.0, "layers": ["stage1", "stage2", "stage4"]},
+        formerly={"prior": 0.0, "layers": _FINE},
         **_FEATURES,
     ),
     "patchcore": Preset(
         "Nearest neighbours of pretrained features: parts in any place and rotation",
         module="patchcore",
         cls="PatchCore",
-        parameters={**_GRID, "neighbours": 2000, "pool": 200_000},
+        options=(
+            _BACKBONE,
+            _layers(*_FINE),
+            _BLUR,
+            WholeNumber("neighbours", 2000, "features that are kept (the coreset)", 10, 20_000),
+            WholeNumber("pool", 200_000, "features that these are chosen from", 1000, 10_000_000),
+        ),
         **{**_FEATURES, "largest_area": 384 * 384},
     ),
     "dfm": Preset(
         "Principal components of pretrained features: whole images that deviate",
         module="dfm",
         cls="DFM",
-        parameters={**_GRID, "layers": ["stage4"], "variance": 0.97},
+        options=(_BACKBONE, _layers("stage4"), _BLUR, _variance(0.97)),
         adds_images=True,
         **_FEATURES,
     ),
@@ -120,26 +156,38 @@ PRESETS: dict[str, Preset] = {
         "Kernel density of pretrained features: whole images that are improbable, no map",
         module="dfkde",
         cls="DFKDE",
-        parameters={
-            **_BACKBONE,
-            "layers": ["stage4", "stage6"],
-            "variance": 0.99,
-            "bandwidth": "scott",
-        },
+        options=(
+            _BACKBONE,
+            _layers("stage4", "stage6"),
+            _variance(0.99),
+            Number(
+                "bandwidth", "scott", "of the kernels, a rule or a factor", 0.01, 100, words=RULES
+            ),
+        ),
         adds_images=True,
         **_FEATURES,
     ),
-    "AD0": Preset("Patch autoencoder, colour, 200x200", gray_scale=False, **_AUTOENCODER),
-    "AD1": Preset("Patch autoencoder, gray, 200x200", gray_scale=True, **_AUTOENCODER),
+    "AD0": Preset(
+        "Patch autoencoder, colour, 200x200", gray_scale=False, options=_CODE, **_AUTOENCODER
+    ),
+    "AD1": Preset(
+        "Patch autoencoder, gray, 200x200", gray_scale=True, options=_CODE, **_AUTOENCODER
+    ),
     "vae": Preset(
         "Variational patch autoencoder, colour, 200x200",
         gray_scale=False,
-        **_variational("vae", "VAE"),
+        options=(*_CODE, _BETA),
+        **{**_AUTOENCODER, "module": "vae", "cls": "VAE"},
     ),
     "lake": Preset(
         "Density of the variational autoencoder's code and errors, colour, 200x200",
         gray_scale=False,
-        **_variational("lake", "LAKE", layer_weight=0.1),
+        options=(
+            *_CODE,
+            _BETA,
+            Number("layer_weight", 0.1, "of the errors of the layers beside the code", 0, 10),
+        ),
+        **{**_AUTOENCODER, "module": "lake", "cls": "LAKE"},
     ),
 }
 
@@ -175,7 +223,11 @@ def keras_module(name: str, what: str) -> ModuleType:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on start-up are not for users
     try:
-        importlib.import_module("tensorflow")
+        if "tensorflow" not in sys.modules:
+            say("Starting TensorFlow ...")
+            with without_alarms():
+                tensorflow = importlib.import_module("tensorflow")
+                tensorflow.config.list_logical_devices()  # looks for graphics cards
         return importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or "tensorflow").partition(".")[0]

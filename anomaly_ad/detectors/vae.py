@@ -25,7 +25,6 @@ from keras import ops
 from ..images import ImageSpec
 from ..layers.sampling import GaussianSample
 from .autoencoder import Autoencoder, Conv, Tensors
-from .base import number
 
 
 class VAE(Autoencoder):
@@ -44,7 +43,7 @@ class VAE(Autoencoder):
     def __init__(
         self, spec: ImageSpec, patch_size: int, seed: int, *, beta: float, **parameters: Any
     ) -> None:
-        self.beta = number("beta", beta, 0, 10)
+        self.beta = beta
         super().__init__(spec, patch_size, seed, **parameters)
 
     def squeeze(self, x: keras.KerasTensor, conv: Conv) -> Tensors:

@@ -20,6 +20,8 @@ def check_path(path: Any, name: str) -> Path:
     """A path as `Path`; OptionError names the argument if it is something else, or empty."""
     if not isinstance(path, (str, os.PathLike)):
         raise OptionError(f"{name} is a path. Received: {path!r}.")
+    if not os.fspath(path):
+        raise OptionError(f"{name} is a path, and this one is empty; '.' is the current folder.")
     return Path(path)
 
 

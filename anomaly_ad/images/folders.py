@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import DataError, ImageError, OptionError, PathError
 from ..progress import printable
-from .decoding import PathLike
+from .decoding import PathLike, check_path
 from .formats import OTHER_SUFFIXES, SUFFIXES, begins_like_an_image
 from .masks import read_mask
 from .names import TEST, TRAIN, is_for_masks, masked_name, meaning
@@ -323,7 +323,7 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
     """
     if not isinstance(path, (str, os.PathLike)):
         return TrainingImages(None, _check_list(path))
-    folder = Path(path)
+    folder = check_path(path, "The folder of good images")
     if os.path.isfile(folder):
         raise DataError(
             f"{folder} is a file; training takes a folder of images of good parts, or a list "
@@ -459,7 +459,7 @@ def _check_list(paths: Iterable[PathLike]) -> tuple[Path, ...]:
             "paths: table['path']."
         )
     try:
-        files = tuple(Path(path) for path in paths)
+        files = tuple(check_path(path, "A training image") for path in paths)
     except TypeError as error:
         raise OptionError(
             f"Training images are a folder or a list of paths. Received: {paths!r}."

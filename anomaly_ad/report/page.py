@@ -19,10 +19,11 @@ from typing import Any, Self
 
 from .._version import __version__
 from ..calibration import LIMIT_SCORE
-from ..errors import DataError, OptionError, missing_extra
+from ..errors import DataError, OptionError
 from ..evaluation import Evaluation, evaluate
 from ..images import PathLike, check_path
-from ..inspection import Inspector, Source, count_verdicts, find_sources
+from ..images.sources import file_sources
+from ..inspection import Inspector, count_verdicts
 from ..intervals import Estimate, wilson
 from ..labelled import GOOD, LabelledImages, find_labelled
 from ..model_store import StoredModel
@@ -73,8 +74,6 @@ def report(
         There is nothing to inspect.
     OptionError
         The report would lie in the input, or is no HTML file.
-    MissingExtraError
-        Jinja2 is not installed.
     OutputError
         It cannot be written.
     """
@@ -148,7 +147,7 @@ def _report_unjudged(
     warnings: Iterable[str] = (),
 ) -> Counter[str]:
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
-    sources: list[Source] = find_sources(list(paths)).items
+    sources = file_sources(paths)
     with (
         _Page(stored, target, paths, root) as page,
         Album(stored, len(paths)) as album,
@@ -172,10 +171,8 @@ class _Page:
     def __init__(
         self, stored: StoredModel, target: PathLike, images: Iterable[Path], root: Path | None
     ) -> None:
-        try:
-            import jinja2
-        except ImportError as error:
-            raise missing_extra("Writing a report", "eval", "jinja2") from error
+        import jinja2  # only reports need it
+
         self._stored = stored
         self._target = check_path(target, "The report")
         if self._target.suffix.lower() not in _SUFFIXES or os.path.isdir(self._target):

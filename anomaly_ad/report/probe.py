@@ -84,7 +84,8 @@ def main(model: str, images: Sequence[str]) -> None:
     """Inspect the images one by one and print what that took."""
     import numpy as np
 
-    from ..inspection import Inspector, find_sources
+    from ..images.sources import find_sources
+    from ..inspection import Inspector
     from ..model_store import load
 
     inspector = Inspector(load(model), keep_maps=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -31,8 +33,11 @@ def check_precision(precision: str) -> None:
         )
 
 
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
 class Engine:
-    """A model ready to run.
+    """A model ready to run, from any thread and in forked processes.
 
     Parameters
     ----------
@@ -51,14 +56,19 @@ class Engine:
     def __init__(self, model: ov.Model | Path, precision: str = "f32") -> None:
         check_precision(precision)
         self.precision = precision
-        self._core = ov.Core()
-        # Read, not mapped: whoever writes over a mapped file kills the processes that use it.
-        self._core.set_property({"ENABLE_MMAP": False})
+        self._begin()
         try:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot read the model {model}: {error}") from error
+        _engines.add(self)
+
+    def _begin(self) -> None:
+        """Nothing is compiled yet: as it is at first, and again in a forked process."""
         self._lock = threading.Lock()
+        self._core = ov.Core()
+        # Read, not mapped: whoever writes over a mapped file kills the processes that use it.
+        self._core.set_property({"ENABLE_MMAP": False})
         self._models: dict[str, ov.CompiledModel] = {}
         self._requests: SimpleQueue[ov.InferRequest] | None = None
         self._spare: list[ov.InferRequest] = []  # of the model that takes one image at a time
@@ -223,6 +233,18 @@ class Engine:
                 yield done.item, done.outputs
         finally:
             queue.wait_all()
+
+
+def _after_fork() -> None:
+    """The threads of compiled models stay in the parent; whoever waited for them would hang."""
+    for engine in list(_engines):
+        _left_behind.append((engine._core, engine._models, engine._requests, engine._spare))
+        engine._begin()
+
+
+_left_behind: list[Any] = []  # to be destroyed they would need their threads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass

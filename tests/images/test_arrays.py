@@ -7,7 +7,7 @@ from PIL import Image
 
 from anomaly_ad.errors import ImageError, OptionError
 from anomaly_ad.images import check_array
-from anomaly_ad.inspection import find_sources
+from anomaly_ad.images.sources import find_sources
 
 PART = draw_part(0)
 WIDE = PART[:40]
