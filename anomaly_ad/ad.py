@@ -24,7 +24,7 @@ from .images import (
     read_image,
     sample_sizes,
 )
-from .images.names import TEST
+from .images.names import is_for_test
 from .images.sources import PredictInput, Sources, find_sources
 from .inspection import Inspector, Output, Result, count_verdicts, summary
 from .labelled import Labels, find_labelled
@@ -718,8 +718,8 @@ def _directory_name(name: Any) -> str:
 
 
 def _warn_of_test_images(good: TrainingImages) -> None:
-    folders = {part.lower() for path in good.paths for part in path.absolute().parent.parts}
-    if not folders.isdisjoint(TEST):
+    folders = {part for path in good.paths for part in path.absolute().parent.parts}
+    if any(map(is_for_test, folders)):
         print(
             "Mind: some of these images lie in a folder called test. What is learnt from cannot "
             "tell how good the model is; evaluate on others."

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from .calibration import check_rate, images_needed
 from .detectors import registry
-from .errors import AnomalyADError, BackboneError, DataError, MissingExtraError, PathError
+from .errors import (
+    AnomalyADError,
+    BackboneError,
+    DataError,
+    ImageError,
+    MissingExtraError,
+    PathError,
+)
 from .images import (
     Image,
     ImageSpec,
@@ -320,7 +327,7 @@ def _find_judged(root: Path, findings: list[Finding]) -> LabelledImages | None:
         findings.append(Finding("mend", "no_good", "No image is labelled good.", judged.doubt))
     try:
         return find_labelled(root)
-    except DataError as error:
+    except (DataError, ImageError) as error:
         findings.append(Finding("mend", "masks", "Evaluation would refuse this:", str(error)))
     return judged
 

@@ -28,9 +28,16 @@ from numpy.typing import NDArray
 
 from .errors import DataError, OptionError, PathError
 from .images import PathLike, check_path
-from .images.folders import Listing, MaskIndex, files_below, folder_of_masks, list_images
+from .images.folders import (
+    Listing,
+    MaskIndex,
+    decided,
+    files_below,
+    folder_of_masks,
+    list_images,
+)
 from .images.masks import read_mask
-from .images.names import TEST, TRAIN, is_for_masks, meaning
+from .images.names import is_for_masks, is_for_test, is_for_training, meaning
 
 GOOD = "good"
 
@@ -74,8 +81,7 @@ class LabelledImages:
     layout : str
         What was recognised, in words.
     doubts : tuple of str
-        Names of folders, or labels, that may mean good but were not taken for it, where nothing is
-        good.
+        Names of folders, or labels, that may mean good but were not taken for it.
     passed_over : str
         Files that look like images and were left out, in words.
     """
@@ -92,10 +98,12 @@ class LabelledImages:
         if not self.doubts:
             return ""
         names = ", ".join(repr(name) for name in self.doubts)
-        return (
-            f"None of these images is labelled good, but {names} may mean good. If so, rename it "
-            "to 'good'; all are counted as defective now."
-        )
+        if not self.counts[GOOD]:
+            return (
+                f"None of these images is labelled good, but {names} may mean good. If so, rename "
+                "it to 'good'; all are counted as defective now."
+            )
+        return f"{names} may mean good, and counts as defective now. If so, rename it to 'good'."
 
     @property
     def counts(self) -> Counter[str]:
@@ -151,6 +159,8 @@ def find_labelled(
     layout = "" if folder == root else "MVTec layout, "
     listing = list_images(folder).or_error("in a folder 'good' and in folders named after defects")
     items = _in_kinds(listing.images, folder)
+    if with_masks:
+        items = _with_masks(items, _masks(root, folder, listing), folder)
     is_defective = [item.is_defective for item in items]
     if all(is_defective):
         layout += "no folder good/: all are defective"
@@ -158,31 +168,30 @@ def find_labelled(
         layout += "all are good"
     else:
         layout += "good/ and folders of defects"
-    if with_masks:
-        items = _with_masks(items, _masks(root, folder, listing))
     if any(item.mask is not None for item in items):
         layout += ", with masks"
-    folders = {part for f in listing.images for part in f.relative_to(folder).parts[:-1]}
+    ways = {item.path.relative_to(folder).parts[:-1] for item in items if item.is_defective}
+    undecided = {name for way in ways if decided(way)[0] == "neutral" for name in way}
     return LabelledImages(
         tuple(items),
         str(root),
         layout,
-        _doubts(items, [folder.absolute().name, *folders]),
+        _doubts(undecided),
         replace(listing, masks=()).passed_over,
     )
 
 
 def has_test_folder(root: Path) -> bool:
     """Whether a folder holds one named test (any case), as in rule 1."""
-    return any(folder.name.lower() in TEST for folder in _folders(root))
+    return any(is_for_test(folder.name) for folder in _folders(root))
 
 
 def _labelled_folder(root: Path) -> Path:
     """The folder whose images are meant; a data set's training images never are."""
     children = _folders(root)
-    test = [folder for folder in children if folder.name.lower() in TEST]
+    test = [folder for folder in children if is_for_test(folder.name)]
     good = [folder for folder in children if meaning(folder.name) == GOOD]
-    train = [folder for folder in children if folder.name.lower() in TRAIN]
+    train = [folder for folder in children if is_for_training(folder.name)]
     if test and len(test) + len(good) > 1:
         names = " and ".join(folder.name for folder in [*test, *good])
         raise DataError(f"{root} holds both {names}: which one is meant? Name the folder itself.")
@@ -204,29 +213,45 @@ def _folders(folder: Path) -> list[Path]:
 
 def _in_kinds(files: Sequence[Path], folder: Path) -> list[LabelledImage]:
     """Files with what the names of their folders say."""
-    folders = {part for file in files for part in file.relative_to(folder).parts[:-1]}
-    said = {name: meaning(name) for name in folders}
-    if meaning(folder.absolute().name) == GOOD and GOOD not in said.values():
+    ways = {file.parent: file.relative_to(folder).parts[:-1] for file in files}
+    said = {way: decided(way) for way in ways.values()}
+    for way in said:
+        _refuse_way(folder, way, said[way][0])
+    if meaning(folder.absolute().name) == GOOD and {found for found, _ in said.values()} <= {
+        "neutral"
+    }:
         return [LabelledImage(file, GOOD) for file in files]
     items = []
     for file in files:
-        above = file.relative_to(folder).parts[:-1]
-        first = next((name for name in above if said[name] in (GOOD, "defective")), None)
-        kind = first or (above[0] if above else "defective")
-        items.append(LabelledImage(file, GOOD if said.get(kind) == GOOD else kind))
+        way = ways[file.parent]
+        found, name = said[way]
+        kind = GOOD if found == GOOD else name or (way[0] if way else "defective")
+        items.append(LabelledImage(file, kind))
     return items
 
 
-def _doubts(items: Iterable[LabelledImage], names: Iterable[str]) -> tuple[str, ...]:
-    if any(not item.is_defective for item in items):
-        return ()
+def _refuse_way(folder: Path, way: Sequence[str], found: str) -> None:
+    if found == "unclear":
+        raise DataError(
+            f"{folder.joinpath(*way)}: the names of its folders say both good and defective. Name "
+            "the folder of labelled images itself, rename one of them, or pass a list with labels."
+        )
+    training = [name for name in way if is_for_training(name)]
+    if training:
+        raise DataError(
+            f"{folder.joinpath(*way)} is by the name {training[0]} for training: a model would be "
+            "tested on what it was trained on. Name the folder of labelled images itself."
+        )
+
+
+def _doubts(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({name for name in names if meaning(name) == "unclear"}))
 
 
 def _masks(root: Path, folder: Path, listing: Listing) -> list[tuple[Path, Path]]:
     """Masks, each with its folder of masks: among the images, or in a folder beside them."""
     found = [(mask, folder_of_masks(mask, listing.root)) for mask in listing.masks]
-    beside = [folder.absolute().parent] if folder.absolute().name.lower() in TEST else []
+    beside = [folder.absolute().parent] if is_for_test(folder.absolute().name) else []
     seen = {os.path.realpath(mask) for mask, _ in found}
     for place in dict.fromkeys([root, *beside]):
         for masks in _folders(place):
@@ -238,9 +263,12 @@ def _masks(root: Path, folder: Path, listing: Listing) -> list[tuple[Path, Path]
 
 
 def _with_masks(
-    items: list[LabelledImage], masks: Iterable[tuple[Path, Path]]
+    items: list[LabelledImage], masks: Iterable[tuple[Path, Path]], root: Path
 ) -> list[LabelledImage]:
-    """Give each defective image its mask; those of good images are left out."""
+    """Give each defective image its mask; those of good images are left out.
+
+    Where no name says of any image that it is good, those are whose masks mark nothing.
+    """
     by_path = {item.path.absolute(): item for item in items}
     index = MaskIndex(by_path)
     of: dict[Path, Path] = {}
@@ -269,7 +297,16 @@ def _with_masks(
             "A mask is ground_truth/<defect>/<name>_mask.png for the image <defect>/<name>.*, or "
             "lies beside its image; bring the images back, or take the masks away."
         )
-    return [replace(item, mask=of.get(item.path.absolute())) for item in items]
+    by_masks = all(item.is_defective for item in items)
+
+    def masked(item: LabelledImage) -> LabelledImage:
+        mask = of.get(item.path.absolute())
+        says_nothing = decided(item.path.relative_to(root).parts[:-1])[0] == "neutral"
+        if by_masks and says_nothing and mask is not None and not read_mask(mask).any():
+            return replace(item, kind=GOOD)
+        return replace(item, mask=mask)
+
+    return [masked(item) for item in items]
 
 
 def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImages:
@@ -299,7 +336,7 @@ def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImag
             )
     items = [LabelledImage(f, _kind(value)) for f, value in zip(files, values, strict=True)]
     words = [value for value in values if isinstance(value, str)]
-    return LabelledImages(tuple(items), "a list of paths", "labels by file", _doubts(items, words))
+    return LabelledImages(tuple(items), "a list of paths", "labels by file", _doubts(words))
 
 
 def read_fitting_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from .images import PathLike, find_training_images, image_digest
 from .images.sources import file_sources
 from .inspection import Inspected, Inspector
 from .intervals import Estimate, Ranking, wilson
-from .labelled import Labels, find_labelled
+from .labelled import GOOD, Labels, find_labelled
 from .model_store import MAXIMA, SCORES, StoredModel
 from .progress import bar, printable
 
@@ -171,7 +171,7 @@ def _from_judged(
             f"Received: {cost_ratio!r}."
         )
     judged = find_labelled(path, labels)
-    if judged.doubts:
+    if judged.doubts and not judged.counts[GOOD]:
         raise DataError(
             f"{judged.doubt} A limit from images whose labels are in doubt is refused; if all are "
             "defective, rename what may mean good."

@@ -84,7 +84,7 @@ def test_nothing_is_written(folder):
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
-        (lambda r: rename_good(r), "layout", "which images are good is not clear"),
+        (lambda r: rename_good(r), "layout", "it is not clear which images"),
         (lambda r: (r / "Train").mkdir(), "layout", "which one is meant"),
         (lambda r: (r / "good").mkdir(), "judged", "which one is meant"),
         (lambda r: write_mask(r, 999), "masks", "have no image"),

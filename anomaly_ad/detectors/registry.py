@@ -223,7 +223,7 @@ def keras_module(name: str, what: str) -> ModuleType:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on start-up are not for users
     try:
-        if "tensorflow" not in sys.modules:
+        if sys.modules.get("tensorflow") is None:
             say("Starting TensorFlow ...")
             with without_alarms():
                 tensorflow = importlib.import_module("tensorflow")

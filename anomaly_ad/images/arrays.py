@@ -12,7 +12,7 @@ from .decoding import check_size
 from .formats import Image, turned
 
 _ORIENTATION = 0x0112
-_PIL_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr")
+_PIL_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr", "HSV")
 
 
 def check_array(image: Any) -> Image:
@@ -65,12 +65,18 @@ def is_image(item: Any) -> bool:
 def _from_pil(image: Any) -> NDArray[np.uint8]:
     if image.mode not in _PIL_MODES:
         raise ImageError(
-            f"A PIL image has 8 bits a channel. Received the mode {image.mode!r}. Bring all images "
-            "to 8 bits with the same scale; of 16 bits in full use: Image.fromarray((np.asarray("
-            "image) >> 8).astype(np.uint8))"
+            f"A PIL image has 8 bits a channel, gray or colour. Received the mode {image.mode!r}. "
+            "Hand over its pixels, RGB or gray uint8: np.asarray(image), brought to 8 bits with "
+            "the same scale for all images"
         )
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    pixels = np.asarray(image.convert("RGB"))
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        pixels = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # cut off, closed, damaged
+        raise ImageError(
+            f"The PIL image cannot be decoded ({error}). Open its file again, or copy it from "
+            "where it came from."
+        ) from error
     return turned(pixels, orientation if orientation in range(1, 9) else 1)
 
 
@@ -124,6 +130,8 @@ def _advice(image: NDArray[Any]) -> str:
                 f", values -1 to 1 ({same}). "
                 "Convert it with: ((image + 1) * 127.5).round().astype(np.uint8)"
             )
+    if image.dtype.kind in "iu" and low >= 0 and high <= 1:
+        return ", values 0 and 1. Convert it with: (image * 255).astype(np.uint8)"
     if low >= 0 and high <= 255:
         rounded = "image.round()" if image.dtype.kind == "f" else "image"
         return f", values 0 to 255. Convert it with: {rounded}.astype(np.uint8)"

@@ -18,7 +18,15 @@ from ..progress import printable
 from .decoding import PathLike, check_path
 from .formats import OTHER_SUFFIXES, SUFFIXES, begins_like_an_image
 from .masks import read_mask
-from .names import TEST, TRAIN, is_for_masks, masked_name, meaning
+from .names import (
+    Meaning,
+    is_for_masks,
+    is_for_test,
+    is_for_training,
+    masked_name,
+    masked_name_behind,
+    meaning,
+)
 
 _LOOKED_AT = 24  # files of a folder of masks that are read to see whether they are masks
 _LISTED = 8  # names in a message
@@ -101,13 +109,19 @@ def list_images(folder: PathLike) -> Listing:
     others: list[Path] = []
     for files, more, below_masks in _walk(root, frozenset(), False):
         others += more
+        names = {file.stem for file in files}
         for file in files:
-            is_suspect = below_masks or masked_name(file.stem) is not None
+            is_suspect = (
+                below_masks
+                or masked_name(file.stem) is not None
+                or masked_name_behind(file.stem) in names
+            )
             (suspects if is_suspect else images).append(file)
-    twins = _twins(images)
-    suspects += twins
+        if not below_masks:
+            suspects += _twins(files)
     if suspects:
-        images = [file for file in images if file not in set(twins)]
+        named = set(suspects)
+        images = [file for file in images if file not in named]
         _check_masks(root, images, suspects)
     return Listing(root, tuple(images), tuple(suspects), tuple(others))
 
@@ -170,16 +184,18 @@ def _looks_like_an_image(path: Path) -> bool:
 # ---------------------------------------------------------------------------------- masks
 
 
-def _twins(images: Sequence[Path]) -> list[Path]:
-    """Files that share folder and name with another but for the suffix, and are its mask."""
-    by_name: dict[Path, list[Path]] = defaultdict(list)
-    for file in images:
-        by_name[file.with_suffix("")].append(file)
-    pairs = [files for files in by_name.values() if len(files) == 2]
-    png = [file for files in pairs for file in files if file.suffix.lower() == ".png"]
-    masks = [file for file in _sample(png) if _is_mask(file)]
-    # All or none: a folder of photographs saved twice has no masks.
-    return png if masks and len(masks) == len(_sample(png)) else []
+def _twins(files: Sequence[Path]) -> list[Path]:
+    """Files of a folder that share their name with another but for the suffix, and are its mask."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        by_name[file.stem].append(file)
+    pairs = [some for some in by_name.values() if len(some) == 2]
+    png = [file for some in pairs for file in some if file.suffix.lower() == ".png"]
+    sample = _sample(png)
+    # Most or none: a folder of photographs saved twice has no masks, and one of masks may hold one
+    # that is wrong, which is an error then.
+    is_masks = 2 * sum(_is_mask(file) for file in sample) > len(sample)
+    return png if is_masks else []
 
 
 def _check_masks(root: Path, images: Sequence[Path], suspects: Sequence[Path]) -> None:
@@ -261,7 +277,8 @@ class MaskIndex:
         tail = mask.relative_to(folder).parent.parts
         found = []
         # "0_mask" is the mask of "0", and "0" in a folder of masks that of "0" as well.
-        for name in filter(None, (masked_name(mask.stem), mask.stem)):
+        stems = (masked_name(mask.stem), mask.stem, masked_name_behind(mask.stem))
+        for name in filter(None, stems):
             for image in self._by_name.get(name, ()):
                 if image.is_relative_to(place):
                     above = image.relative_to(place).parent.parts
@@ -308,11 +325,13 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
 
     1. a folder in it named ``train`` (any case) is used instead of it, and nothing beside it;
     2. a folder in it whose name means good (`names.meaning`), if there is exactly one, is used
-       instead of it, and nothing beside it; below it every name is good;
+       instead of it, and nothing beside it. Below it every name is good that does not say the
+       opposite;
     3. otherwise the images in it are taken, unless a folder beside them or its own name says that
        they are not of good parts only (defects, tests, masks);
-    4. where there are none, the images of its only folder, by rules 2 and 3 again, or of several
-       folders if the names of all mean good. Several others are refused.
+    4. where there are none: of several folders those images that lie in one that is good, if all
+       others lie in one of defects; or those of its only folder, by rules 2 to 4 again. All else
+       is refused.
 
     Raises
     ------
@@ -329,81 +348,108 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
             f"{folder} is a file; training takes a folder of images of good parts, or a list "
             "of image files."
         )
-    train = [child for child in _list_folder(folder)[1] if child.name.lower() in TRAIN]
+    train = [child for child in _list_folder(folder)[1] if is_for_training(child.name)]
     if len(train) > 1:
         names = ", ".join(child.name for child in train)
         raise DataError(f"{folder} holds {names}: which one is meant? Name the folder itself.")
     return _good_images(_Contents(train[0] if train else folder), by_name=not train)
 
 
+def decided(names: Sequence[str]) -> tuple[Meaning, str]:
+    """What the folders on the way to an image say of it, and the name that decides.
+
+    Good and defective on one way contradict each other: "unclear".
+    """
+    said = [(meaning(name), name) for name in names]
+    telling = [(found, name) for found, name in said if found in ("good", "defective")]
+    if not telling:
+        return "neutral", ""
+    if len({found for found, _ in telling}) > 1:
+        return "unclear", "/".join(names)
+    return telling[0]
+
+
 class _Contents:
-    """What lies in a folder, and how many images below it."""
+    """What lies in a folder, and which images below each folder in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files, folders, self.others = _list_folder(folder)
-        self.children = {child: len(files_below(child)) for child in folders}
-
-    @cached_property
-    def good(self) -> list[Path]:
-        return [child for child in self._filled if meaning(child.name) == "good"]
-
-    @cached_property
-    def telling(self) -> list[Path]:
-        """Folders that say that not all here is good."""
-        return [child for child in self.plain if _says_not_good(child.name)]
+        self.children = {child: files_below(child) for child in folders}
 
     @property
     def _filled(self) -> list[Path]:
-        return [child for child, count in self.children.items() if count]
+        return [child for child, files in self.children.items() if files]
 
     @property
     def plain(self) -> list[Path]:
         """Folders with images that are not masks by their name."""
         return [child for child in self._filled if not is_for_masks(child.name)]
 
+    @cached_property
+    def good(self) -> list[Path]:
+        return [child for child in self.plain if meaning(child.name) == "good"]
+
+    @cached_property
+    def telling(self) -> list[Path]:
+        """Folders that say that not all here is good."""
+        return [child for child in self.plain if _says_not_good(child.name)]
+
+    @cached_property
+    def by_decision(self) -> dict[Meaning, list[Path]]:
+        """The images below plain folders by what the names on their way say."""
+        found: dict[Meaning, list[Path]] = defaultdict(list)
+        for child in self.plain:
+            for file in self.children[child]:
+                names = file.relative_to(self.folder).parts[:-1]
+                is_other = any(is_for_test(name) or is_for_masks(name) for name in names)
+                found["unclear" if is_other else decided(names)[0]].append(file)
+        return found
+
     def __str__(self) -> str:
-        found = [f"{child.name} ({_images(n)})" for child, n in self.children.items()]
+        found = [f"{child.name} ({_images(len(n))})" for child, n in self.children.items()]
         shown = found[:_LISTED] + ([f"{len(found) - _LISTED} more"] if found[_LISTED:] else [])
         loose = [f"{_images(len(self.files))} in the folder itself"] if self.files else []
         return ", ".join([*loose, *shown])
 
 
+_ADVICE = (
+    "Pass the folder of good images itself (good, ok, gut ... are known names), or a list of files."
+)
+
+
 def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
     """Rules 2 to 4; `by_name`: the folder's own name counts."""
     own = here.folder.resolve().name
-    # A project may be called "OK project": its folders count for more than its own name.
-    if by_name and meaning(own) == "good" and not here.good and not here.telling:
+    # A project may be called "OK project": the names below count for more than its own.
+    is_silent = here.by_decision.keys() <= {"neutral"}
+    if by_name and meaning(own) == "good" and is_silent:
         return _all_below(here.folder)
     if len(here.good) == 1:
-        beside = [f"{_images(n)} in {c.name}" for c, n in here.children.items() if n]
+        beside = [f"{_images(len(n))} in {c.name}" for c, n in here.children.items() if n]
         beside = [text for text in beside if not text.endswith(f" in {here.good[0].name}")]
         if here.files:
             beside.insert(0, f"{_images(len(here.files))} in {here.folder}")
         return _all_below(here.good[0], beside)
-    advice = (
-        "Pass the folder of good images itself (good, ok, gut ... are known names), or a list of "
-        "files."
-    )
-    if by_name and _says_not_good(own):
+    if by_name and _says_not_good(own) and not here.by_decision["good"]:
         raise DataError(
             f"By its name the folder {here.folder} does not hold good parts only (found: {here}). "
-            f"{advice} If all in it are good, rename it."
+            f"{_ADVICE} If all in it are good, rename it."
         )
-    if here.telling or (here.files and len(here.good) > 1):
+    if here.files and (here.telling or here.good):
         names = ", ".join(child.name for child in here.telling or here.good)
         raise DataError(
             f"{here.folder} must hold good parts only, but it holds {names}, and which images are "
-            f"good is not clear (found: {here}). {advice}"
+            f"good is not clear (found: {here}). {_ADVICE}"
         )
     if here.files:
         return _all_in(here)
-    if here.good and len(here.good) == len(here.plain):
-        return _all_below(here.folder)
-    if len(here.plain) > 1:
+    if here.by_decision["good"] and not here.by_decision["neutral"] + here.by_decision["unclear"]:
+        return _the_good_of(here)
+    if here.telling or len(here.plain) > 1:
         raise DataError(
-            f"{here.folder} holds several folders, and by their names it is not clear that all are "
-            f"of good parts (found: {here}). {advice}"
+            f"{here.folder} holds several folders, and by their names it is not clear which images "
+            f"are of good parts (found: {here}). {_ADVICE}"
         )
     if here.plain:
         found = _good_images(_Contents(here.plain[0]), by_name=False)
@@ -416,8 +462,28 @@ def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
     raise AssertionError("unreachable")
 
 
+def _the_good_of(here: _Contents) -> TrainingImages:
+    """Of several folders, such as one a camera, the images whose way says good."""
+    listing = list_images(here.folder)
+    good = set(here.by_decision["good"])
+    images = tuple(file for file in listing.images if file in good)
+    rest = len(here.by_decision["defective"])
+    return _trained_on(
+        Listing(here.folder, images, listing.masks, listing.others),
+        [f"{_images(rest)} in folders of defects"] if rest else [],
+    )
+
+
 def _all_below(folder: Path, beside: Sequence[str] = ()) -> TrainingImages:
     listing = list_images(folder).or_error("in it or in folders in it")
+    for file in listing.images:
+        names = file.relative_to(folder).parts[:-1]
+        against = [name for name in names if _says_not_good(name)]
+        if against:
+            raise DataError(
+                f"{folder} is a folder of good parts by its name, but it holds {against[0]} "
+                f"(found: {file}), which says the opposite. {_ADVICE}"
+            )
     return _trained_on(listing, beside)
 
 
@@ -476,7 +542,7 @@ def _check_list(paths: Iterable[PathLike]) -> tuple[Path, ...]:
 
 
 def _says_not_good(name: str) -> bool:
-    return meaning(name) == "defective" or name.lower() in TEST or is_for_masks(name)
+    return meaning(name) == "defective" or is_for_test(name) or is_for_masks(name)
 
 
 # --------------------------------------------------------------------------------- in words

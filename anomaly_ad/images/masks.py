@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .decoding import PathLike, open_header, read_bytes
+from .decoding import PathLike, decode_image, open_header, read_bytes
 from .formats import UnreadableError, turned
 from .formats.base import opencv
+from .formats.webp import is_lossy as is_lossy_webp
 
 _MOST_LABELS = 32  # values or colours that are class numbers; more are shades
 _LEAST_LOSSY = 64  # smallest largest value of a mask in a lossy format
 _SOFT = 0.1  # of the largest value: what lies nearer to an end than that is taken for it
+_EDGE = 9  # pixels; a soft edge is thinner
 _MOST_SOFT = 0.02  # share of pixels that may lie between
 
 
@@ -44,12 +46,14 @@ def read_mask(path: PathLike) -> NDArray[np.bool_]:
         alpha = pixels[..., -1] > 0
         pixels = pixels[..., :-1]
         opaque = pixels[alpha]
+        if not len(opaque) and pixels.any():
+            raise _no_mask(path, "all of it is transparent, and it has colours")
         if not alpha.all() and len(opaque) and (opaque == opaque[0]).all():
             return _checked(alpha, path)  # one colour on a transparent ground, black too
         pixels = np.where(alpha[..., None], pixels, 0)
     values = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     colours = _count_colours(pixels)
-    if colours <= _MOST_LABELS and not is_lossy:
+    if colours <= _MOST_LABELS and not is_lossy and not _is_noisy(values):
         marked = values > 0
     else:
         largest = float(values.max())
@@ -57,7 +61,9 @@ def read_mask(path: PathLike) -> NDArray[np.bool_]:
             found = f"its largest value is {largest:.0f}, and JPEG changes small values"
             raise _no_mask(path, found)
         between = (values > _SOFT * largest) & (values < (1 - _SOFT) * largest)
-        if between.mean() > _MOST_SOFT:
+        # Edges may be soft, but they are thin; what a photograph shows is not.
+        thick = cv2.erode(between.astype(np.uint8), np.ones((_EDGE, _EDGE), np.uint8)).any()
+        if between.mean() > _MOST_SOFT and (thick or between.mean() > 0.5):
             raise _no_mask(path, f"it has {colours} values or colours, like a photograph")
         marked = values > largest / 2
     if values.min() > 0 and marked.all():
@@ -66,11 +72,22 @@ def read_mask(path: PathLike) -> NDArray[np.bool_]:
     return _checked(marked, path)
 
 
+def _is_noisy(values: NDArray[Any]) -> bool:
+    """Whether few values lie around both ends, as JPEG leaves them, rather than being classes."""
+    largest = float(values.max())
+    if largest < _LEAST_LOSSY:
+        return False
+    near_0 = (values > 0) & (values < _SOFT * largest)
+    near_largest = (values < largest) & (values > (1 - _SOFT) * largest)
+    return bool(near_0.any() and near_largest.any())
+
+
 def _pixels(path: PathLike) -> tuple[NDArray[Any], bool]:
     """As stored, in any depth, turned as the camera noted, alpha last; and whether it is lossy."""
     data = read_bytes(path)
+    decode_image(data, path)  # a damaged one is refused like an image
     entry, header = open_header(data, path)
-    is_lossy = entry.name == "JPEG" or (entry.name == "WebP" and b"VP8 " in data[:64])
+    is_lossy = entry.name == "JPEG" or (entry.name == "WebP" and is_lossy_webp(data))
     try:
         image: Any = opencv(data, cv2.IMREAD_UNCHANGED)
     except UnreadableError as error:
@@ -93,7 +110,7 @@ def _checked(marked: NDArray[np.bool_], path: PathLike) -> NDArray[np.bool_]:
     """Refuse a mask whose marks go all along the border, around what is not marked."""
     border = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
     share = float(marked.mean())
-    if share > 0.5 and border.mean() > 0.95:
+    if share > 0.5 and border.mean() > 0.5:
         raise _no_mask(
             path,
             f"it marks {share:.1%} of the image and nearly all of its border, which is usual of an "

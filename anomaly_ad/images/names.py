@@ -20,93 +20,119 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", "".join(c for c in split if not unicodedata.combining(c)))
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_plain(text).split())
+def _words(*lines: str) -> frozenset[str]:
+    return frozenset(word for line in lines for word in _plain(line).split())
 
 
 _GOOD = _words(
-    # English
-    "good goods go ok oks okay normal normals nominal pass passed passes accept accepted "
-    "acceptable "
-    "conform conforming conformant compliant correct healthy intact perfect flawless faultless "
-    "defectfree undamaged unbroken "
-    # German
-    "io gut gute guten gutteil gutteile ordnung fehlerfrei defektfrei einwandfrei normale "
-    # French, Italian, Spanish, Portuguese
-    "bon bonne bons bonnes conforme conformes conformi buono buona buoni buone bueno buena buenos "
-    "buenas bien bom boa boas normales normali normais correcto correcta "
-    # Dutch, Swedish, Danish, Norwegian, Finnish, Polish, Czech, Turkish, Russian
-    "goed goede godkand godkendt godkjent hyva dobry dobra dobre dobrze iyi saglam "
-    "годен годные годная хорошо хорошие норма "
-    # Chinese, Japanese, Korean
-    "良品 合格 合格品 正常 正常品 良 好 ok品 양품 정상 합격"
+    "good ok oks okay normal nominal passed accept accepted acceptable approved qualified",
+    "conforming conformant compliant healthy intact perfect flawless faultless undamaged",
+    "unbroken gut gute guten gutteil gutteile ordnung fehlerfrei fehlerfreie fehlerfreien",
+    "defektfrei einwandfrei einwandfreie einwandfreien freigegeben normale normales bonne",
+    "bonnes conforme conformes conformi buono buona buoni buone bueno buena buenos buenas",
+    "normali normais correcto correcta apto aptos sano sanos goed goede godkand godkanda",
+    "godkendt godkjent hyva hyvaksytty dobry dobra dobre dobrze iyi saglam годен годные",
+    "годная хорошо хорошие норма",
+)
+# Good as well, but in other words they mean something else: io_module, first_pass, goods_in.
+_GOOD_ALONE = _words(
+    "io go pass passes goods normals correct conform bon bons bom boa bien defectfree",
 )
 # Words that judge: what is said not to have them is good ("no_defect", "defect-free").
 _BAD = _words(
-    "bad ng nok ko nio def defect defects defective defectives fail fails failed failure failures "
-    "fault faults faulty flaw flaws flawed anomaly anomalies anomalous abnormal abnormals "
-    "abnormality "
-    "reject rejects rejected scrap scrapped damage damages damaged error errors wrong imperfection "
-    "schlecht schlechte schlechtteil schlechtteile fehler fehlerhaft fehlerhafte defekt defekte "
-    "ausschuss schrott anomalie anomalien mangel mangelhaft "
-    "mauvais mauvaise defaut defauts defectueux defectueuse anormal anormaux rebut rebuts "
-    "cattivo difetto difetti difettoso difettosi scarto scarti anomalia anomalias malo mala malos "
-    "malas defecto defectos defectuoso defectuosos rechazo rechazos rechazado chatarra ruim "
-    "defeito "
-    "defeitos defeituoso refugo rejeitado "
-    "slecht slechte fout fouten afkeur daalig darlig felaktig underkand kasseret vika vad "
-    "wada wady "
-    "zly zle wadliwy vada vadny hiba hibas hata hatali kusurlu брак дефект дефекты плохо плохие "
-    "不良 不良品 不合格 不合格品 异常 異常 缺陷 欠陥 次品 ng品 불량 불량품 이상"
+    "bad ng nok ko nio notok nonok nichtok nichtio nogood defect defects defective defectives",
+    "fail fails failed failure failures fault faults faulty flaw flaws flawed anomaly",
+    "anomalies anomalous abnormal abnormals abnormality reject rejects rejected scrap",
+    "scrapped damage damages damaged error errors wrong imperfection imperfections schlecht",
+    "schlechte schlechtteil schlechtteile fehler fehlerhaft fehlerhafte defekt defekte",
+    "defekten ausschuss schrott anomalie anomalien mangel mangelhaft mauvais mauvaise defaut",
+    "defauts defectueux defectueuse anormal anormaux rebut rebuts cattivo difetto difetti",
+    "difettoso difettosi scarto scarti anomalia anomalias malo mala malos malas defecto",
+    "defectos defectuoso defectuosos rechazo rechazos rechazado chatarra ruim defeito",
+    "defeitos defeituoso refugo rejeitado slecht slechte fout fouten afkeur daalig darlig",
+    "felaktig underkand kasseret vika wada wady zly zle wadliwy vada vadny hiba hibas hata",
+    "hatali kusurlu брак дефект дефекты дефектов плохо плохие",
+)
+_BAD_ALONE = _words(
+    "def vad",
 )
 # Words that name a defect and hardly anything else.
 _KINDS = _words(
-    "scratch scratches scratched crack cracks cracked dent dents dented stain stains stained "
-    "broken "
-    "contamination contaminated corrosion corroded rust rusty misplaced missing deformed "
-    "deformation "
-    "blowhole blowholes kratzer riss risse beule beulen verschmutzung verunreinigung rayure "
-    "rayures "
-    "fissure fissures graffio graffi crepa aranazo grieta riscos"
+    "scratch scratches scratched crack cracks cracked dent dents dented stain stains stained",
+    "broken contamination contaminated corrosion corroded rust rusty misplaced missing",
+    "deformed deformation blowhole blowholes kratzer kratzern riss risse beule beulen",
+    "verschmutzung verunreinigung rayure rayures fissure fissures graffio graffi crepa",
+    "aranazo grieta riscos",
+)
+# Words that make good doubtful: they name features that may be defects, or take part of it back.
+_DOUBTFUL = _words(
+    "hole holes chip chipped bent burr burrs dirt dirty dust dusty spot spots cut cuts fold",
+    "false falsch pseudo never almost nearly hardly less maybe unknown unsure doubtful",
+    "questionable unsicher bedingt grenzwertig teilweise fraglich nachgearbeitet rework",
+    "reworked repair repaired presque quasi casi wrongly unbrauchbar limit borderline",
 )
 _NOT = _words(
-    "not no n non none un nicht kein keine keinen pas sans sin sem senza ohne without zonder "
-    "niet geen ikke "
-    "ikkje inte utan nie nao bez 不 非 无 無"
+    "not no n non none un nicht kein keine keinen pas aucun sans sin sem senza ohne without",
+    "zonder niet geen ikke ikkje inte icke ej ei utan nie ne nao bez zero degil не без нет",
 )
-_NOT_BEHIND = _words("not nicht pas niet ikke inte")
-_NOT_JOINED = ("not", "non", "no", "nicht", "un", "in", "im", "ab", "a", "不")
-_FREE = _words("free frei libre exempt")
-_BETWEEN = _words("in i so very tout the a an any")
+_NOT_BEHIND = _words(
+    "not nicht pas niet ikke inte degil false",
+)
+_NOT_JOINED = ("not", "non", "no", "nicht", "un", "in", "im", "ab", "a")
+_FREE = _words(
+    "free frei libre exempt",
+)
+_BETWEEN = _words(
+    "in i so very tout the a an any de d of von des",
+)
+# Words that tell nothing next to one that does.
+_HARMLESS = _words(
+    "part parts piece pieces product products sample samples image images img imgs photo",
+    "photos picture pictures front back rear left right top bottom side inner outer cam",
+    "camera cameras view line station day week shift batch lot set group class kind new old",
+    "data only all from of and the teil teile bild bilder vorne hinten links rechts oben",
+    "unten seite kamera linie charge los tag und piezas pieza pezzo pezzi immagini imagenes",
+    "avant arriere gauche droite cote lado frente lato",
+)
 # Words that may mean good, and may not; and the beginnings of such.
 _PERHAPS = _words(
-    "clean fine reference ref master golden gold standard ideal baseline sample samples none "
-    "nothing"
+    "clean fine reference ref master golden gold standard ideal baseline none nothing free",
+    "negative neg",
 )
 _PERHAPS_BEGINNINGS = ("good", "okay", "okteil", "okpart", "normal", "gutteil", "conform")
+# Written without spaces; a negation stands before the word, or behind it.
+_GOOD_SIGNS = ("良品", "良好", "合格", "正常", "양품", "정상", "합격")
+_BAD_SIGNS = ("不良", "缺陷", "欠陥", "异常", "異常", "次品", "불량", "이상", "결함")
+_NOT_SIGNS = ("不", "非", "未", "无", "無", "没有", "비", "불", "부")
+_NONE_SIGNS = ("なし", "없음")
 
-TRAIN = frozenset({"train", "training"})
-TEST = frozenset({"test", "tests", "testing"})
-_MASKS = frozenset(
-    {
-        "mask",
-        "masks",
-        "maske",
-        "masken",
-        "label",
-        "labels",
-        "groundtruth",
-        "groundtruths",
-        "gt",
-        "gts",
-    }
-    | {"annotation", "annotations", "segmentation", "segmentations", "segmask", "segmasks"}
-    | {"defectmask", "defectmasks", "maskimages", "labelimages"}
+_TRAIN = _words(
+    "train training trainset traindata trainingsdaten entrainement 训练 训练集 训练数据",
+)
+_TEST = _words(
+    "test tests testing testset testdata testdaten 测试 测试集 测试数据",
+)
+_MASK_WORDS = _words(
+    "mask masks maske masken masque masques maschera maschere mascara mascaras gt gts",
+    "groundtruth segmentation segmentations segmentationclass segmask segmasks defectmask",
+    "defectmasks seg annotation annotations 标注 掩码",
+)
+_LABEL_WORDS = _words(
+    "label labels",
+)
+_BESIDE_MASK = _words(
+    "png bin binary image images img gt defect defects anomaly pixel pixels ng instance",
+    "semantic class classes ground truth test train label labels object objects mask masks",
+    "seg",
+)
+_BESIDE_LABEL = _words(
+    "png image images img train test class pixel bin binary",
 )
 _MASK_ENDING = re.compile(
     r"(.+?)[ ._-]+(?:mask|maske|gt|label|labels|seg|segmentation|ground[ _-]?truth|annotation)",
     re.IGNORECASE,
 )
+_MASK_BEGINNING = re.compile(r"(?:mask|gt|label|seg)[ ._-]+(.+)", re.IGNORECASE)
 
 
 def meaning(name: str) -> Meaning:
@@ -122,9 +148,13 @@ def meaning(name: str) -> Meaning:
     ['good', 'defective', 'defective', 'good', 'neutral']
     """
     # "NotOk" is two words, and "niO" is one: both ways of reading count.
-    readings = {_read(_tokens(name)), _read(_tokens(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))}
+    readings = {_read(_tokens(name)), _read(_tokens(_split_camels(name)))}
     order: tuple[Meaning, ...] = ("defective", "good", "unclear")
     return next((found for found in order if found in readings), "neutral")
+
+
+def _split_camels(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 def _tokens(name: str) -> list[str]:
@@ -142,38 +172,75 @@ def _tokens(name: str) -> list[str]:
 
 
 def _read(tokens: list[str]) -> Meaning:
-    negated = [_is_negated(tokens, place) for place in range(len(tokens))]
-    is_good = [token in _GOOD for token in tokens]
+    good = bad = lifted = doubtful = False
     is_free = any(token in _FREE for token in tokens)
-    bad, lifted = False, False
-    for token, no in zip(tokens, negated, strict=True):
-        if token in _BAD:
-            bad, lifted = bad or not (no or is_free), lifted or no or is_free
-        elif token in _KINDS:
-            bad = bad or not (no or is_free)
-        elif token in _GOOD:
-            bad = bad or no
-        elif rest := _without_negation(token):
-            bad, lifted = bad or rest in _GOOD, lifted or rest in _BAD
-    if bad:
+    for place, token in enumerate(tokens):
+        said = _said(token, _others(tokens, place))
+        no = _is_negated(tokens, place)
+        if said == "good":
+            good, bad = good or not no, bad or no
+        elif said == "bad":
+            is_lifted = no or is_free
+            bad, lifted = bad or not is_lifted, lifted or is_lifted
+            doubtful = doubtful or (no and is_free)
+        doubtful = doubtful or said == "doubtful"
+    negations = [place for place in range(len(tokens)) if _is_negation(tokens, place)]
+    if bad or (good and tokens[-1] in _NOT_BEHIND):
         return "defective"
-    if any(is_good):
-        last = max(n for n, good in enumerate(is_good) if good)
-        behind = [token for token in tokens[last + 1 :] if token in _NOT_BEHIND]
-        if behind and tokens[-1] in _NOT_BEHIND:
-            return "defective"
-        before = any(_is_negation(tokens, n) for n in range(len(tokens)))
-        return "unclear" if behind or (before and not lifted) else "good"
-    if lifted:
+    if good or lifted:
+        # A negation that belongs to nothing, or two of them, may take back what is said.
+        loose = len(negations) > 1 if lifted else bool(negations)
+        return (
+            "unclear"
+            if loose or doubtful or any(t in _NOT_BEHIND for t in tokens[1:-1])
+            else "good"
+        )
+    perhaps = tokens in (["yes"], ["no"])  # labels that answer a question that is not known
+    perhaps = perhaps or any(t in _PERHAPS or t.startswith(_PERHAPS_BEGINNINGS) for t in tokens)
+    weak = any(token in _GOOD_ALONE for token in tokens)
+    return "unclear" if perhaps or weak else "neutral"
+
+
+def _others(tokens: list[str], place: int) -> list[str]:
+    return [token for n, token in enumerate(tokens) if n != place]
+
+
+def _said(token: str, others: list[str]) -> Literal["good", "bad", "doubtful", ""]:
+    """What one word says."""
+    plain = all(other in _HARMLESS or other in _NOT for other in others)
+    numbered = all(other.isdigit() or other in _HARMLESS for other in others) and token != "pass"
+    if token in _GOOD or (token in _GOOD_ALONE and (plain or numbered)):
         return "good"
-    perhaps = any(t in _PERHAPS or t.startswith(_PERHAPS_BEGINNINGS) for t in tokens)
-    return "unclear" if perhaps else "neutral"
+    if token in _BAD or token in _KINDS or (token in _BAD_ALONE and (plain or numbered)):
+        return "bad"
+    if token in _DOUBTFUL:
+        return "doubtful"
+    if not token.isascii() and (said := _said_in_signs(token)):
+        return said
+    for prefix in _NOT_JOINED:
+        rest = token.removeprefix(prefix)
+        if rest != token and len(rest) >= 4:
+            if rest in _GOOD:
+                return "bad"
+            if rest in _BAD and prefix in ("not", "non", "no", "un"):
+                return "good"
+    return ""
+
+
+def _said_in_signs(token: str) -> Literal["good", "bad", ""]:
+    for signs, said, opposite in ((_BAD_SIGNS, "bad", "good"), (_GOOD_SIGNS, "good", "bad")):
+        for sign in signs:
+            before, found, behind = token.partition(sign)
+            if found:
+                negated = before.endswith(_NOT_SIGNS) or behind.startswith(_NONE_SIGNS)
+                return opposite if negated else said  # type: ignore[return-value]
+    return "good" if token in ("良", "好") else ""
 
 
 def _is_negation(tokens: list[str], place: int) -> bool:
-    """Whether the word there negates; "no 1" is a number."""
-    numbered = place + 1 < len(tokens) and tokens[place + 1].isdigit()
-    return tokens[place] in _NOT and not (tokens[place] == "no" and numbered)
+    if tokens[place].isdigit():  # "0 defects"
+        return int(tokens[place]) == 0 and place + 1 < len(tokens) and tokens[place + 1] in _BAD
+    return tokens[place] in _NOT
 
 
 def _is_negated(tokens: list[str], place: int) -> bool:
@@ -183,23 +250,42 @@ def _is_negated(tokens: list[str], place: int) -> bool:
     return before >= 0 and _is_negation(tokens, before)
 
 
-def _without_negation(word: str) -> str:
-    """What a joined negation negates: "normal" of "abnormal"; empty for any other word."""
-    for prefix in _NOT_JOINED:
-        rest = word.removeprefix(prefix)
-        if rest != word and (
-            rest in _GOOD or (rest in _BAD and prefix in ("not", "non", "no", "un"))
-        ):
-            return rest
-    return ""
+def _is_only(name: str, words: frozenset[str]) -> bool:
+    """Whether a name is one of these words, alone or with some that tell nothing."""
+    tokens = _tokens(_split_camels(name))
+    rest = [token for token in tokens if token not in words]
+    return len(rest) < len(tokens) and all(t in _HARMLESS or t.isdigit() for t in rest)
+
+
+def is_for_training(name: str) -> bool:
+    """Whether a folder of this name holds the images that a model learns from."""
+    return _is_only(name, _TRAIN)
+
+
+def is_for_test(name: str) -> bool:
+    """Whether a folder of this name holds the labelled images."""
+    return _is_only(name, _TEST)
 
 
 def is_for_masks(name: str) -> bool:
     """Whether a folder of this name is usually one of masks."""
-    return re.sub(r"[\W\d_]+", "", _plain(name)) in _MASKS
+    tokens = [token for token in _tokens(_split_camels(name)) if not token.isdigit()]
+    if "".join(tokens) in _MASK_WORDS | _LABEL_WORDS:
+        return True
+    is_named = any(token in _MASK_WORDS for token in tokens) or tokens[:2] == ["ground", "truth"]
+    if is_named:
+        return all(t in _BESIDE_MASK | _MASK_WORDS | _LABEL_WORDS for t in tokens)
+    # A label may be a part of the product: label_defect is no folder of labels.
+    return len(tokens) > 1 and all(t in _LABEL_WORDS | _BESIDE_LABEL for t in tokens)
 
 
 def masked_name(stem: str) -> str | None:
     """The image's name in that of a mask (000_mask, 000_GT, 000-label); None for other names."""
     found = _MASK_ENDING.fullmatch(stem)
+    return found[1] if found else None
+
+
+def masked_name_behind(stem: str) -> str | None:
+    """The image's name in that of a mask such as mask_000; None for other names."""
+    found = _MASK_BEGINNING.fullmatch(stem)
     return found[1] if found else None

@@ -81,6 +81,8 @@ def find_sources(path: Any) -> Sources:
                 check_array(path)  # says what it is, and what to do
             return Sources([_image_source(i, image) for i, image in enumerate(path)], len(path))
         return Sources([_image_source(0, path)], 1, single=True)
+    if isinstance(path, np.ndarray) and path.ndim == 0:
+        path = path.item()
     if isinstance(path, (str, os.PathLike)):
         return _path_sources(check_path(path, "What to inspect"))
     if _is_no_list(path):

@@ -5,7 +5,7 @@ import pytest
 from conftest import draw_part
 from PIL import Image
 
-from anomaly_ad.errors import ImageError, OptionError
+from anomaly_ad.errors import ImageError, OptionError, PathError
 from anomaly_ad.images import check_array
 from anomaly_ad.images.sources import find_sources
 
@@ -25,7 +25,10 @@ CONVERTIBLE = {
     "int64": (PART.astype(np.int64), 0),
     "gray float": (PART[..., 0] / 255, 0),
     "channels first": (np.moveaxis(WIDE, -1, 0), 0),
+    "float a little beyond": (np.where(PART > 250, 1.0001, PART / 255), 0),
+    "float a little below": (np.where(PART < 1, -0.001, PART / 255), 0),
     "bool": (PART > 127, None),
+    "0 and 1": ((PART > 127).astype(np.int64), None),
 }
 
 
@@ -37,7 +40,7 @@ def test_the_advice_gives_the_image(name):
     advice = str(raised.value).split("Convert it with: ")[1]
     converted = check_array(eval(advice, {"np": np, "image": array}))  # noqa: S307
     expected = WIDE if name == "channels first" else PART
-    if name == "bool":
+    if error is None:
         np.testing.assert_array_equal(converted, (PART > 127) * np.uint8(255))
     else:
         gray = name.startswith("gray")
@@ -88,6 +91,17 @@ def test_images_of_pillow(tmp_path):
         check_array(Image.fromarray(PART[..., 0].astype(np.uint16)))
 
 
+def test_an_image_of_pillow_that_cannot_be_decoded(tmp_path):
+    image = Image.fromarray(PART)
+    image.save(tmp_path / "a.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-300])
+    closed = Image.open(tmp_path / "a.jpg")
+    closed.close()
+    for odd in (Image.open(tmp_path / "cut.jpg"), closed):
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            check_array(odd)
+
+
 def _like(module, **attributes):
     """An object of another library, which need not be there."""
     kind = type(
@@ -120,3 +134,5 @@ def test_lists_of_paths_of_any_kind(tmp_path):
         find_sources(pandas.DataFrame({"path": names}))
     with pytest.raises(OptionError, match="holds paths or images"):
         find_sources([3])
+    with pytest.raises(PathError, match=r"a\.png: there is no such file"):
+        find_sources(np.array(names[0]))

@@ -74,17 +74,31 @@ NAMES = {
     "good": (
         "good|GOOD|ok_front|good_parts|0_ok|OK2|io|i.O.|iO|Pass|passed|gut|"
         "GutTeile|bon|bonne|buono|Bueno|conforme|normal|in_Ordnung|no_defect|defect-"
-        "free|undamaged|nominal|良品|合格|go|OkFront|no_1_ok|sans_défaut|ohne_Fehler|"
-        "fehlerfrei|non-defective|good parts|in Ordnung"
+        "free|undamaged|nominal|良品|合格|go|OkFront|sans_défaut|ohne_Fehler|fehlerfrei|"
+        "non-defective|ok_washer|good_bottles|0_defects|zero_defects|pas_de_defaut|"
+        "aucun_defaut|fehlerfreie|einwandfreie_Teile|godkända|无缺陷|正常样本|合格产品|良好|异常なし|"
+        "без_дефектов|no_scratches|scratch-free|apto|approved|ok_2024_01_05|OK_cam1|"
+        "io_1|good parts"
     ),
     "defective": (
         "not_ok|no_good|n.i.O.|NiO|nio|abnormal|anormal|non_conforme|NOK|NG|ko|"
         "Fail|failed|notOk|NotOk|nogood|bond_defect|ok_scratch|good_bad|def_front|"
-        "scrap|scratch|rejects|nicht_ok|n_ok|unacceptable|pass_fail|ok_not|défaut|"
-        "不良品|不合格|not good|nicht in Ordnung"
+        "def|scrap|scratch|rejects|nicht_ok|n_ok|unacceptable|pass_fail|ok_not|"
+        "défaut|不良品|不合格|ej_ok|ej_godkänd|icke_ok|ei_ok|ei_hyvä|ne_ok|neOK|"
+        "iyi_değil|ok_degil|не_годен|не_норма|有缺陷|불합격|비정상|合格_不合格|gut_mit_Kratzern|"
+        "ok_false"
     ),
-    "unclear": ("reference|clean|goodparts_|good_not_sorted"),
-    "neutral": ("parts|cam1|monday|passivation|bond|region|no_hole|chip|0|broke|oktober|iodine|"),
+    "unclear": (
+        "reference|clean|goodparts_|good_not_sorted|no_1_good|not_defect_free|"
+        "pas_sans_defaut|false_ok|falschOK|pseudo_ok|almost_ok|hardly_good|maybe_good|"
+        "ok_unsicher|bedingt_iO|teilweise_ok|ok_rework|presque_bon|ok_hole|ok_chip|"
+        "good_bent|io_module|IO_Link|goods_in|pass1|first_pass|surface_normals|"
+        "color_correct|GO_gauge|GoPro|free"
+    ),
+    "neutral": (
+        "parts|cam1|monday|passivation|bond|region|chip|0|broke|oktober|iodine|"
+        "Ingo|nook|3_days_ago|HD_def|high_def|def_dataset|no_hole|train_wheels"
+    ),
 }
 
 
@@ -100,8 +114,9 @@ def test_a_name_of_the_project_does_not_make_defects_good(tmp_path):
     assert relative(find_training_images(root).paths, root) == ["OK/1.png"]
     assert find_labelled(root).counts == {"good": 1, "NG": 1}
     other = touch(tmp_path / "good parts", "parts/1.png", "NG/2.png")
-    with pytest.raises(DataError, match="it holds NG"):
+    with pytest.raises(DataError, match="several folders"):
         find_training_images(other)
+    assert find_labelled(other).counts == {"NG": 1, "parts": 1}
     plain = touch(tmp_path / "Gut", "1.png", "monday/2.png")
     assert len(find_training_images(plain).paths) == 2
     assert find_labelled(plain).counts == {"good": 2}
@@ -232,6 +247,52 @@ def test_photographs_in_a_folder_called_label_are_neither_swallowed_nor_taken_fo
         with pytest.raises(DataError, match=r"label/0\.png .* is not a mask: .*like a photograph"):
             find(same_names)
     assert len(find_images(root / "label")) == 1  # named by the user
+
+
+def test_masks_say_which_images_are_good_where_no_name_does(tmp_path):
+    """KolektorSDD2 in one folder; folders of the magnetic tile set."""
+    write_images(tmp_path / "flat", *(f"{n}.png" for n in range(4)))
+    for n in range(4):
+        write_mask(tmp_path / "flat" / f"{n}_GT.png", marked=n > 1)
+    assert find_labelled(tmp_path / "flat").counts == {"good": 2, "defective": 2}
+    write_images(tmp_path / "tiles", "MT_Free/0.jpg", "MT_Blowhole/1.jpg")
+    write_mask(tmp_path / "tiles" / "MT_Free" / "0.png", marked=False)
+    write_mask(tmp_path / "tiles" / "MT_Blowhole" / "1.png")
+    assert find_labelled(tmp_path / "tiles").counts == {"good": 1, "MT_Blowhole": 1}
+    # Where a folder is called good, an empty mask of a defect is a mistake.
+    write_images(tmp_path / "named", "good/0.png", "hole/0.png")
+    write_mask(tmp_path / "named" / "hole" / "0_mask.png", marked=False)
+    assert find_labelled(tmp_path / "named").counts == {"good": 1, "hole": 1}
+
+
+def test_one_wrong_mask_among_many_is_an_error_not_an_image(tmp_path):
+    for n in range(9):
+        write_images(tmp_path, f"dent/{n}.jpg")
+        write_mask(tmp_path / "dent" / f"{n}.png")
+    write_images(tmp_path, "good/0.jpg")
+    write_image(tmp_path / "dent" / "4.png", draw_part(4))
+    with pytest.raises(DataError, match=r"dent/4\.png is not a mask"):
+        find_labelled(tmp_path)
+
+
+MASK_FOLDERS = (
+    "mask_png|gt_mask|binary_masks|ground truth masks|MaskImages|SegmentationClass|labels_png"
+    "|masques|标注|Masks_NG"
+)
+
+
+@pytest.mark.parametrize("name", MASK_FOLDERS.split("|"))
+def test_other_names_of_folders_of_masks(tmp_path, name):
+    write_images(tmp_path, "good/0.png", "NG/1.png")
+    write_mask(tmp_path / name / "1.png")
+    assert find_labelled(tmp_path).counts == {"good": 1, "NG": 1}
+
+
+def test_a_mask_called_mask_000_beside_its_image(tmp_path):
+    write_images(tmp_path, "good/0.png", "NG/000.png")
+    write_mask(tmp_path / "NG" / "mask_000.png")
+    labelled = find_labelled(tmp_path)
+    assert labelled.counts == {"good": 1, "NG": 1} and labelled.items[0].mask is not None
 
 
 def test_masks_without_images_are_refused(tmp_path):

@@ -133,25 +133,25 @@ def test_the_noted_orientation_is_applied(kind, orientation):
     np.testing.assert_allclose(decode_image(data, "a"), np.asarray(upright), atol=4)
 
 
-def test_bmp_masks_of_any_order_are_right_or_refused():
-    image = np.zeros((20, 24, 4), np.uint8)
-    image[..., :3] = PART[:20, :24]
-    masks = {"red": 0, "green": 1, "blue": 2}
-    for order in itertools.permutations(range(3)):
-        placed = np.zeros_like(image)
+@pytest.mark.parametrize("size", [40, 52, 56, 108, 124])
+def test_bmp_masks_of_any_order_are_right(size):
+    """OpenCV honours them in some headers and not in others."""
+    image = PART[:20, :24]
+    for order in itertools.permutations(range(4), 3):
+        placed = np.zeros((20, 24, 4), np.uint8)
         for channel, byte in enumerate(order):
             placed[..., byte] = image[..., channel]
-        fields = [0xFF << (8 * order[masks[name]]) for name in masks]
-        data = _bmp(placed, fields)
-        np.testing.assert_array_equal(decode_image(data, "a"), image[..., :3], str(order))
-    with pytest.raises(ImageError, match=r"colour masks FF000000, 00FF0000, 0000FF00"):
-        decode_image(_bmp(image, [0xFF000000, 0xFF0000, 0xFF00]), "a.bmp")
+        data = _bmp(placed, [0xFF << (8 * byte) for byte in order], size)
+        np.testing.assert_array_equal(decode_image(data, "a"), image, str(order))
+    with pytest.raises(ImageError, match=r"colour masks 000003FF, 000FFC00, 3FF00000"):
+        decode_image(_bmp(placed, [0x3FF, 0xFFC00, 0x3FF00000], size), "a.bmp")
 
 
-def _bmp(pixels, masks):
+def _bmp(pixels, masks, size=40):
     height, width = pixels.shape[:2]
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, pixels.size, 0, 0, 0, 0)
+    info = struct.pack("<IiiHHIIiiII", size, width, height, 1, 32, 3, pixels.size, 0, 0, 0, 0)
     info += struct.pack("<III", *masks)
+    info += bytes(max(size - len(info), 0))
     head = struct.pack("<2sIHHI", b"BM", 14 + len(info) + pixels.size, 0, 0, 14 + len(info))
     return head + info + pixels[::-1].tobytes()
 
@@ -307,7 +307,7 @@ def _tiff(image, **options):
     [
         (_tiff(DEEP), "TIFF of 16 bits"),
         (_tiff((DEEP / 65535).astype(np.float32)), "TIFF of float 32 bits"),
-        (_tiff(PART, save_all=True, append_images=[WHOLE]), "TIFF of 2 pages"),
+        (_tiff(PART, save_all=True, append_images=[WHOLE]), "TIFF of several pages"),
         (saved(WHOLE.convert("LAB"), "TIFF"), "TIFF of the photometric interpretation 8"),
         (b"II+\0" + bytes(100), "BigTIFF"),
         (saved(PilImage.fromarray(DEEP), "JPEG2000"), "JPEG 2000 file of 16 bits"),
@@ -332,3 +332,128 @@ def test_a_png_of_four_bits_and_interlaced():
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 4, 0, 0, 0, 0))
     data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     np.testing.assert_array_equal(decode_image(data, "a"), by_opencv(data))
+
+
+# -------------------------------------------------------------- sound files that look odd
+
+
+def test_pictures_with_black_or_white_areas_are_whole():
+    scene = cv2.resize(NOISY, (640, 360))
+    for value in (0, 255):
+        for rows in (slice(180, None), slice(0, 180), slice(20, None)):
+            image = scene.copy()
+            image[rows] = value
+            for data in (
+                saved(image, "WEBP"),
+                saved(image, "WEBP", lossless=True),
+                saved(image, "TIFF", compression="tiff_adobe_deflate"),
+                saved(image, "TIFF", compression="tiff_lzw"),
+                saved(image, "JPEG2000"),
+                encoded(".bmp", image),
+                encoded(".jpg", image, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+            ):
+                np.testing.assert_array_equal(decode_image(data, "a"), by_opencv(data))
+
+
+def test_a_pattern_in_jpeg_2000_is_whole():
+    board = np.kron(np.indices((75, 100)).sum(0) % 2 * 255, np.ones((8, 8))).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(saved(board, "JPEG2000"), "a")[..., 0], board)
+
+
+def test_plain_text_pgm_without_an_end():
+    numbers = " ".join(map(str, range(256))).encode()
+    image = decode_image(b"P2\n16 16\n255\n" + numbers, "a")
+    assert image[..., 0].tolist() == np.arange(256).reshape(16, 16).tolist()
+
+
+def test_a_png_with_thousands_of_texts():
+    data = encoded(".png", PART)
+    text = b"tEXt" + b"a\0b"
+    chunk = struct.pack(">I", 3) + text + struct.pack(">I", zlib.crc32(text))
+    head = data.index(b"IDAT") - 4
+    np.testing.assert_array_equal(decode_image(data[:head] + chunk * 3000 + data[head:], "a"), PART)
+
+
+def test_of_two_notes_of_the_camera_the_first_counts():
+    def note(orientation):
+        exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0"
+        exif += bytes([orientation, 0, 0, 0, 0, 0, 0, 0])
+        return b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+
+    data = encoded(".jpg", PART)
+    data = data[:2] + note(6) + note(1) + data[2:]
+    np.testing.assert_array_equal(decode_image(data, "a"), by_opencv(data))
+    assert decode_image(data, "a").shape[0] == PART.shape[1]
+
+
+@pytest.mark.parametrize("columns", [15, 60])
+def test_a_bmp_that_stops_beside_a_black_border(columns):
+    image = NOISY.copy()
+    image[:, :columns] = 0
+    data = encoded(".bmp", image)
+    stop = len(data) * 2 // 3 // 900 * 900 + 54 + 600  # in the middle of a row
+    with pytest.raises(ImageError, match="ends in its middle"):
+        decode_image(data[:stop] + bytes(len(data) - stop), "a")
+
+
+def test_a_palette_bmp_that_stops():
+    data = saved(PilImage.fromarray(NOISY).quantize(200), "BMP")
+    stop = len(data) * 2 // 3 // 300 * 300 + 1078 + 150
+    with pytest.raises(ImageError, match="ends in its middle"):
+        decode_image(data[:stop] + bytes(len(data) - stop), "a")
+
+
+# ------------------------------------------------------- headers that say another size
+
+
+def _lone_marker(big):
+    """libjpeg passes over a lone restart marker; its "length" would lead past the true size."""
+    small = encoded(".jpg", PART[:16, :16])
+    frame = small[small.index(b"\xff\xc0") :][:19]
+    hidden = b"\xff\xe0" + (len(frame) + 2).to_bytes(2, "big") + frame
+    return b"\xff\xd8\xff\xd0" + hidden + encoded(".jpg", big)[2:]
+
+
+def _box_before(big):
+    data = saved(big, "JPEG2000")
+    box = b"xml " + saved(PART[:64, :64], "JPEG2000", no_jp2=True)[:200]
+    at = 12 + int.from_bytes(data[12:16], "big")
+    return data[:at] + (len(box) + 4).to_bytes(4, "big") + box + data[at:]
+
+
+@pytest.mark.parametrize("make", [_lone_marker, _box_before])
+def test_the_size_that_is_checked_is_the_one_that_is_decoded(make):
+    big = np.zeros((600, 700, 3), np.uint8)
+    with pytest.raises(ImageError, match=r"700x600 pixels; at most 100,000|damaged"):
+        decode_image(make(big), "a", max_pixels=100_000)
+
+
+def test_a_tiff_whose_first_page_is_no_photograph_is_refused():
+    data = bytearray(saved(PART, "TIFF", save_all=True, append_images=[WHOLE.resize((40, 40))]))
+    first = struct.unpack_from("<I", data, 4)[0]
+    # The tag of the width becomes that of the kind of page: reduced.
+    count = struct.unpack_from("<H", data, first)[0]
+    entries = [first + 2 + 12 * n for n in range(count)]
+    place = next(at for at in entries if struct.unpack_from("<H", data, at)[0] == 284)
+    struct.pack_into("<HHII", data, place, 254, 4, 1, 1)
+    with pytest.raises(ImageError, match="begins with a reduced image or a mask"):
+        decode_image(bytes(data), "a")
+
+
+def test_a_tiff_that_inflates_without_end_is_refused_in_little_memory():
+    import tracemalloc
+
+    bomb = zlib.compress(bytes(300_000_000), 9)
+    data = saved(PART, "TIFF", compression="tiff_adobe_deflate")
+    start = struct.unpack_from("<I", data, 4)[0]
+    data = bytearray(data + bomb)
+    for at in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12):
+        tag = struct.unpack_from("<H", data, at)[0]
+        if tag in (273, 279):
+            value = len(data) - len(bomb) if tag == 273 else len(bomb)
+            struct.pack_into("<HHII", data, at, tag, 4, 1, value)
+    tracemalloc.start()
+    with pytest.raises(ImageError):
+        decode_image(bytes(data), "a")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()

@@ -91,7 +91,12 @@ def test_class_numbers_in_a_jpeg_are_refused(tmp_path):
         read_mask(tmp_path / "mask.jpg")
 
 
+AT_THE_BORDER = np.ones((100, 120), np.uint8)
+AT_THE_BORDER[60:, 40:80] = 0  # the defect, marked with 0
+
 REFUSED = {
+    "inverted, at the border": (AT_THE_BORDER * np.uint8(255), "inverted"),
+    "all transparent": (np.dstack([colours((255, 255, 255)), OPAQUE * 0]), "transparent"),
     "inverted": (~MARKED * np.uint8(255), "inverted"),
     "inverted with 1": (~MARKED * np.uint8(1), "inverted"),
     "all marked": (
@@ -124,3 +129,25 @@ def test_a_mask_that_covers_most_of_the_image_is_no_inverted_one(tmp_path):
     large[4:60, 4:76] = 255
     cv2.imwrite(str(tmp_path / "mask.png"), large)
     assert read_mask(tmp_path / "mask.png").mean() > 0.7
+
+
+def test_ringing_of_a_jpeg_that_was_saved_as_png(tmp_path):
+    data = cv2.imencode(".jpg", MARKED * np.uint8(255), [cv2.IMWRITE_JPEG_QUALITY, 98])[1]
+    cv2.imwrite(str(tmp_path / "mask.png"), cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), MARKED)
+
+
+def test_a_thin_soft_scratch(tmp_path):
+    line = np.zeros((64, 64), np.uint8)
+    cv2.line(line, (5, 5), (60, 40), 255, 2, cv2.LINE_AA)
+    cv2.imwrite(str(tmp_path / "mask.png"), cv2.GaussianBlur(line, (5, 5), 1))
+    assert 0.01 < read_mask(tmp_path / "mask.png").mean() < 0.06
+
+
+def test_a_damaged_mask_is_refused_like_an_image(tmp_path):
+    noise = np.random.default_rng(0).integers(1, 3, (100, 100, 3), np.uint8) * 100
+    data = cv2.imencode(".bmp", noise)[1].tobytes()
+    stop = len(data) // 2 + 150
+    (tmp_path / "mask.bmp").write_bytes(data[:stop] + bytes(len(data) - stop))
+    with pytest.raises(ImageError, match="damaged"):
+        read_mask(tmp_path / "mask.bmp")

@@ -120,8 +120,9 @@ def refuse_blank_tail(image: Image) -> None:
         last = int(filled[-1])
         above, row = (image[max(last - 1, 0) : last + 1] != blank).any(axis=2)[[0, -1]]
         cut = int(np.nonzero(row)[0][-1]) + 1
-        beyond = above[cut:]
-        if last and beyond.size and beyond.mean() > 0.9 and row[:cut].mean() > 0.9:
+        # Where the row above is filled, the row is up to its end; and so would it be beyond.
+        before, beyond = row[:cut][above[:cut]], above[cut:]
+        if last and before.size and beyond.size and before.mean() > 0.9 and beyond.mean() > 0.9:
             raise damaged(f"row {last} ends in its middle, and nothing follows")
 
 

@@ -1,17 +1,17 @@
-"""BMP: decoded by OpenCV, which takes no notice of the masks that say where the colours lie."""
+"""BMP: decoded by OpenCV, but for 32 bits with masks that say where the colours lie."""
 
 from __future__ import annotations
 
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .base import Format, Header, Image, UnreadableError, opencv, refuse_blank_tail
+from .base import Format, Header, Image, UnreadableError, damaged, opencv, refuse_blank_tail
 
 _RGB, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
 _READ = (_RGB, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS)
 _OF_16_BIT = ((0x7C00, 0x03E0, 0x001F), (0xF800, 0x07E0, 0x001F))
-_BYTES = {0x0000FF: 0, 0x00FF00: 1, 0xFF0000: 2}  # masks of a pixel's bytes that OpenCV keeps
 
 
 def _fields(data: bytes) -> tuple[int, int, int, int]:
@@ -37,20 +37,39 @@ def header(data: bytes) -> Header:
 def decode(data: bytes, header: Header) -> Image:
     """See `base.Format`."""
     _, height, bits, compression = _fields(data)
-    order = _order(data, bits) if compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) else None
-    image = opencv(data)
-    if compression not in (_RLE8, _RLE4):
-        refuse_blank_tail(image if height < 0 else image[::-1])
-    return image if order is None else np.ascontiguousarray(image[..., order])
+    if compression in (_RLE8, _RLE4):
+        return opencv(data)
+    if bits not in (8, 16, 24, 32):
+        return opencv(data)
+    stored = _stored(data, header, bits)
+    refuse_blank_tail(stored)
+    if compression not in (_BIT_FIELDS, _ALPHA_BIT_FIELDS):
+        return opencv(data)
+    order = _order(data, bits)
+    if order is None:
+        return opencv(data)
+    return np.ascontiguousarray((stored if height < 0 else stored[::-1])[..., order])
+
+
+def _stored(data: bytes, header: Header, bits: int) -> NDArray[np.uint8]:
+    """The bytes of each pixel, rows as they are stored."""
+    start, width = struct.unpack_from("<I", data, 10)[0], header.width * bits // 8
+    stride = -(-width // 4) * 4
+    size = stride * (header.height - 1) + width  # some programs leave the last padding out
+    if len(data) < start + size:
+        raise damaged("its end is missing")
+    rows = np.zeros(stride * header.height, np.uint8)
+    rows[:size] = np.frombuffer(data, np.uint8, size, start)
+    pixels: NDArray[np.uint8] = rows.reshape(header.height, stride)[:, :width]
+    return pixels.reshape(header.height, header.width, bits // 8)
 
 
 def _order(data: bytes, bits: int) -> list[int] | None:
-    """The channels of what OpenCV decodes that are red, green and blue; None if all are right."""
+    """The bytes of a pixel that are red, green and blue; None for 16 bits as OpenCV reads them."""
     masks = struct.unpack_from("<III", data, 54)
-    if bits == 32 and set(masks) == set(_BYTES):
-        # OpenCV takes byte 2 for red, 1 for green and 0 for blue.
-        order = [2 - _BYTES[mask] for mask in masks]
-        return None if order == [0, 1, 2] else order
+    places = [mask.bit_length() // 8 - 1 for mask in masks]
+    if bits == 32 and all(m == 0xFF << 8 * n for m, n in zip(masks, places, strict=True)):
+        return places
     if bits == 16 and masks in _OF_16_BIT:
         return None
     listed = ", ".join(f"{mask:08X}" for mask in masks)

@@ -40,6 +40,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         if marker in (0xFFFF, 0xFF00):  # a fill byte, or none
             position += 1
             continue
+        if marker == 0xFF01 or 0xFFD0 <= marker <= 0xFFD9:  # they have no length
+            position += 2
+            continue
         yield marker, position
         if marker == _SCAN:
             return
@@ -53,14 +56,18 @@ def _is_frame(marker: int) -> bool:
 
 def header(data: bytes) -> Header:
     """See `base.Format`."""
-    orientation = 1
+    orientation = None
     for marker, position in _segments(data):
-        if marker == 0xFFE1 and data[position + 4 : position + 10] == b"Exif\0\0":
+        if (
+            orientation is None
+            and marker == 0xFFE1
+            and data[position + 4 : position + 10] == b"Exif\0\0"
+        ):
             orientation = orientation_in_exif(data[position + 10 :])
         if _is_frame(marker):
             bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 4)
             kind = {1: "gray", 4: "CMYK"}.get(channels, "colour")
-            return Header(height, width, f"{bits} bit {kind}", orientation)
+            return Header(height, width, f"{bits} bit {kind}", orientation or 1)
     raise ValueError("no frame")
 
 

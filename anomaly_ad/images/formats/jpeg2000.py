@@ -8,13 +8,24 @@ from .base import Format, Header, Image, UnreadableError, damaged, opencv, zeros
 
 _FILE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _STREAM = b"\xff\x4f\xff\x51"
-_HOLE = 128  # zero bytes in a row; the empty packets of an even picture gave 10
+_MOST_BOXES = 1000
 
 
 def _stream(data: bytes) -> int:
-    """Where the codestream begins."""
-    position = 0 if data.startswith(_STREAM) else data.find(_STREAM)
-    if position < 0:
+    """Where the codestream begins: in a file behind the head of its box "jp2c"."""
+    position = 0
+    if not data.startswith(_STREAM):
+        for _ in range(_MOST_BOXES):
+            length, kind = struct.unpack_from(">I4s", data, position)
+            if kind == b"jp2c":
+                position += 16 if length == 1 else 8
+                break
+            if length == 1:
+                (length,) = struct.unpack_from(">Q", data, position + 8)
+            if length < 8:
+                raise ValueError("no codestream")
+            position += length
+    if data[position : position + 4] != _STREAM:
         raise ValueError("no codestream")
     return position
 
@@ -31,17 +42,21 @@ def header(data: bytes) -> Header:
             f"is a JPEG 2000 file of {depth} bits, which is not read. Save it with 8 bits a "
             "channel, all images with the same scale."
         )
+    if channels < 3 and at == 0:
+        raise UnreadableError(
+            "is a bare JPEG 2000 codestream of gray pixels, which is not read. Save it as .jp2."
+        )
     kind = {1: "gray", 2: "gray with alpha", 3: "colour"}.get(channels, "colour with alpha")
     return Header(y1 - y0, x1 - x0, f"{depth} bit {kind}")
 
 
 def decode(data: bytes, header: Header) -> Image:
     """See `base.Format`."""
-    end = data.rfind(b"\xff\xd9")
-    if found := zeros(data, _HOLE, _stream(data), max(end, 0)):
-        raise damaged(f"{found[1]} zero bytes in its middle")
-    if end < 0:
+    start, end = _stream(data), data.rfind(b"\xff\xd9")
+    if end < start:
         raise damaged("its end is missing")
+    if found := zeros(data, max(128, (end - start) // 8), start, end):
+        raise damaged(f"{found[1]} zero bytes in its middle")
     return opencv(data)
 
 

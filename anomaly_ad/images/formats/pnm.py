@@ -36,9 +36,10 @@ def decode(data: bytes, header: Header) -> Image:
         channels = 1 if found[1] == b"P5" else 3
         if len(data) - found.end() < header.height * header.width * channels:
             raise damaged("its end is missing")
-    image = opencv(data)
-    refuse_blank_tail(image)
-    return image
+        image = opencv(data)
+        refuse_blank_tail(image)
+        return image
+    return opencv(data + b"\n")  # of plain text the last number needs an end
 
 
 PNM = Format("PGM", (".pgm", ".ppm", ".pnm"), (b"P2", b"P3", b"P5", b"P6"), header, decode)
