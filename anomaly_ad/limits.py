@@ -110,7 +110,7 @@ def _from_good(
     rate = stored.manifest.plan.false_alarm_rate if rate is None else rate
     check_rate(rate)
     rate = float(rate)
-    source = "the training"
+    source, not_used = "the training", []
     if good is None:
         in_training = stored.good_scores(of_training=True)
         scored = _Scored(in_training.scores, in_training.maxima, 0)
@@ -123,6 +123,7 @@ def _from_good(
                 "seen: take new photographs."
             )
         source = str(good) if isinstance(good, (str, os.PathLike)) else "a list of paths"
+        not_used = [f"Not used: {text}." for text in found.passed_over]
     count = len(scored.scores)
     calibration = Calibration.from_good(scored.scores, scored.maxima, rate)
     image = calibration.image
@@ -132,7 +133,8 @@ def _from_good(
     calibration = replace(calibration, record=record)
     lines = [
         f"Limit of good: raw score {image.limit:.6g}, from {count} good images of "
-        f"{printable(source)}: {calibration.promise}."
+        f"{printable(source)}: {calibration.promise}.",
+        *map(printable, not_used),
     ]
     if scored.known:
         lines.append(f"{scored.known} images that training has seen, or copies, were left out.")
@@ -244,6 +246,8 @@ def _from_judged(
         f"{only_good.stated_rate:.1%}: {text_good}.",
         "The first was chosen on these very images, so expect a little worse on others.",
     ]
+    if judged.passed_over:
+        lines.append(f"Not used: {printable(judged.passed_over)}.")
     if seen:
         lines.append(f"{seen} images that training has seen, or copies, were left out.")
     return calibration, lines

@@ -21,7 +21,8 @@ def test_line(trained, tmp_path):
     assert "x 32..48" in done.stdout
 
 
-def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("method", [[], ["AD1"]], ids=["padim", "AD1"])
+def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys, method):
     """Example.py with a small sample and few epochs, then the picture from what it wrote."""
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     from anomaly_ad import AD, sample
@@ -32,10 +33,11 @@ def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys):
     small = {"n_train": 12, "n_test_good": 2, "n_per_defect": 4, "size": (96, 96)}
     monkeypatch.setattr(sample, "render_sample", lambda path, progress: render(path, **small))
     monkeypatch.setattr(AD, "train", lambda ad: train(ad, 2))
-    monkeypatch.setattr(sys, "argv", ["Example.py"])
+    monkeypatch.setattr(sys, "argv", ["Example.py", *method])
     runpy.run_path(str(ROOT / "Example.py"), run_name="__main__")
     out = capsys.readouterr().out
     assert all(kind in out for kind in (*sample.DEFECTS, "good", "Output/hardcore"))
+    assert AD("Models/model").model.manifest.plan.method == (method or ["padim"])[0]
     monkeypatch.setattr(sys, "argv", ["picture.py"])
     runpy.run_path(str(ROOT / "examples" / "picture.py"), run_name="__main__")
     assert cv2.imread("docs/washer.jpg").shape == (600, 1200, 3)

@@ -65,6 +65,17 @@ def test_a_limit_from_new_good_images(model, parts, capsys):
     assert "40 good images" in capsys.readouterr().out
 
 
+def test_what_calibrate_passes_over_is_named(model, parts, tmp_path, capsys):
+    shutil.copytree(parts / "new", tmp_path / "new" / "good")
+    (tmp_path / "new" / "good" / "a.heic").touch()
+    model.calibrate(good=tmp_path / "new")
+    assert "Not used: 1 file of formats that are not read (a.heic)." in capsys.readouterr().out
+    shutil.copytree(parts / "judged", tmp_path / "judged")
+    (tmp_path / "judged" / "bar" / "b.gif").touch()
+    model.calibrate(defective=tmp_path / "judged")
+    assert "Not used: 1 file of formats that are not read (bar/b.gif)." in capsys.readouterr().out
+
+
 def test_images_that_training_has_seen_are_left_out(model, dataset, parts, tmp_path, capsys):
     seen = sorted((dataset / "train" / "good").iterdir())
     fresh = sorted((parts / "new").iterdir())

@@ -151,3 +151,20 @@ def test_a_training_that_had_enough_is_not_complained_of():
     flat = [1 / n for n in range(1, 30)] + [0.033, 0.0331]
     assert still_falling({"history": {"val_loss": flat}}) == ""
     assert still_falling({"history": {"val_loss": [0.9**n for n in range(10)]}}).startswith("the")
+
+
+def test_with_padding_boxes_lie_in_the_photograph(tmp_path):
+    """The border of the padding deviates most, yet an anomalous image has its box inside."""
+    rng = np.random.default_rng(0)
+    for n in range(12):
+        write_image(tmp_path / "good" / f"{n}.png", draw_part(n)[16:48])
+    ad = AD("padim", tmp_path / "good", save_path=tmp_path, img_size=(64, 64), fit="pad").train()
+    for n in range(6):
+        image = draw_part(50 + n, defect=True)[16:48]
+        if n % 2:  # what is repeated into the padding deviates
+            image[0] = rng.integers(0, 255, image[0].shape)
+        prediction = ad.predict(image, save=False, thresh=0.5)
+        assert prediction.is_anomalous and len(prediction.boxes)
+        x1, y1, x2, y2 = prediction.boxes.T
+        assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 <= 64).all() and (y2 <= 32).all()
+        assert (x2 > x1).all() and (y2 > y1).all()
