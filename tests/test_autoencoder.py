@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
+from anomaly_ad import AD
 from anomaly_ad.detectors.autoencoder import Autoencoder, spoil
 from anomaly_ad.errors import ModelError, OptionError
 from anomaly_ad.images import ImageSet, ImageSpec
@@ -74,7 +75,7 @@ def test_state_of_another_network_is_refused():
 )
 def test_options_out_of_range(option):
     with pytest.raises(OptionError, match=next(iter(option))):
-        Autoencoder(ImageSpec(64, 64, 1), 16, 0, **option)
+        AD("AD1", **option)
 
 
 def test_a_narrower_code_rebuilds_less():

@@ -119,13 +119,13 @@ def test_test_img_shows_the_original_beside_the_verdict(model):
         ({"variance": 1.5}, r"variance .*0.5 to 0.9999.*1.5"),
         ({"bandwidth": "wide"}, r"bandwidth .*scott, silverman, cross_validation.*'wide'"),
         ({"bandwidth": 0}, r"bandwidth .*0.01 to 100.*0"),
-        ({"bandwidth": None}, r"bandwidth .*None"),
+        ({"bandwidth": []}, r"bandwidth .*\[\]"),
         ({"layers": []}, "layers"),
     ],
 )
 def test_options_out_of_range(option, message):
     with pytest.raises(OptionError, match=message):
-        detector(**option)
+        AD("dfkde", **option)
 
 
 def test_an_unknown_layer_lists_those_there_are():

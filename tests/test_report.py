@@ -515,7 +515,8 @@ def test_a_limit_that_was_set_on_these_images_is_told(model, judged, tmp_path):
     assert "best F1" in limit and "no false alarm rate is promised" in limit
     own.calibrate(limit=60.0)
     own.report(folder, tmp_path / "r.html")
-    assert "raw score 60, by hand" in fact(tmp_path / "r.html", "Limit of good (0.8)")
+    limit = fact(tmp_path / "r.html", "Limit of good (0.8)")
+    assert "raw score 60 (" in limit and "no false alarm rate is promised for it (by hand)" in limit
 
 
 def test_what_could_not_be_inspected_is_no_absence(model, tmp_path):

@@ -169,7 +169,7 @@ def test_a_file_that_cannot_be_inspected_is_said_and_the_next_one_goes_on(page, 
     wait(page, lambda: text(page, "verdict") == "Anomalous")
     # The browser says on its console what the server has refused; that is no error of the page.
     assert all("422" in entry["message"] for entry in page.get_log("browser"))
-    assert "broken.png" in text(page, "message") and "not a JPEG" in text(page, "message")
+    assert "broken.png" in text(page, "message") and "not an image" in text(page, "message")
     assert "Not inspected" in text(page, "gallery")
 
 
@@ -178,7 +178,7 @@ def test_no_verdict_of_one_image_stands_for_another(page, files, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_text("no image")
     send(page, files[0], broken)
-    assert text(page, "verdict") == "Not inspected" and "not a JPEG" in text(page, "reason")
+    assert text(page, "verdict") == "Not inspected" and "not an image" in text(page, "reason")
     assert {"bad", "failed"} <= set(find(page, "result").get_attribute("class").split())
     for name in ("picture", "score", "limit", "opacity", "show-boxes"):
         assert not find(page, name).is_displayed()

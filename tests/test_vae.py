@@ -185,11 +185,12 @@ def test_a_state_of_something_else_is_refused(trained_lake, damage):
 
 
 @pytest.mark.parametrize(
-    ("cls", "option"), [(VAE, {"beta": -1}), (VAE, {"beta": "much"}), (LAKE, {"layer_weight": 11})]
+    ("name", "option"),
+    [("vae", {"beta": -1}), ("vae", {"beta": "much"}), ("lake", {"layer_weight": 11})],
 )
-def test_options_out_of_range(cls, option):
+def test_options_out_of_range(name, option):
     with pytest.raises(OptionError, match=f"{next(iter(option))} is a number"):
-        made(cls, **option)
+        AD(name, **option)
 
 
 @pytest.mark.parametrize("name", ["vae", "lake"])
