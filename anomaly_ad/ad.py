@@ -26,10 +26,11 @@ from .images import (
 )
 from .images.names import is_for_test
 from .images.sources import PredictInput, Sources, find_sources
-from .inspection import Inspector, Output, Result, count_verdicts, summary
+from .inspection import Inspected, Inspector, count_verdicts, summary
 from .labelled import Labels, find_labelled
 from .limits import calibrate
 from .model_store import StoredModel, is_model, load, models_below, summary_of
+from .output import Output
 from .plan import Plan, input_size
 from .prediction import Prediction
 from .progress import printable, say
@@ -238,7 +239,7 @@ class AD:
         if self._good is None:
             self.load_data(self.train_path)
         assert self._good is not None
-        if preset.epochs is None and epochs is not None:
+        if preset.is_statistical and epochs is not None:
             print(f"{self._plan.method} needs no epochs: it learns in one pass. They are ignored.")
         if self._options is not None and preset.largest_area is not None:
             sizes = sample_sizes(self._good.paths) if self._options["img_size"] is None else ()
@@ -689,7 +690,7 @@ def _run(
     progress: bool,
     promptly: bool = False,
     **options: Any,
-) -> Generator[Result, None, None]:
+) -> Generator[Inspected, None, None]:
     """Check all arguments now; inspect when the results are drawn."""
     inspector = Inspector(model, **options)
     output = None
@@ -700,7 +701,7 @@ def _run(
     return inspector.run(sources, output, progress=progress, promptly=promptly)
 
 
-def _predictions(results: Generator[Result, None, None]) -> Generator[Prediction, None, None]:
+def _predictions(results: Generator[Inspected, None, None]) -> Generator[Prediction, None, None]:
     with closing(results):
         for result in results:
             yield result.prediction
@@ -762,7 +763,7 @@ def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
     return load(path)
 
 
-def _shown(results: Iterator[Result], show: bool, where: str) -> Iterator[Result]:
+def _shown(results: Iterator[Inspected], show: bool, where: str) -> Iterator[Inspected]:
     """Pass results on; show the first pictures on the way."""
     left = _SHOWN if show else 0
     for result in results:

@@ -8,7 +8,8 @@ reached. Nothing is ever normalised by the image or the test set at hand.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Real
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from .errors import DataError, OptionError
 LIMIT_SCORE = 0.8  # the score of an image exactly at the limit; the default threshold
 _LARGEST = 1e30  # of a limit, in raw units
 _SMALLEST_RATE = 1e-9
+# Names in the state of a model.
+SCORES, MAXIMA, RAISED = "held_out_scores", "held_out_maxima", "held_out_raised"
 SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
 
 
@@ -227,6 +230,79 @@ class Calibration:
         if not isinstance(record, dict):
             raise TypeError(f"the record of a calibration is a dict, not {record!r}")
         return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima), record)
+
+
+@dataclass(frozen=True)
+class GoodScores:
+    """Raw scores of good images that no fit has seen: what limits are taken from.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n,)
+    maxima : ndarray of float64, shape (n,), or None
+        Of their maps; None for a method without maps.
+    raised : (float, float)
+        By how much the limits take scores and maxima for higher, since the model's arithmetic may.
+    cross_fitted : bool
+        Whether each was scored by a model that had seen a fifth less than the final one: such
+        scores are a little higher than those of further good images.
+    digests : tuple of str
+        Of the images, see `images.image_digest`, where these are not those of the training.
+    left_out : int
+        Images that were left out, since training has seen them or they are copies.
+    """
+
+    scores: NDArray[np.float64]
+    maxima: NDArray[np.float64] | None
+    raised: tuple[float, float] = (0.0, 0.0)
+    cross_fitted: bool = False
+    digests: tuple[str, ...] = ()
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def as_judged(self) -> Self:
+        """The same as the model's arithmetic may give them, at most."""
+        maxima = None if self.maxima is None else self.maxima + self.raised[1]
+        scores = self.scores + self.raised[0]
+        return replace(self, scores=scores, maxima=maxima, raised=(0.0, 0.0))
+
+    def joined(self, other: Self) -> Self:
+        """These and further ones."""
+        maxima = None
+        if self.maxima is not None and other.maxima is not None:
+            maxima = np.concatenate([self.maxima, other.maxima])
+        return replace(self, scores=np.concatenate([self.scores, other.scores]), maxima=maxima)
+
+    def calibration(self, rate: float) -> Calibration:
+        """Both limits for a false alarm rate."""
+        judged = self.as_judged
+        return Calibration.from_good(judged.scores, judged.maxima, rate)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As they are stored."""
+        maxima = np.empty(0) if self.maxima is None else self.maxima
+        return {SCORES: self.scores, MAXIMA: maxima, RAISED: np.array(self.raised)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, cross_fitted: bool = False) -> Self:
+        """The inverse of `arrays`.
+
+        Raises
+        ------
+        KeyError
+            There are none.
+        ValueError
+            They cannot be used.
+        """
+        scores, maxima = arrays[SCORES], arrays.get(MAXIMA, np.empty(0))
+        raised = arrays.get(RAISED, np.zeros(2))
+        if not len(scores) or not np.isfinite(scores).all() or len(maxima) not in (0, len(scores)):
+            raise ValueError("its scores of good images cannot be used")
+        pair = float(raised[0]), float(raised[1])
+        return cls(scores, maxima if len(maxima) else None, pair, cross_fitted)
 
 
 def images_needed(rate: float) -> int:

@@ -321,7 +321,8 @@ def test_img(
     """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
     from .ad import AD
     from .images import read_image
-    from .inspection import PICTURES, Inspector, picture_name, write_picture
+    from .inspection import Inspector
+    from .output import PICTURES, picture_name, write_picture
 
     is_file = output.suffix.lower() in PICTURES
     target = output if is_file else output / picture_name(Path(image.name))

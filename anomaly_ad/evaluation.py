@@ -213,7 +213,7 @@ def evaluate(
         item = by_source[one.source]
         if tally.curves is None or (item.is_defective and item.mask is None):
             return None
-        size = one.image.shape[:2]
+        size = one.photograph.shape[:2]
         mask = None if item.mask is None else read_fitting_mask(item.mask, size)
         raw = inspector.spec.map_to_original(one.outputs["anomaly_map"][0], size)
         return tally.curves.measure(raw, mask)

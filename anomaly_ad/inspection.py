@@ -5,56 +5,75 @@ Nothing here knows the method, and nothing here needs TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
-import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from . import drawing
 from .calibration import check_threshold
-from .errors import ImageError, OptionError, OutputError, PathError
-from .images import Image, PathLike, check_path
+from .errors import ImageError, PathError
+from .images import Image, PathLike, image_digest
 from .images.sources import Source, Sources
 from .model_store import StoredModel
+from .output import Output
 from .prediction import Prediction
 from .progress import bar, printable
-from .records import RunRecord, cannot_write, file_state
 from .regions import check_patch_size, deviating_cells, peak_cell
 from .runtime.engine import Outputs
 from .threads import ordered_map
-
-# Of photographs: 8 times as fast as the default, and a tenth larger. The filter is new in OpenCV 5.
-_FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):
-    _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-PICTURES = {".png": _FAST_PNG, ".bmp": [], ".dib": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}
-PICTURES |= {suffix: [cv2.IMWRITE_JPEG_QUALITY, 95] for suffix in _JPEG}
-_LARGEST_SIDE = {".webp": 16_383} | dict.fromkeys(_JPEG, 65_500)  # pixels
 
 _JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 R = TypeVar("R")
 
+# A source, its image or why it cannot be read, and what the model takes of it.
+_Read = tuple[Source, Image | str, Image | None]
 
-@dataclass(frozen=True)
-class Result:
-    """A prediction with what it was made of, as long as someone works on it."""
+
+@dataclass(frozen=True, eq=False)
+class Inspected:
+    """What came of an image, as long as someone works on it.
+
+    Parameters
+    ----------
+    source : Source
+        Where it comes from.
+    prediction : Prediction
+        What is said of it.
+    image : ndarray of uint8, shape (H, W, 3), or None
+        The photograph, RGB; None where it could not be inspected, or was in an earlier run.
+    framed : ndarray of uint8, shape (height, width, channels), or None
+        What the model took of it.
+    outputs : dict of str to ndarray
+        The model's raw outputs, a batch of one; empty where there is no image.
+    picture : ndarray of uint8, shape (H, W, 3), or None
+        What shows the verdict, where pictures are made.
+    """
 
     source: Source
     prediction: Prediction
-    picture: Image | None
+    image: Image | None = None
+    framed: Image | None = None
+    outputs: Outputs = field(default_factory=dict)
+    picture: Image | None = None
+
+    @property
+    def photograph(self) -> Image:
+        """The image, where it is known to be there."""
+        assert self.image is not None
+        return self.image
+
+    @property
+    def digest(self) -> str:
+        """Of what the model took, see `images.image_digest`."""
+        assert self.framed is not None
+        return image_digest(self.framed)
 
     @property
     def verdict(self) -> str:
@@ -63,226 +82,6 @@ class Result:
         if prediction.error is not None:
             return "not inspected"
         return f"{'ANOMALOUS' if prediction.is_anomalous else 'good'}, score {prediction.score:.2f}"
-
-
-class Output:
-    """The output folder of a run: pictures and records, and never a byte in the input.
-
-    Use it as a context manager. A picture lies at `folder` plus its source's relative path; see
-    `picture_name`.
-
-    Parameters
-    ----------
-    folder : path
-        The output folder; made if it is not there.
-    sources : Sources
-        What is inspected.
-    about : dict
-        The model's digest and the options of the run, for the record.
-    resume : bool
-        Go on with the last such run.
-
-    Raises
-    ------
-    OptionError
-        The output folder is the input folder or lies in it, or a picture would replace an input;
-        or arrays are to be resumed, which have no names to be known by.
-    """
-
-    def __init__(
-        self, folder: PathLike, sources: Sources, about: dict[str, Any], *, resume: bool = False
-    ) -> None:
-        self.folder = check_path(folder, "save_path")
-        self._record = RunRecord(self.folder, about, resume=resume)
-        self._resume = resume
-        # Links are resolved on both sides: the input may hold some, and so may the output folder.
-        self._home = _real(self.folder)
-        if isinstance(sources.items, list):
-            self._keep_out_of(sources.items, sources.root)
-
-    def _keep_out_of(self, sources: list[Source], root: Path | None) -> None:
-        """All that is going to be read is known: nothing of it is written to."""
-        paths = [source.path for source in sources if source.path is not None]
-        parents = {path.parent: _real(path.parent) for path in paths}
-        # Both what was named and what it leads to.
-        input_files = {_real(path) for path in paths}
-        input_files |= {parents[path.parent] / path.name for path in paths}
-        input_folders: set[Path] = set()
-        if root is not None:
-            between = {root}
-            for parent in parents:
-                between |= {parent, *(p for p in parent.parents if p.is_relative_to(root))}
-            input_folders = {_real(folder) for folder in between}
-        if not input_folders.isdisjoint((self._home, *self._home.parents)):
-            raise OptionError(
-                f"The output folder {self.folder} is or lies in the input folder {root}. "
-                "Choose a save_path outside it; predict never writes into its input."
-            )
-        real: dict[Path, Path] = {}  # of each folder that pictures go into
-        for source in sources:
-            self._refuse_arrays(source)
-            parent = self._home / source.relative.parent
-            if parent not in real:
-                real[parent] = _real(parent)
-            place = real[parent]
-            inside = not input_folders.isdisjoint((place, *place.parents))
-            if inside or place / picture_name(source.relative).name in input_files:
-                raise self._into_input(source)
-
-    def admit(self, source: Source) -> None:
-        """Check an image that was drawn from an iterator, when what else comes is not known.
-
-        Raises
-        ------
-        OptionError
-            It lies in the output folder, or its picture would replace it; or it is an array where
-            a run is resumed.
-        """
-        self._refuse_arrays(source)
-        if source.path is None:
-            return
-        picture = self._home / picture_name(source.relative)
-        files = {_real(source.path), _real(source.path.parent) / source.path.name}
-        if any(file.is_relative_to(self._home) for file in files):
-            raise OptionError(
-                f"{source.name} lies in the output folder {self.folder}. Choose another save_path; "
-                "predict never writes into its input."
-            )
-        if _real(picture.parent) / picture.name in files:
-            raise self._into_input(source)
-
-    def _into_input(self, source: Source) -> OptionError:
-        return OptionError(
-            f"The picture of {source.name} would be written into the input. Choose another "
-            f"save_path than {self.folder}."
-        )
-
-    def _refuse_arrays(self, source: Source) -> None:
-        if self._resume and source.path is None:
-            raise OptionError(
-                "resume knows images by their paths; arrays have none. Leave resume out."
-            )
-
-    def __enter__(self) -> Self:
-        self._record.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._record.__exit__(*exception)
-
-    def said(self, source: Source) -> Prediction | None:
-        """What the run that is resumed has said of an image; what failed then is tried again."""
-        before = self._record.done.get(file_state(source.path)) if self._record.done else None
-        if before is None or before.error is not None:
-            return None
-        return dataclasses.replace(before, path=str(source.path))
-
-    def record(self, result: Result) -> None:
-        """Append a result to the record."""
-        source = result.source
-        self._record.append(source.name, result.prediction, file_state(source.path))
-
-    def write_picture(self, result: Result) -> None:
-        """Write a result's picture, in the format of its source's name."""
-        if result.picture is not None:
-            write_picture(result.picture, self.folder / picture_name(result.source.relative))
-
-
-def picture_name(image: Path) -> Path:
-    """Where the picture of an image goes: its own name, with ".png" behind one that few can show.
-
-    JPEG, PNG, BMP and WebP pictures keep the format of their image.
-    """
-    return image if image.suffix.lower() in PICTURES else image.with_name(f"{image.name}.png")
-
-
-def write_picture(picture: Image, target: Path) -> None:
-    """Write a picture in the format of its name (PNG if that is none); whole or not at all.
-
-    JPEG holds at most 65,500 pixels a side, WebP 16,383; a larger picture is shrunk to that.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (H, W, 3)
-        RGB.
-    target : Path
-        Folders on the way are made; a file there is replaced.
-    """
-    suffix = target.suffix.lower() if target.suffix.lower() in PICTURES else ".png"
-    height, width, _ = picture.shape
-    largest = _LARGEST_SIDE.get(suffix, max(height, width))
-    if max(height, width) > largest:
-        scale = largest / max(height, width)
-        size = (max(1, int(width * scale)), max(1, int(height * scale)))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    data = encode_picture(picture, suffix)
-    unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        os.replace(unfinished, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise cannot_write(target.parent, error) from error
-        raise
-
-
-def encode_picture(picture: NDArray[np.uint8], suffix: str) -> bytes:
-    """The bytes of a picture file.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (H, W, 3) or (H, W, 4)
-        RGB, or RGBA for a PNG.
-    suffix : str
-        ".png", ".jpg", ".bmp", ".webp" or another of these.
-
-    Raises
-    ------
-    OutputError
-        The format cannot hold a picture of this size.
-    """
-    kind = {".jpe": ".jpg", ".jfif": ".jpg", ".dib": ".bmp"}.get(suffix, suffix)
-    swap = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
-    written, data = cv2.imencode(kind, cv2.cvtColor(picture, swap), PICTURES[suffix])
-    if not written:
-        raise OutputError(
-            f"A picture of {picture.shape[1]}x{picture.shape[0]} pixels cannot be written as "
-            f"{suffix}. Choose another format by the output's name, or save=False."
-        )
-    return data.tobytes()
-
-
-def _real(path: Path) -> Path:
-    """A path with its links resolved; one that is none is refused when it is opened."""
-    try:
-        return Path(os.path.realpath(path))
-    except (OSError, ValueError):
-        return Path(os.path.abspath(path))
-
-
-@dataclass(frozen=True, eq=False)
-class Inspected:
-    """An image with all that is known of it, as long as someone works on it.
-
-    Parameters
-    ----------
-    source : Source
-        Where it comes from.
-    image : ndarray of uint8, shape (H, W, 3)
-        The photograph, RGB.
-    prediction : Prediction
-        What is said of it.
-    outputs : dict of str to ndarray
-        The model's raw outputs, a batch of one.
-    """
-
-    source: Source
-    image: Image
-    prediction: Prediction
-    outputs: Outputs
 
 
 class Witness(Protocol):
@@ -297,14 +96,6 @@ class Witness(Protocol):
         `kind` is "good", the name of a defect, or None where nobody has judged. `seen` is None
         for an image that could not be inspected.
         """
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    source: Source
-    image: Image | None
-    prepared: Image | None
-    error: str | None
 
 
 class Inspector:
@@ -372,7 +163,7 @@ class Inspector:
         *,
         progress: bool = False,
         promptly: bool = False,
-    ) -> Generator[Result, None, None]:
+    ) -> Generator[Inspected, None, None]:
         """Inspect what was named, and save as we go; results in order.
 
         Parameters
@@ -388,94 +179,44 @@ class Inspector:
             Whether the result of an image comes before the next one is drawn; otherwise some are
             under way at a time, which is faster.
         """
-        order: deque[Result | None] = deque()  # None: a result that is still to come
+        order: deque[Inspected | None] = deque()  # None: a result that is still to come
 
         def fresh() -> Iterator[Source]:
             for source in sources.items:
                 if output is not None and sources.count is None:
                     output.admit(source)
                 before = None if output is None else output.said(source)
-                order.append(None if before is None else Result(source, before, None))
+                order.append(None if before is None else Inspected(source, before))
                 if before is None:
                     yield source
 
-        then = None if output is None else output.write_picture
+        def finish(one: Inspected) -> Inspected:
+            if output is not None and one.picture is not None:
+                output.write_picture(one.source, one.picture)
+            return one
+
         with ExitStack() as stack:
             if output is not None:
                 stack.enter_context(output)
             # Closed before the output is, so that an interrupt leaves no thread that still writes.
-            if promptly or sources.single:
-                found = self._one_by_one(fresh(), then, may_fail=not sources.single)
-            else:
-                found = self.stream(fresh(), then)
+            found = self._each(
+                fresh(), finish, promptly=promptly or sources.single, may_fail=not sources.single
+            )
             stack.enter_context(closing(found))
             shown = progress and not sources.single
             step = stack.enter_context(bar(sources.count, "Inspecting", shown=shown))
-            for result in found:
+            for one in found:
                 while (before := order.popleft()) is not None:
                     step("")
                     yield before
                 if output is not None:
-                    output.record(result)
+                    output.record(one.source, one.prediction)
                 step("")
-                yield result
+                yield one
             for before in order:
                 assert before is not None
                 step("")
                 yield before
-
-    def _one_by_one(
-        self,
-        sources: Iterable[Source],
-        then: Callable[[Result], None] | None,
-        *,
-        may_fail: bool,
-    ) -> Generator[Result, None, None]:
-        """Inspect one image after the other; where none `may_fail`, what is wrong is raised."""
-        for source in sources:
-            loaded = self._load(source) if may_fail else self._prepare(source, source.read())
-            outputs = None
-            if loaded.prepared is not None:
-                outputs = self.engine.run(loaded.prepared[None], _JUDGED)
-            result = self._finish(loaded, outputs)
-            if then is not None:
-                then(result)
-            yield result
-
-    def inspect(self, image: Image) -> Prediction:
-        """Inspect one image from any thread, beside those of other threads.
-
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (H, W, 3)
-            RGB.
-        """
-        outputs = self.engine.run_beside(self.spec.prepare(image)[None], _JUDGED)
-        return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
-
-    def stream(
-        self, sources: Iterable[Source], then: Callable[[Result], None] | None = None
-    ) -> Generator[Result, None, None]:
-        """Inspect many, decoding and finishing in threads around the model; results in order.
-
-        An image that cannot be read gives a prediction with an error. At most a few images are
-        in memory at a time.
-
-        Parameters
-        ----------
-        sources : iterable of Source
-            What to inspect.
-        then : callable, optional
-            Called with each result in a thread, for example to write its picture.
-        """
-
-        def finish(pair: tuple[_Loaded, Outputs | None]) -> Result:
-            result = self._finish(*pair)
-            if then is not None:
-                then(result)
-            return result
-
-        return self._run(sources, finish)
 
     def scan(
         self, sources: Iterable[Source], work: Callable[[Inspected], R]
@@ -490,46 +231,75 @@ class Inspector:
             Called in a thread for each image that was inspected.
         """
 
-        def finish(pair: tuple[_Loaded, Outputs | None]) -> tuple[Prediction, R | None]:
-            loaded, outputs = pair
-            prediction = self._finish(loaded, outputs).prediction
-            if prediction.error is not None or loaded.image is None or outputs is None:
-                return prediction, None
-            return prediction, work(Inspected(loaded.source, loaded.image, prediction, outputs))
+        def finish(one: Inspected) -> tuple[Prediction, R | None]:
+            return one.prediction, None if one.image is None else work(one)
 
-        return self._run(sources, finish)
+        return self._each(sources, finish)
 
-    def _run(
+    def inspect(self, image: Image) -> Prediction:
+        """Inspect one image from any thread, beside those of other threads.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB.
+        """
+        outputs = self.engine.run_beside(self.spec.prepare(image)[None], _JUDGED)
+        return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
+
+    def _each(
         self,
         sources: Iterable[Source],
-        finish: Callable[[tuple[_Loaded, Outputs | None]], R],
+        work: Callable[[Inspected], R],
+        *,
+        promptly: bool = False,
+        may_fail: bool = True,
     ) -> Generator[R, None, None]:
-        loaded = ordered_map(self._load, sources)
-        prepared = ((one, one.prepared) for one in loaded)
-        return ordered_map(finish, self.engine.stream(prepared, _JUDGED))
+        """The way of every image: read, frame, run, judge, then what `work` makes of it; in order.
 
-    def _load(self, source: Source) -> _Loaded:
-        try:
-            image = source.read()
-        except (ImageError, PathError) as error:
-            return _Loaded(source, None, None, str(error))
-        return self._prepare(source, image)
+        Threads read before the model and judge behind it, so at most a few images are in memory;
+        or, `promptly`, one image after the other. An image that cannot be read gives a prediction
+        with an error where it `may_fail`; otherwise the error is raised.
+        """
 
-    def _prepare(self, source: Source, image: Image) -> _Loaded:
-        return _Loaded(source, image, self.spec.prepare(image), None)
+        def read(source: Source) -> tuple[_Read, Image | None]:
+            try:
+                image = source.read()
+            except (ImageError, PathError) as error:
+                if not may_fail:
+                    raise
+                return (source, str(error), None), None
+            framed = self.spec.prepare(image)
+            return (source, image, framed), framed
 
-    def _finish(self, loaded: _Loaded, outputs: Outputs | None) -> Result:
-        source = loaded.source
+        def judge(pair: tuple[_Read, Outputs | None]) -> R:
+            (source, image, framed), outputs = pair
+            return work(self._inspected(source, image, framed, outputs or {}))
+
+        if not promptly:
+            framed = ordered_map(read, sources)
+            return ordered_map(judge, self.engine.stream(framed, _JUDGED))
+
+        def one_by_one() -> Generator[R, None, None]:
+            for source in sources:
+                item, framed = read(source)
+                outputs = None if framed is None else self.engine.run(framed[None], _JUDGED)
+                yield judge((item, outputs))
+
+        return one_by_one()
+
+    def _inspected(
+        self, source: Source, image: Image | str, framed: Image | None, outputs: Outputs
+    ) -> Inspected:
         path = None if source.path is None else str(source.path)
-        if loaded.image is None or outputs is None:
-            error = loaded.error or "not inspected"
-            return Result(source, Prediction.failed(path, self.threshold, error), None)
+        if isinstance(image, str):
+            return Inspected(source, Prediction.failed(path, self.threshold, image))
         anomaly_map = self._calibrated_map(outputs)
-        prediction = self._judge(path, loaded.image.shape[:2], outputs, anomaly_map)
-        picture = None
-        if self.draw and prediction.error is None:
-            picture = self._picture(loaded.image, prediction, anomaly_map)
-        return Result(source, prediction, picture)
+        prediction = self._judge(path, image.shape[:2], outputs, anomaly_map)
+        if prediction.error is not None:
+            return Inspected(source, prediction)
+        picture = self._picture(image, prediction, anomaly_map) if self.draw else None
+        return Inspected(source, prediction, image, framed, outputs, picture)
 
     def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
         if self.calibration.map is None or not (self.draw or self.keep_maps):

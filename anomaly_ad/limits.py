@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import Calibration, check_rate, images_needed
+from .calibration import Calibration, GoodScores, check_rate, images_needed
 from .errors import DataError, OptionError
-from .images import PathLike, find_training_images, image_digest
+from .images import PathLike, find_training_images
 from .images.sources import file_sources
 from .inspection import Inspected, Inspector
 from .intervals import Estimate, Ranking, wilson
 from .labelled import GOOD, Labels, find_labelled
-from .model_store import MAXIMA, SCORES, StoredModel
+from .model_store import StoredModel
 from .progress import bar, printable
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Raw scores of images that training has not seen, and maxima where there are maps."""
-
-    scores: NDArray[np.float64]
-    maxima: NDArray[np.float64] | None
-    known: int  # images that were left out, since training has seen them or they are copies
-    digests: tuple[str, ...] = ()  # see `images.image_digest`; of images from elsewhere
-
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """As they are stored."""
-        return {SCORES: self.scores, MAXIMA: np.empty(0) if self.maxima is None else self.maxima}
 
 
 def calibrate(
@@ -84,7 +70,7 @@ def calibrate(
         )
     if defective is None and (labels is not None or cost_ratio is not None):
         raise OptionError("labels and cost_ratio belong to `defective`, which is not given.")
-    reference: _Scored | None = None  # where the good images behind the limit become others
+    reference: GoodScores | None = None  # where the good images behind the limit become others
     if limit is not None:
         calibration, lines = _by_hand(stored, limit)
     elif defective is not None:
@@ -97,38 +83,34 @@ def calibrate(
         scores = (stored.good_scores() if reference is None else reference).scores
         calibration, more = _on_another_day(stored, calibration, scores, another_day)
         lines += more
-    kept: dict[str, NDArray[np.float64]] | None = None
-    if reference is not None:
-        kept = {} if good is None else reference.arrays()
-    return stored.with_limits(calibration, directory, kept), "\n".join(lines)
+    return stored.with_limits(calibration, directory, reference), "\n".join(lines)
 
 
 def _from_good(
     stored: StoredModel, good: PathLike | Iterable[PathLike] | None, rate: float | None
-) -> tuple[Calibration, list[str], _Scored]:
+) -> tuple[Calibration, list[str], GoodScores]:
     """The limit for a rate, and the images that it comes from."""
     rate = stored.manifest.plan.false_alarm_rate if rate is None else rate
     check_rate(rate)
     rate = float(rate)
     source, not_used = "the training", []
     if good is None:
-        in_training = stored.good_scores(of_training=True)
-        scored = _Scored(in_training.scores, in_training.maxima, 0)
+        scored = stored.good_scores(of_training=True)
     else:
         found = find_training_images(good)
         scored = _score(stored, found.paths)
-        if not len(scored.scores):
+        if not len(scored):
             raise DataError(
                 f"Training has seen all of these: {found}. A limit needs images that it has not "
                 "seen: take new photographs."
             )
         source = str(good) if isinstance(good, (str, os.PathLike)) else "a list of paths"
         not_used = [f"Not used: {text}." for text in found.passed_over]
-    count = len(scored.scores)
-    calibration = Calibration.from_good(scored.scores, scored.maxima, rate)
+    count = len(scored)
+    calibration = scored.calibration(rate)
     image = calibration.image
     record = _record("good images", source, n_good=count, asked_rate=rate)
-    record |= {"stated_rate": image.stated_rate, "left_out": scored.known}
+    record |= {"stated_rate": image.stated_rate, "left_out": scored.left_out}
     record["digests"] = list(scored.digests)
     calibration = replace(calibration, record=record)
     lines = [
@@ -136,8 +118,8 @@ def _from_good(
         f"{printable(source)}: {calibration.promise}.",
         *map(printable, not_used),
     ]
-    if scored.known:
-        lines.append(f"{scored.known} images that training has seen, or copies, were left out.")
+    if scored.left_out:
+        lines.append(f"{scored.left_out} images that training has seen, or copies, were left out.")
     if image.stated_rate > rate:
         lines.append(
             f"For a rate of {rate:.1%} at least {images_needed(rate)} good images are needed."
@@ -187,8 +169,7 @@ def _from_judged(
             f"{judged} has no defective images. For a limit from good images alone give them as "
             "`good`."
         )
-    calibrated = stored.good_scores()
-    held_out, maxima = calibrated.scores, calibrated.maxima
+    held_out = stored.good_scores()
     good = _score(stored, kinds[False]) if kinds[False] else None
     defective = _score(stored, kinds[True])
     if not len(defective.scores):
@@ -200,16 +181,16 @@ def _from_judged(
         scores = good.scores
         where = f"{len(scores)} good ones there"
     else:
-        scores = held_out
+        scores = held_out.scores
         where = f"{len(scores)} good ones of the calibration"
-    seen = defective.known + (0 if good is None else good.known)
+    seen = defective.left_out + (0 if good is None else good.left_out)
     ranking = Ranking(scores, defective.scores)
     if cost_ratio is None:
         by, chosen = "best F1", ranking.limit_of_best_f1()
     else:
         by = f"least cost, a false alarm costs {cost_ratio:g} of a miss"
         chosen = ranking.limit_of_least_cost(cost_ratio)
-    only_good = Calibration.from_good(held_out, maxima, stored.manifest.plan.false_alarm_rate).image
+    only_good = held_out.calibration(stored.manifest.plan.false_alarm_rate).image
 
     def outcome(limit: float) -> tuple[str, dict[str, Any]]:
         alarms = int((scores > limit).sum())
@@ -238,7 +219,7 @@ def _from_judged(
     )
     if cost_ratio is not None:
         record["cost_ratio"] = float(cost_ratio)
-    calibration = stored.manifest.calibration.moved(chosen, held_out, record)
+    calibration = stored.manifest.calibration.moved(chosen, held_out.scores, record)
     lines = [
         f"Judged: {printable(judged)}; compared with {where}.",
         f"Limit by {by}: raw score {chosen:.6g}: {text}.",
@@ -288,15 +269,14 @@ def _on_another_day(
     return replace(calibration, record=record), lines
 
 
-def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
+def _score(stored: StoredModel, paths: Sequence[Path]) -> GoodScores:
     """Scores of images that training has not seen; every file must be readable."""
     known = set(stored.manifest.learnt)
     inspector = Inspector(stored, keep_maps=False)
 
     def measure(one: Inspected) -> tuple[str, float | None]:
         maxima = one.outputs.get("anomaly_map")
-        digest = image_digest(inspector.spec.prepare(one.image))
-        return digest, None if maxima is None else float(maxima.max())
+        return one.digest, None if maxima is None else float(maxima.max())
 
     scores, highest, errors, digests = [], [], [], []
     with bar(len(paths), "Calibrating") as step:
@@ -318,7 +298,12 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> _Scored:
         )
     with_maps = stored.manifest.calibration.map is not None
     maxima = np.array(highest, np.float64) if with_maps else None
-    return _Scored(np.array(scores, np.float64), maxima, len(paths) - len(scores), tuple(digests))
+    return GoodScores(
+        np.array(scores, np.float64),
+        maxima,
+        digests=tuple(digests),
+        left_out=len(paths) - len(scores),
+    )
 
 
 def _record(by: str, source: str, **counts: Any) -> dict[str, Any]:

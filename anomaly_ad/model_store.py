@@ -12,6 +12,7 @@ goes on with them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,15 +32,13 @@ import openvino as ov
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from .calibration import Calibration
+from .calibration import MAXIMA, RAISED, SCORES, Calibration, GoodScores
 from .errors import AnomalyADError, ModelError, OutputError
 from .plan import Plan
 from .runtime.engine import Engine
 
-# Names in the state file, beside the detector's own: what unseen good images scored in training,
-# and in a later calibration.
-SCORES, MAXIMA = "held_out_scores", "held_out_maxima"
-RAISED = "held_out_raised"  # by how much the limits take both for higher
+# Before the names of scores in the state file that a later calibration has put there, next to those
+# of the training.
 LATER = "calibration_"
 
 FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
@@ -123,25 +122,6 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class GoodScores:
-    """Raw scores of good images that no fit has seen.
-
-    Parameters
-    ----------
-    scores : ndarray of float64, shape (n,)
-    maxima : ndarray of float64, shape (n,), or None
-        Of their maps; None for a method without maps.
-    cross_fitted : bool
-        Whether each was judged by a model that had seen a fifth less than the final one: such
-        scores are a little higher than those of further good images.
-    """
-
-    scores: NDArray[np.float64]
-    maxima: NDArray[np.float64] | None
-    cross_fitted: bool
-
-
-@dataclass(frozen=True)
 class StoredModel:
     """A model directory that was checked and opened.
 
@@ -209,15 +189,13 @@ class StoredModel:
         """
         state = self.state()
         for prefix in ("",) if of_training else (LATER, ""):
-            if prefix + SCORES in state:
-                scores, maxima = state[prefix + SCORES], state.get(prefix + MAXIMA, np.empty(0))
-                if not len(scores) or not np.isfinite(scores).all() or len(maxima) % len(scores):
-                    raise _damaged(self.directory, "its scores of good images cannot be used")
-                if not prefix:
-                    raised = state.get(RAISED, np.zeros(2))
-                    scores, maxima = scores + raised[0], maxima + raised[1]
-                crossed = not prefix and "folds" in self.manifest.training
-                return GoodScores(scores, maxima if len(maxima) else None, crossed)
+            some = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            crossed = not prefix and "folds" in self.manifest.training
+            with contextlib.suppress(KeyError):
+                try:
+                    return GoodScores.from_arrays(some, cross_fitted=crossed).as_judged
+                except ValueError as error:
+                    raise _damaged(self.directory, str(error)) from error
         raise ModelError(
             f"The model in {self.directory} was saved by a version that did not keep the scores of "
             "its good images. Calibrate it with good images first, or train it anew."
@@ -227,7 +205,7 @@ class StoredModel:
         self,
         calibration: Calibration,
         directory: Path,
-        scores: Mapping[str, NDArray[Any]] | None = None,
+        good: GoodScores | None = None,
     ) -> StoredModel:
         """Save the model with other limits, and load it.
 
@@ -237,9 +215,9 @@ class StoredModel:
             The limits.
         directory : Path
             Where; a model there is replaced, and this may be the one.
-        scores : mapping of str to ndarray, optional
-            Under `SCORES` and `MAXIMA`: the good images that they come from, if these are others
-            than before; empty for those of the training.
+        good : GoodScores, optional
+            What they come from, if that is other than before: scores of the training, or those of
+            images from elsewhere, which are kept next to them.
 
         Raises
         ------
@@ -248,9 +226,10 @@ class StoredModel:
         """
         self.verify()
         state = self.state()
-        if scores is not None:
+        if good is not None:
             state = {name: array for name, array in state.items() if not name.startswith(LATER)}
-            state |= {LATER + name: array for name, array in scores.items()}
+            if good.digests:
+                state |= {LATER + name: array for name, array in good.arrays().items()}
         with ModelWriter(directory) as writer:
             for name in self.files:
                 if not name.endswith(".npz"):

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,11 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ._version import __version__
-from .calibration import Calibration
+from .calibration import GoodScores
 from .detectors import registry
 from .errors import DataError, ModelError, ParityError
 from .images import ImageSet, TrainingImages, split
-from .model_store import MAXIMA, RAISED, SCORES, Manifest, ModelWriter, StoredModel, load
+from .model_store import Manifest, ModelWriter, StoredModel, load
 from .plan import Plan
 from .progress import bar
 from .runtime.engine import Engine
@@ -99,10 +99,10 @@ def train(
             # calibrated with, and the stated false alarm rate would not hold.
             print("These are not the images of the loaded model: training begins anew.")
             before = None
-        fitted = fit(detector, images, plan, epochs=epochs, before=before)
-        record = {"images": own["images"], "sets": [own], **fitted.record}
+        learnt = learn(detector, images, plan, epochs=epochs, before=before)
+        record = {"images": own["images"], "sets": [own], **learnt.record}
         record["seconds"] = round(time.perf_counter() - start, 1)
-        return _finish(plan, detector, fitted, record, directory)
+        return _save(plan, detector, learnt, record, directory)
 
 
 def add_images(
@@ -119,19 +119,58 @@ def add_images(
     plan = stored.manifest.plan
     detector = build(plan, network)
     _check_count(len(good.paths), 2)
-    held_out = _HeldOut.from_arrays(stored.state())
+    held_out = _of_training(stored)
     detector.restore(stored.detector_state())
     record = stored.manifest.training
     with _decode(good, plan, stored.manifest.learnt) as (images, added):
-        fitted = _fit_statistics(detector, images, plan, held_out)
+        learnt = _learn_statistics(detector, images, plan, held_out)
         together = f"{record.get('images')}{added['images']}".encode()
         record = {
             **record,
-            **fitted.record,
+            **learnt.record,
             "images": hashlib.sha256(together).hexdigest(),
             "sets": [*record.get("sets", []), added],
         }
-        return _finish(plan, detector, fitted, record, directory)
+        return _save(plan, detector, learnt, record, directory)
+
+
+def _save(
+    plan: Plan, detector: Any, learnt: Learnt, record: dict[str, Any], directory: Path
+) -> StoredModel:
+    """Graph, convert, prove, score unseen good images, take the limits, save.
+
+    What is proven and scored is the file that is saved.
+    """
+    from .runtime.convert import prove_parity, to_openvino
+
+    graph = detector.graph()
+    with ModelWriter(directory) as writer:
+        writer.write_graph(to_openvino(graph))
+        engine = Engine(writer.xml, "f32")
+        parity = prove_parity(graph, engine, _with_defects(learnt.shown))
+        if plan.precision != "f32":
+            engine = Engine(writer.xml, plan.precision)
+        good = _unseen_scores(detector, learnt, engine)
+        writer.write_state({**detector.state(), **good.arrays()})
+        manifest = Manifest(
+            plan=plan,
+            outputs=engine.output_names,
+            calibration=good.calibration(plan.false_alarm_rate),
+            training=record,
+            parity=parity.to_dict(),
+            versions=_versions(),
+        )
+        del engine  # its file is about to be moved, and Windows keeps open files where they are
+        writer.commit(manifest)
+    return load(directory)
+
+
+def _of_training(stored: StoredModel) -> GoodScores:
+    """What the images that the model was trained on scored, as the formula gave it."""
+    try:
+        return replace(GoodScores.from_arrays(stored.state()), raised=(0.0, 0.0))
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
 
 
 def build(plan: Plan, network: Any = None) -> Any:
@@ -204,65 +243,59 @@ def _decode(
 
 
 @dataclass(frozen=True)
-class _HeldOut:
-    """Scores and maps' maxima of good images, each from statistics that have not seen it."""
+class Learnt:
+    """What a fit leaves beside the detector.
 
-    scores: NDArray[np.float64]
-    maxima: NDArray[np.float64]  # empty for a method without maps
-    raised: tuple[float, float] = (0.0, 0.0)  # by how much the limits take both for higher
+    Parameters
+    ----------
+    record : dict
+        Of the fit, for the manifest.
+    shown : ndarray of uint8, shape (N, height, width, channels)
+        Images to prove the conversion with.
+    calibration : ImageSet or None
+        Images that the fit has not seen, for a method that learns by gradient.
+    held_out : GoodScores or None
+        For a statistical one, what each image scored by the statistics of the others.
+    features : Engine or None
+        For a statistical one, its features, compiled.
+    """
 
-    def joined(self, other: _HeldOut) -> _HeldOut:
-        return _HeldOut(
-            np.concatenate([self.scores, other.scores]), np.concatenate([self.maxima, other.maxima])
-        )
-
-    def limits(self, rate: float) -> Calibration:
-        scores, maxima = self.scores + self.raised[0], self.maxima + self.raised[1]
-        return Calibration.from_good(scores, maxima if len(maxima) else None, rate)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {SCORES: self.scores, MAXIMA: self.maxima, RAISED: np.array(self.raised)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> _HeldOut:
-        try:
-            return cls(arrays[SCORES], arrays[MAXIMA])
-        except KeyError as error:
-            raise ModelError(f"The training state lacks {error}. Train the model anew.") from error
+    record: dict[str, Any]
+    shown: NDArray[np.uint8]
+    calibration: ImageSet | None = None
+    held_out: GoodScores | None = None
+    features: Engine | None = None
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What is left to do after a fit."""
-
-    record: dict[str, Any]  # of the fit, for the manifest
-    shown: NDArray[np.uint8]  # images to prove the conversion with
-    # From the finished engine, in its arithmetic: the limits, and the scores behind them.
-    calibrate: Callable[[Engine], tuple[Calibration, _HeldOut]]
-
-
-def fit(
+def learn(
     detector: Any,
     images: ImageSet,
     plan: Plan,
     *,
     epochs: int,
     before: StoredModel | None = None,
-) -> Fitted:
+) -> Learnt:
     """Fit a detector to images of good parts, each kind in its way; parameters as in `train`."""
-    from .detectors.base import StatisticalDetector
+    if registry.preset(plan.method).is_statistical:
+        return _learn_statistics(detector, images, plan, None)
+    return _learn_by_gradient(detector, images, plan, epochs, before)
 
-    if isinstance(detector, StatisticalDetector):
-        return _fit_statistics(detector, images, plan, None)
-    return _fit_by_gradient(detector, images, plan, epochs, before)
+
+def _unseen_scores(detector: Any, learnt: Learnt, engine: Engine) -> GoodScores:
+    """What good images score that the fit has not seen, by the finished engine's arithmetic."""
+    if learnt.calibration is not None:
+        return _score(engine, learnt.calibration)
+    assert learnt.held_out is not None and learnt.features is not None
+    higher = _prove_formula(detector, learnt.features, engine, learnt.shown)
+    return replace(learnt.held_out, raised=(higher.score, higher.maximum))
 
 
 # --------------------------------------------------------------- methods that learn by gradient
 
 
-def _fit_by_gradient(
+def _learn_by_gradient(
     detector: Any, images: ImageSet, plan: Plan, epochs: int, before: StoredModel | None
-) -> Fitted:
+) -> Learnt:
     fit, validation, calibration = (
         images.subset(part) for part in split(len(images), part_sizes(len(images)), plan.seed)
     )
@@ -278,23 +311,19 @@ def _fit_by_gradient(
         "epochs": detector.record.epochs,
         "history": detector.record.history,
     }
-
-    def calibrate(engine: Engine) -> tuple[Calibration, _HeldOut]:
-        held_out = _score(engine, calibration)
-        return held_out.limits(plan.false_alarm_rate), held_out
-
-    return Fitted(record, calibration[slice(0, _PARITY_IMAGES)], calibrate)
+    shown = calibration[slice(0, _PARITY_IMAGES)]
+    return Learnt(record, shown, calibration=calibration)
 
 
 # ------------------------------------------------------------------------ statistical methods
 
 
-def _fit_statistics(
+def _learn_statistics(
     detector: StatisticalDetector,
     images: ImageSet,
     plan: Plan,
-    before: _HeldOut | None,
-) -> Fitted:
+    before: GoodScores | None,
+) -> Learnt:
     """Add images to a detector's statistic; score each by the statistic without its fold."""
     from .runtime.convert import to_openvino
 
@@ -309,19 +338,13 @@ def _fit_statistics(
         held_out = cross_fit(detector, features, plan.seed)
     if before is not None:
         held_out = before.joined(held_out)
-    shown = images[slice(0, _PARITY_IMAGES)]
-
-    def calibrate(finished: Engine) -> tuple[Calibration, _HeldOut]:
-        higher = _prove_formula(detector, engine, finished, shown)
-        raised = _HeldOut(held_out.scores, held_out.maxima, (higher.score, higher.maximum))
-        return raised.limits(plan.false_alarm_rate), raised
-
     count = detector.statistic.count
-    record = {"n_fit": count, "n_calibration": len(held_out.scores), "folds": _FOLDS}
-    return Fitted(record, shown, calibrate)
+    record = {"n_fit": count, "n_calibration": len(held_out), "folds": _FOLDS}
+    shown = images[slice(0, _PARITY_IMAGES)]
+    return Learnt(record, shown, held_out=held_out, features=engine)
 
 
-def cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _HeldOut:
+def cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> GoodScores:
     """Learn all features, then score each fold by what was learnt without it."""
     count = len(features)
     folds = min(_FOLDS, count)
@@ -339,7 +362,7 @@ def cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> _Hel
                     maxima[batch] = outputs["anomaly_map"].max(axis=(1, 2))
                 for _ in batch:
                     step("")
-    return _HeldOut(scores, maxima if "anomaly_map" in outputs else np.empty(0))
+    return GoodScores(scores, maxima if "anomaly_map" in outputs else None, cross_fitted=True)
 
 
 def _batches(indices: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
@@ -409,34 +432,6 @@ def _prove_formula(
 # -------------------------------------------------------------------------------- all methods
 
 
-def _finish(
-    plan: Plan, detector: Any, fitted: Fitted, record: dict[str, Any], directory: Path
-) -> StoredModel:
-    """Convert, prove parity, calibrate and save; what is proven is the file that is saved."""
-    from .runtime.convert import prove_parity, to_openvino
-
-    graph = detector.graph()
-    with ModelWriter(directory) as writer:
-        writer.write_graph(to_openvino(graph))
-        engine = Engine(writer.xml, "f32")
-        parity = prove_parity(graph, engine, _with_defects(fitted.shown))
-        if plan.precision != "f32":
-            engine = Engine(writer.xml, plan.precision)
-        limits, held_out = fitted.calibrate(engine)
-        writer.write_state({**detector.state(), **held_out.arrays()})
-        manifest = Manifest(
-            plan=plan,
-            outputs=engine.output_names,
-            calibration=limits,
-            training=record,
-            parity=parity.to_dict(),
-            versions=_versions(),
-        )
-        del engine  # its file is about to be moved, and Windows keeps open files where they are
-        writer.commit(manifest)
-    return load(directory)
-
-
 def _with_defects(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """These images, and each again with a gray square in its middle.
 
@@ -449,7 +444,7 @@ def _with_defects(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([images, spoilt])
 
 
-def _score(engine: Engine, images: ImageSet) -> _HeldOut:
+def _score(engine: Engine, images: ImageSet) -> GoodScores:
     """The converted model's own scores of images that the fit has not seen."""
     scores: list[float] = []
     maxima: list[float] = []
@@ -461,7 +456,7 @@ def _score(engine: Engine, images: ImageSet) -> _HeldOut:
             if "anomaly_map" in outputs:
                 maxima.append(float(outputs["anomaly_map"].max()))
             step("")
-    return _HeldOut(np.array(scores), np.array(maxima))
+    return GoodScores(np.array(scores), np.array(maxima) if maxima else None)
 
 
 def _versions() -> dict[str, str]:

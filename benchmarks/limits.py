@@ -67,7 +67,7 @@ def splits(data: Path) -> None:
         half = len(order) // 2
         detector.statistic = detector.new_statistic()
         held_out = cross_fit(detector, features[order[:half]], split)
-        limit = held_out.limits(RATE).image.limit
+        limit = held_out.calibration(RATE).image.limit
         score = detector.scorer(detector.statistic)
         parts = np.array_split(order[half:], 4)
         scores = np.concatenate([score(features[part])["score"] for part in parts])

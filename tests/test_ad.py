@@ -610,7 +610,7 @@ def test_resume_takes_from_the_record_what_it_has(ad, dataset, tmp_path, monkeyp
 
     def spy(engine, items, names):
         for item, image in items:
-            inspected.append(item.source.name)
+            inspected.append(item[0].name)
             yield from real(engine, [(item, image)], names)
 
     monkeypatch.setattr(type(ad.model.engine), "stream", spy)

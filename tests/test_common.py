@@ -15,7 +15,7 @@ from anomaly_ad.images import ImageSet, ImageSpec
 from anomaly_ad.plan import Plan
 from anomaly_ad.runtime.convert import prove_parity, to_openvino
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.training import build, fit
+from anomaly_ad.training import build, learn
 
 STATISTICAL = [name for name, preset in registry.PRESETS.items() if preset.epochs is None]
 ADDS_IMAGES = [name for name in STATISTICAL if registry.preset(name).adds_images]
@@ -47,7 +47,7 @@ def fitted(name, spec, seed=0, epochs=4):
     detector = build(plan)
     images = ImageSet(np.stack([spec.prepare(draw_part(n, size=96)) for n in range(23)]))
     before = images[slice(0, 23)]
-    fit(detector, images, plan, epochs=epochs)
+    learn(detector, images, plan, epochs=epochs)
     np.testing.assert_array_equal(images[slice(0, 23)], before)
     return detector
 

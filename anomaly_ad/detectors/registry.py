@@ -66,6 +66,11 @@ class Preset:
     formerly: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_statistical(self) -> bool:
+        """Whether it learns in one pass over features, rather than by gradient in epochs."""
+        return self.epochs is None
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The further options and their defaults."""
         return {option.name: option.default for option in self.options}

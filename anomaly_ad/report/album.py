@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import drawing
-from ..images import Image, image_digest
+from ..images import Image
 from ..inspection import Inspected
 from ..labelled import GOOD
 from ..model_store import StoredModel
@@ -106,12 +106,11 @@ class Album:
 
     def look(self, one: Inspected) -> Seen:
         """Make the small pictures of an image; called in threads."""
-        digest = image_digest(self._spec.prepare(one.image))
-        size = self._size(one.image.shape[:2])
+        size = self._size(one.photograph.shape[:2])
         heat = b""
         if self._map is not None:
             heat = self._heat(self._map.score(one.outputs["anomaly_map"][0]), size)
-        return Seen(digest, self._photo(one.image, size), heat)
+        return Seen(one.digest, self._photo(one.photograph, size), heat)
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
         """Keep an image, in the order of the run."""

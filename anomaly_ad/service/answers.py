@@ -8,7 +8,8 @@ from typing import Any
 from .. import drawing
 from ..errors import ImageError, ImageTooLargeError
 from ..images import decode_image
-from ..inspection import Inspector, encode_picture
+from ..inspection import Inspector
+from ..output import encode_picture
 from ..prediction import Prediction
 from .models import Served
 from .refusal import Refusal
