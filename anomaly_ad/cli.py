@@ -612,21 +612,36 @@ def sample(
 
 
 @_command
-def detectors(as_json: Json = False) -> None:
-    """List the methods and their options."""
+def detectors(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[NAME]", help="A method, for its options and their ranges."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods and their options. With a name, what each option may be and means."""
     from dataclasses import asdict
 
-    from .detectors.registry import PRESETS
+    from .detectors.registry import PRESETS, preset
 
+    presets = PRESETS if name is None else {name: preset(name)}
     if as_json:
-        facts = {name: asdict(preset) for name, preset in PRESETS.items()}
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({key: asdict(some) for key, some in presets.items()}, indent=2))
         return
-    options = {
-        name: ", ".join(f"{option}={value}" for option, value in preset.parameters.items())
-        for name, preset in PRESETS.items()
-    }
-    _print_table({name: f"{PRESETS[name].summary}. {options[name]}" for name in PRESETS})
+    if name is None:
+        options = {
+            key: ", ".join(f"{option}={value}" for option, value in some.parameters.items())
+            for key, some in presets.items()
+        }
+        _print_table({key: f"{some.summary}. {options[key]}" for key, some in presets.items()})
+        return
+    print(presets[name].summary)
+    rows = [("option", "default", "may be", "meaning")]
+    rows += [(o.name, json.dumps(o.default), o.valid, o.meaning) for o in presets[name].options]
+    widths = [max(len(row[n]) for row in rows) for n in range(3)]
+    for row in rows:
+        cells = [f"{cell:{width}}" for cell, width in zip(row[:3], widths, strict=True)]
+        print("  ".join([*cells, row[3]]))
 
 
 def _stored(model: Path) -> StoredModel:

@@ -90,7 +90,7 @@ def test_options_that_cannot_be_used(options, message):
         ("padim", {"blur": "much"}, "blur is a number of pixels from 0 to 100"),
         ("padim", {"layers": []}, "layers is a list of names, one at least"),
         ("padim", {"layers": "stage1"}, "layers is a list of names"),
-        ("padim", {"layers": ["stage1", "stage1"]}, "different names"),
+        ("padim", {"layers": ["stage1", "stage1"]}, "a list of names, one at least and each once"),
         ("padim", {"channels": 0.5}, "channels is a whole number from 1 to 1024"),
         ("padim", {"channels": True}, "channels is a whole number"),
         ("padim", {"regularization": float("nan")}, "regularization is a number from"),

@@ -158,6 +158,23 @@ def test_short_help_and_completion():
     assert "--install-completion" in run("-h")[0]
 
 
+def test_a_method_tells_its_options():
+    out, _ = run("detectors", "padim")
+    assert re.search(
+        r"^prior +20.0 +a number of images from 0 to 1e\+06 +weight of the covariance", out, re.M
+    )
+    assert "stage4" in out and "a whole number from 1 to 1024" in out
+    for name, preset in PRESETS.items():
+        told = run("detectors", name)[0]
+        for option in preset.options:
+            assert option.meaning in told and option.valid in told
+            assert option.check(option.default) == option.default
+    _, err = run("detectors", "paddim", code=2)
+    assert "There is no detector named 'paddim'" in err
+    facts = json.loads(run("detectors", "dfkde", "--json")[0])
+    assert facts["dfkde"]["options"][0]["name"] == "backbone"
+
+
 def test_one_image_is_one_image(trained, dataset, tmp_path):
     _, err = run("predict", trained, dataset / "test" / "good" / "100.png", "--no-save")
     assert "Inspected 1 image:" in err

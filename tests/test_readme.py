@@ -80,6 +80,23 @@ def test_every_preset_and_every_parameter_is_described():
                 assert f"`{parameter}`" in text, (method, parameter)
 
 
+def test_the_table_of_methods_has_every_option_with_its_default():
+    """Where a row says "as above", the row that it means."""
+    import ast
+
+    from anomaly_ad.detectors.registry import PRESETS
+
+    text = README.read_text(encoding="utf-8")
+    said = [
+        (name, ast.literal_eval(value))
+        for name, value in re.findall(r"`([a-z_]+)=([^`]+)`", text)
+        if re.fullmatch(r"[\d.e_-]+|\[.*\]|\".*\"", value)
+    ]
+    for preset in PRESETS.values():
+        for option in preset.options:
+            assert (option.name, option.default) in said
+
+
 @pytest.mark.parametrize("page", [README, *sorted((README.parent / "docs").glob("*.md"))])
 def test_tables_have_as_many_cells_in_every_row(page):
     tables = re.findall(r"(?:^\|.*\|\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)

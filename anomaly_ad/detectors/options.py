@@ -27,12 +27,17 @@ class Option:
     default: Any
     meaning: str
 
+    @property
+    def valid(self) -> str:
+        """What it may be, in words."""
+        raise NotImplementedError
+
     def check(self, value: Any) -> Any:
         """The value as a plain one; OptionError says what is valid."""
         raise NotImplementedError
 
-    def _refuse(self, what: str, value: Any) -> OptionError:
-        return OptionError(f"{self.name} is {what}. Received: {value!r}.")
+    def _refuse(self, value: Any) -> OptionError:
+        return OptionError(f"{self.name} is {self.valid}. Received: {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,19 @@ class Number(Option):
     unit: str = "a number"
     words: tuple[str, ...] = ()
 
+    @property
+    def valid(self) -> str:
+        """See `Option`."""
+        words = f"one of {', '.join(self.words)}, or " if self.words else ""
+        return f"{words}{self.unit} from {self.low:g} to {self.high:g}"
+
     def check(self, value: Any) -> float | str:
         """See `Option`."""
         if isinstance(value, str) and value in self.words:
             return value
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not self.low <= value <= self.high:
-            words = f"one of {', '.join(self.words)}, or " if self.words else ""
-            raise self._refuse(f"{words}{self.unit} from {self.low:g} to {self.high:g}", value)
+            raise self._refuse(value)
         return float(value)
 
 
@@ -62,11 +72,16 @@ class WholeNumber(Option):
     low: int = 1
     high: int = 1024
 
+    @property
+    def valid(self) -> str:
+        """See `Option`."""
+        return f"a whole number from {self.low} to {self.high}"
+
     def check(self, value: Any) -> int:
         """See `Option`."""
         is_whole = isinstance(value, Integral) and not isinstance(value, bool)
         if not is_whole or not self.low <= int(value) <= self.high:
-            raise self._refuse(f"a whole number from {self.low} to {self.high}", value)
+            raise self._refuse(value)
         return int(value)
 
 
@@ -74,10 +89,15 @@ class WholeNumber(Option):
 class Name(Option):
     """A name that is looked up later."""
 
+    @property
+    def valid(self) -> str:
+        """See `Option`."""
+        return "a name"
+
     def check(self, value: Any) -> str:
         """See `Option`."""
         if not isinstance(value, str) or not value.strip():
-            raise self._refuse("a name", value)
+            raise self._refuse(value)
         return value
 
 
@@ -85,11 +105,16 @@ class Name(Option):
 class Names(Option):
     """Some names, one at least, each once."""
 
+    @property
+    def valid(self) -> str:
+        """See `Option`."""
+        return "a list of names, one at least and each once"
+
     def check(self, value: Any) -> list[str]:
         """See `Option`."""
         is_list = isinstance(value, (list, tuple)) and len(value) > 0
         if not is_list or not all(isinstance(name, str) and name.strip() for name in value):
-            raise self._refuse("a list of names, one at least", value)
+            raise self._refuse(value)
         if len(set(value)) < len(value):
-            raise self._refuse("a list of different names", value)
+            raise self._refuse(value)
         return list(value)

@@ -121,16 +121,24 @@ PRESETS: dict[str, Preset] = {
             _BACKBONE,
             _layers(*_FINE),
             _BLUR,
-            WholeNumber("channels", 128, "of the features, chosen at random", 1, 1024),
+            WholeNumber(
+                "channels", 128, "feature channels that are kept, chosen at random", 1, 1024
+            ),
             Number(
                 "prior",
                 20.0,
-                "weight of the covariance of all positions in each",
+                "weight of the covariance over all positions in that of each",
                 0,
                 1e6,
                 "a number of images",
             ),
-            Number("regularization", 0.03, "added to the covariances, of the variance", 1e-6, 1e6),
+            Number(
+                "regularization",
+                0.03,
+                "added to the covariances, of the mean variance",
+                1e-6,
+                1e6,
+            ),
         ),
         adds_images=True,
         formerly={"prior": 0.0, "layers": _FINE},
@@ -166,7 +174,12 @@ PRESETS: dict[str, Preset] = {
             _layers("stage4", "stage6"),
             _variance(0.99),
             Number(
-                "bandwidth", "scott", "of the kernels, a rule or a factor", 0.01, 100, words=RULES
+                "bandwidth",
+                "scott",
+                "width of the kernels: a rule, or a factor",
+                0.01,
+                100,
+                words=RULES,
             ),
         ),
         adds_images=True,
@@ -190,7 +203,7 @@ PRESETS: dict[str, Preset] = {
         options=(
             *_CODE,
             _BETA,
-            Number("layer_weight", 0.1, "of the errors of the layers beside the code", 0, 10),
+            Number("layer_weight", 0.1, "weight of the layers' errors", 0, 10),
         ),
         **{**_AUTOENCODER, "module": "lake", "cls": "LAKE"},
     ),
