@@ -13,6 +13,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, redirect_stdout
 from pathlib import Path
@@ -73,7 +74,9 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                function(*args, **kwargs)
             sys.stdout.flush()
         except AnomalyADError as error:
             _fail(str(error), EXIT_USAGE if isinstance(error, OptionError) else EXIT_ERROR)
@@ -82,6 +85,13 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
 
     app.command(name=function.__name__.replace("_", "-").rstrip("-"))(guarded)
     return guarded
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Without the place in the code, which tells nothing at the command line."""
+    from .progress import say
+
+    say(str(message))
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -41,6 +41,8 @@ def predict(folder: Path) -> None:
         assert 'pip install "anomaly-ad[train]"' in str(error)
     else:
         raise AssertionError("training without TensorFlow did not say what is missing")
+    page = folder / "report.html"
+    assert ad.report(folder / "sample", page).n_good == 3 and page.stat().st_size > 10_000
     ask_service(folder, predictions[0].raw_score)
     print(f"{len(expected)} scores agree to 1e-5 without TensorFlow")
 

@@ -175,6 +175,14 @@ def test_a_method_tells_its_options():
     assert facts["dfkde"]["options"][0]["name"] == "backbone"
 
 
+def test_what_is_passed_over_is_said_in_one_line(trained, tmp_path):
+    folder = write_parts(tmp_path / "in", 2)
+    (folder / "a.heic").touch()
+    _, err = run("predict", trained, folder, "--no-save")
+    lines = err.splitlines()
+    assert "Passed over, not inspected: 1 file of formats that are not read (a.heic)" in lines
+
+
 def test_one_image_is_one_image(trained, dataset, tmp_path):
     _, err = run("predict", trained, dataset / "test" / "good" / "100.png", "--no-save")
     assert "Inspected 1 image:" in err
