@@ -210,16 +210,18 @@ def _check_masks(root: Path, images: Sequence[Path], suspects: Sequence[Path]) -
             "If they are images, rename the folder or the files, or pass a list of files; if they "
             "are masks, name them after their images or take them out."
         )
-        if not any(index.images_of(file, folder) for file in files):
+        alone = [file for file in files if not index.images_of(file, folder)]
+        if len(alone) == len(files):
             raise DataError(
                 f"{where}{_names(files, root)} are named like masks, but no image has such a name. "
                 f"{what_to_do}"
             )
-        for file in _sample(files):
+        # A few of those that have an image; each that has none, lest a photograph be overlooked.
+        for file in dict.fromkeys([*_sample(files), *alone]):
             if (reason := _why_no_mask(file)) is not None:
                 raise DataError(
-                    f"{where}{_names(files, root)} are named like masks of images here, but "
-                    f"{reason} {what_to_do}"
+                    f"{where}{_names(files, root)} are named like masks of images here, but {reason} "
+                    f"{what_to_do}"
                 )
 
 

@@ -295,6 +295,16 @@ def test_a_mask_called_mask_000_beside_its_image(tmp_path):
     assert labelled.counts == {"good": 1, "NG": 1} and labelled.items[0].mask is not None
 
 
+def test_a_photograph_among_many_masks_is_not_overlooked(tmp_path):
+    """It has no image of its name, so it may be one that is to be inspected."""
+    for n in range(40):
+        write_images(tmp_path, f"{n}.png")
+        write_mask(tmp_path / f"{n}_mask.png")
+    write_image(tmp_path / "gas_mask.png", draw_part(4))
+    with pytest.raises(DataError, match=r"gas_mask\.png is not a mask: .*photograph"):
+        find_images(tmp_path)
+
+
 def test_masks_without_images_are_refused(tmp_path):
     write_images(tmp_path, "good/0.png", "dent/0.png")
     write_mask(tmp_path / "dent" / "5_mask.png")
