@@ -36,12 +36,12 @@ from numpy.typing import NDArray
 from ..images import ImageSet, ImageSpec
 from ..layers.maps import LinearMap, gaussian_matrix
 from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
-from .base import Arrays, Detector, TrainingRecord, check_state
+from .base import Arrays, TrainingRecord, check_state
+from .gradient import GradientDetector
 
 STRIDE = 16  # of the code, in pixels
 WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
 BATCH = 8
-LEARNING_RATE = 2e-3
 
 Conv = Callable[..., keras.KerasTensor]
 Tensors = dict[str, keras.KerasTensor]
@@ -69,7 +69,7 @@ class Measured:
     excess: Tensors
 
 
-class Autoencoder(Detector):
+class Autoencoder(GradientDetector):
     """Patch autoencoder.
 
     Parameters
@@ -98,6 +98,7 @@ class Autoencoder(Detector):
         self.patch_size = patch_size
         self.seed = seed
         self.network = _network(spec, seed, self.squeeze)
+        self.networks = {"network": self.network}
         pictures = keras.Input(spec.shape)
         errors = self.errors(pictures, self.network(pictures, training=False))
         self.mean = {name: np.zeros(e.shape[1:], np.float32) for name, e in errors.items()}
@@ -143,41 +144,21 @@ class Autoencoder(Detector):
         """The image score, shape (B,)."""
         return ops.max(measured.excess["error"], axis=(1, 2))
 
-    def fit(
-        self,
-        images: ImageSet,
-        *,
-        validation: ImageSet,
-        epochs: int,
-        progress: Callable[[str], None],
-    ) -> Self:
-        """Train the network, keep its best weights, then measure the error of good images."""
-        trainer = _Trainer(self.network, self.loss)
-        trainer.compile(keras.optimizers.Adam(LEARNING_RATE))
-        best = keras.callbacks.EarlyStopping(
-            "val_loss", patience=max(20, epochs // 3), restore_best_weights=True
-        )
-        history = trainer.fit(
-            _SpoiltBatches(images, self.patch_size, self.hidden_share, self.seed),
-            validation_data=_Batches(validation),
-            epochs=epochs,
-            verbose=0,
-            shuffle=False,  # the batches shuffle themselves, seeded
-            callbacks=[
-                keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=5),
-                best,
-                keras.callbacks.LambdaCallback(
-                    on_epoch_end=lambda _, logs: progress(f"val_loss {logs['val_loss']:.4f}")
-                ),
-            ],
-        ).history
-        trainer.set_weights(best.best_weights)
-        self.record = TrainingRecord(
-            len(history["loss"]),
-            {name: [float(v) for v in history[name]] for name in ("loss", "val_loss")},
-        )
+    def trainer(self) -> keras.Model:
+        """The network, fed with bytes."""
+        return _Trainer(self.network, self.loss)
+
+    def batches(self, images: ImageSet) -> keras.utils.PyDataset:
+        """Varied images with spoilt patches."""
+        return _SpoiltBatches(images, self.patch_size, self.hidden_share, self.seed)
+
+    def validation_batches(self, images: ImageSet) -> keras.utils.PyDataset:
+        """Images as they are."""
+        return _Batches(images)
+
+    def learn_after(self, images: ImageSet, validation: ImageSet) -> None:
+        """The mean and the deviation of the errors of good images."""
         self._learn_errors(images, validation)
-        return self
 
     def graph(self) -> keras.Model:
         """The network, the error, its smoothing and its standardisation as one graph."""
@@ -191,16 +172,15 @@ class Autoencoder(Detector):
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The network's weights, and mean and deviation of the error of good images."""
-        weights = {f"weight_{i:03d}": w for i, w in enumerate(self.network.get_weights())}
         means = {f"{name}_mean": mean for name, mean in self.mean.items()}
-        return {**weights, **means, **{f"{k}_deviation": d for k, d in self.deviation.items()}}
+        deviations = {f"{name}_deviation": array for name, array in self.deviation.items()}
+        return {**super().state(), **means, **deviations}
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
         own = Autoencoder.state(self)  # a subclass has more, and sees to it
         check_state(state, {name: array.shape for name, array in own.items()})
-        names = sorted(name for name in state if name.startswith("weight_"))
-        self.network.set_weights([state[name] for name in names])
+        super().restore(state)
         for name in self.mean:
             self.mean[name] = np.array(state[f"{name}_mean"], np.float32)
             self.deviation[name] = np.array(state[f"{name}_deviation"], np.float32)

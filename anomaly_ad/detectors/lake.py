@@ -22,7 +22,6 @@ says what joining brings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -99,22 +98,14 @@ class LAKE(VAE):
             out[name] = ops.expand_dims(blur(error), 1)
         return out
 
-    def fit(
-        self,
-        images: ImageSet,
-        *,
-        validation: ImageSet,
-        epochs: int,
-        progress: Callable[[str], None],
-    ) -> Self:
-        """Train the network, then learn the density of good images."""
-        super().fit(images, validation=validation, epochs=epochs, progress=progress)
+    def learn_after(self, images: ImageSet, validation: ImageSet) -> None:
+        """The errors, then the density of good images."""
+        super().learn_after(images, validation)
         measured = self.measured()
         model = keras.Model(measured.images, self.vectors(measured))
         self.pool = self._new_pool()
         for batch in (batch for part in (images, validation) for batch in part):
             self.pool.update(np.asarray(model(batch, training=False))[:, None])
-        return self
 
     def score(self, measured: Measured) -> keras.KerasTensor:
         """The negative log density."""

@@ -220,8 +220,8 @@ def _check_masks(root: Path, images: Sequence[Path], suspects: Sequence[Path]) -
         for file in dict.fromkeys([*_sample(files), *alone]):
             if (reason := _why_no_mask(file)) is not None:
                 raise DataError(
-                    f"{where}{_names(files, root)} are named like masks of images here, but {reason} "
-                    f"{what_to_do}"
+                    f"{where}{_names(files, root)} are named like masks of images here, but "
+                    f"{reason} {what_to_do}"
                 )
 
 
