@@ -30,7 +30,7 @@ from .model_store import Manifest, ModelWriter, StoredModel, load
 from .plan import Plan
 from .progress import bar
 from .runtime.engine import Engine
-from .spool import Spool
+from .runtime.features import FeatureSet
 
 if TYPE_CHECKING:
     from .detectors.base import StatisticalDetector
@@ -39,7 +39,6 @@ _PARITY_IMAGES = 8
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
 _FOLDS = 5
-_BATCH = 128  # images; features of so many are in memory at a time
 # Of the formula that the limits come from and the converted graph, by arithmetic.
 _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
 
@@ -328,13 +327,9 @@ def _learn_statistics(
     from .runtime.convert import to_openvino
 
     engine = Engine(to_openvino(detector.features()), plan.precision)
-    with Spool(len(images), engine.output_shape("features"), np.float32) as features:
-        singles = ((None, image) for batch in images for image in batch)
-        with bar(len(images), "Features") as step:
-            for index, (_, outputs) in enumerate(engine.stream(singles)):
-                assert outputs is not None
-                features[index] = outputs["features"][0]
-                step("")
+    with bar(len(images), "Features") as step:
+        features = FeatureSet.compute(engine, images, step)
+    with features:
         held_out = cross_fit(detector, features, plan.seed)
     if before is not None:
         held_out = before.joined(held_out)
@@ -344,7 +339,7 @@ def _learn_statistics(
     return Learnt(record, shown, held_out=held_out, features=engine)
 
 
-def cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> GoodScores:
+def cross_fit(detector: StatisticalDetector, features: FeatureSet, seed: int) -> GoodScores:
     """Learn all features, then score each fold by what was learnt without it."""
     count = len(features)
     folds = min(_FOLDS, count)
@@ -355,25 +350,23 @@ def cross_fit(detector: StatisticalDetector, features: Spool, seed: int) -> Good
         for fold in split(count, [count // folds] * (folds - 1), seed):
             part = _learn(detector.new_statistic(), features, fold)
             score = detector.scorer(detector.statistic.without(part))
-            for batch in _batches(fold):
-                outputs = score(features[batch])
-                scores[batch] = outputs["score"]
+            done = 0
+            for batch in features.batches(fold):
+                outputs = score(batch["features"])
+                these = fold[done : done + len(outputs["score"])]
+                scores[these] = outputs["score"]
                 if "anomaly_map" in outputs:
-                    maxima[batch] = outputs["anomaly_map"].max(axis=(1, 2))
-                for _ in batch:
+                    maxima[these] = outputs["anomaly_map"].max(axis=(1, 2))
+                for _ in these:
                     step("")
+                done += len(these)
     return GoodScores(scores, maxima if "anomaly_map" in outputs else None, cross_fitted=True)
 
 
-def _batches(indices: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    for start in range(0, len(indices), _BATCH):
-        yield indices[start : start + _BATCH]
-
-
-def _learn(statistic: Any, features: Spool, indices: NDArray[np.intp]) -> Any:
-    for part in _batches(indices):
-        batch = features[part]
-        statistic.update(batch.reshape(len(batch), -1, batch.shape[-1]))
+def _learn(statistic: Any, features: FeatureSet, indices: NDArray[np.intp]) -> Any:
+    for batch in features.batches(indices):
+        vectors = batch["features"]
+        statistic.update(vectors.reshape(len(vectors), -1, vectors.shape[-1]))
     return statistic
 
 

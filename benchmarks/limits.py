@@ -22,6 +22,7 @@ from anomaly_ad.images import ImageSet, find_training_images, sample_sizes
 from anomaly_ad.plan import Plan
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
+from anomaly_ad.runtime.features import FeatureSet
 from anomaly_ad.training import build, cross_fit
 
 RATE = 0.05
@@ -66,7 +67,7 @@ def splits(data: Path) -> None:
         order = np.random.default_rng(split).permutation(len(features))
         half = len(order) // 2
         detector.statistic = detector.new_statistic()
-        held_out = cross_fit(detector, features[order[:half]], split)
+        held_out = cross_fit(detector, FeatureSet({"features": features[order[:half]]}), split)
         limit = held_out.calibration(RATE).image.limit
         score = detector.scorer(detector.statistic)
         parts = np.array_split(order[half:], 4)
