@@ -29,7 +29,7 @@ from .images.sources import PredictInput, Sources, find_sources
 from .inspection import Inspected, Inspector, count_verdicts, summary
 from .labelled import Labels, find_labelled
 from .limits import calibrate
-from .model_store import StoredModel, is_model, load, models_below, summary_of
+from .model_store import StoredModel, is_model, load, models_below
 from .output import Output
 from .plan import Plan, input_size
 from .prediction import Prediction
@@ -235,10 +235,11 @@ class AD:
             isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1
         ):
             raise OptionError(f"epochs is a whole number from 1. Received: {epochs!r}.")
-        registry.detector_class(self._plan.method)  # a missing extra is said before anything else
+        registry.check_extra("Training")  # a missing extra is said before anything else
         if self._good is None:
             self.load_data(self.train_path)
         assert self._good is not None
+        registry.detector_class(self._plan.method)
         if preset.is_statistical and epochs is not None:
             print(f"{self._plan.method} needs no epochs: it learns in one pass. They are ignored.")
         if self._options is not None and preset.largest_area is not None:
@@ -250,7 +251,7 @@ class AD:
                     "shape of the images; img_size sets another."
                 )
             plan = Plan.from_options(plan.method, self._options, sizes)
-        replaced = self._replaced()
+        before = self._model
         self._model = train(
             plan,
             self._good,
@@ -260,7 +261,8 @@ class AD:
             network=self._network,
         )
         self._plan = plan
-        self._tell_model(replaced)
+        is_own = before is not None and before.directory == self._directory
+        self._tell_model("" if is_own else self._model.replaced)
         return self
 
     def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
@@ -296,7 +298,7 @@ class AD:
                 f"{self._plan.method} cannot take further images exactly: train it again with all "
                 f"images. Methods that can: {', '.join(able)}."
             )
-        registry.detector_class(self._plan.method)  # a missing extra is said before anything else
+        registry.check_extra("Training")  # a missing extra is said before anything else
         good = find_training_images(path)
         print(f"Adding: {good}")
         _warn_of_test_images(good)
@@ -498,12 +500,6 @@ class AD:
         found = drift(self.model, path, window)
         print(found)
         return found
-
-    def _replaced(self) -> str:
-        """The model that a training is about to replace, in words; empty if that is its own."""
-        if self._model is not None and self._model.directory == self._directory:
-            return ""
-        return summary_of(self._directory)
 
     def _tell_model(self, replaced: str = "") -> None:
         calibration = self.model.manifest.calibration

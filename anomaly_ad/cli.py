@@ -487,7 +487,7 @@ def drift(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell whether parts or camera have changed. Compares predictions with the calibration."""
+    """Tell whether parts or camera have changed. Needs the extra eval (SciPy)."""
     from .drift import drift as run
 
     found = run(_stored(model), path, window)

@@ -352,6 +352,9 @@ def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]
     rejection, detection = evaluation.rejection_rate, evaluation.detection_rate
     if labelled.doubt:
         yield labelled.doubt
+    if labelled.presumed:
+        names = ", ".join(repr(name) for name in labelled.presumed)
+        yield f"{names} counts as good; if that is a kind of defect, rename it."
     if labelled.passed_over:
         yield f"passed over: {printable(labelled.passed_over)}."
     stated, n_good = evaluation.stated_rate, evaluation.n_good

@@ -37,7 +37,13 @@ from .images.folders import (
     list_images,
 )
 from .images.masks import read_mask
-from .images.names import is_for_masks, is_for_test, is_for_training, meaning
+from .images.names import (
+    is_for_masks,
+    is_for_test,
+    is_for_training,
+    is_plainly_good,
+    meaning,
+)
 
 GOOD = "good"
 
@@ -84,6 +90,8 @@ class LabelledImages:
         Names of folders, or labels, that may mean good but were not taken for it.
     passed_over : str
         Files that look like images and were left out, in words.
+    presumed : tuple of str
+        Names that were taken for good though they say more, next to a plain one: good, ok_wrinkle.
     """
 
     items: tuple[LabelledImage, ...]
@@ -91,6 +99,7 @@ class LabelledImages:
     layout: str
     doubts: tuple[str, ...] = ()
     passed_over: str = ""
+    presumed: tuple[str, ...] = ()
 
     @property
     def doubt(self) -> str:
@@ -170,14 +179,18 @@ def find_labelled(
         layout += "good/ and folders of defects"
     if any(item.mask is not None for item in items):
         layout += ", with masks"
-    ways = {item.path.relative_to(folder).parts[:-1] for item in items if item.is_defective}
-    undecided = {name for way in ways if decided(way)[0] == "neutral" for name in way}
+    ways = [(item, item.path.relative_to(folder).parts[:-1]) for item in items]
+    silent = [(item, way) for item, way in ways if decided(way)[0] == "neutral"]
+    undecided = {name for item, way in silent if item.is_defective for name in way}
+    good = {name for item, way in ways for name in way if meaning(name) == GOOD}
+    plain = {name for name in good if is_plainly_good(name)}
     return LabelledImages(
         tuple(items),
         str(root),
         layout,
-        _doubts(undecided),
+        _doubts(undecided, [item.path.stem for item, _ in silent]),
         replace(listing, masks=()).passed_over,
+        tuple(sorted(good - plain)) if plain else (),
     )
 
 
@@ -244,8 +257,13 @@ def _refuse_way(folder: Path, way: Sequence[str], found: str) -> None:
         )
 
 
-def _doubts(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({name for name in names if meaning(name) == "unclear"}))
+def _doubts(names: Iterable[str], stems: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names that may mean good; of files of which no folder says anything, the first good one."""
+    doubts = sorted({name for name in names if meaning(name) == "unclear"})
+    said = {meaning(stem): stem for stem in reversed(stems)}
+    if "good" in said:
+        doubts.append(said["good"])
+    return tuple(doubts)
 
 
 def _masks(root: Path, folder: Path, listing: Listing) -> list[tuple[Path, Path]]:

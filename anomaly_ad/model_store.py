@@ -137,6 +137,8 @@ class StoredModel:
         Of the manifest, and through its hashes of everything; names the model in records.
     engine : Engine
         The model, ready to run.
+    replaced : str
+        Of a model that was just saved: which one it took the place of, in words.
     """
 
     directory: Path
@@ -144,6 +146,7 @@ class StoredModel:
     files: dict[str, dict[str, Any]]
     digest: str
     engine: Engine
+    replaced: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied by its directory: whoever gets it opens it again."""
@@ -402,6 +405,7 @@ class ModelWriter:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
+        self.replaced = ""  # the model that the commit took the place of, in words
 
     def __enter__(self) -> Self:
         try:
@@ -484,6 +488,7 @@ class ModelWriter:
             os.replace(path, target)
         data = {"format": FORMAT, **manifest.to_dict(), "files": files}
         data["digest"] = _digest(data)
+        self.replaced = summary_of(self.directory)
         fresh = self.folder / MANIFEST
         fresh.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         if fresh.stat().st_size > _MAX_MANIFEST:

@@ -112,7 +112,7 @@ class Plan:
         if unknown:
             raise OptionError(
                 f"AD has no option {', '.join(map(repr, sorted(unknown)))}. Valid options: "
-                f"train_path, save_path, {', '.join(OPTIONS)}; and for {method}: "
+                f"train_path, save_path, name, {', '.join(OPTIONS)}; and for {method}: "
                 f"{', '.join(preset.parameters) or 'none'}."
             )
         gray = given.get("gray_scale", preset.gray_scale)

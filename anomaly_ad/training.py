@@ -161,7 +161,7 @@ def _save(
         )
         del engine  # its file is about to be moved, and Windows keeps open files where they are
         writer.commit(manifest)
-    return load(directory)
+    return replace(load(directory), replaced=writer.replaced)
 
 
 def _of_training(stored: StoredModel) -> GoodScores:

@@ -77,6 +77,18 @@ def test_train_takes_padim_and_says_nothing_that_worries(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS"))}
     for command in (
         ["train", folder, "--img-size", "64", "64", "--output", tmp_path],
+        [
+            "train",
+            folder,
+            "--detector",
+            "AD1",
+            "--epochs",
+            "2",
+            "--output",
+            tmp_path,
+            "--name",
+            "b",
+        ],
         ["check", folder, "--false-alarm-rate", "0.1"],
         ["add-images", tmp_path / "model", write_parts(tmp_path / "more", 3, first=50)],
     ):

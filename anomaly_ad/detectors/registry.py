@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +221,13 @@ def preset(name: str) -> Preset:
         ) from None
 
 
+def check_extra(what: str) -> None:
+    """Raise MissingExtraError where TensorFlow is not installed, without loading it."""
+    is_there = sys.modules.get("tensorflow") is not None
+    if not is_there and ("tensorflow" in sys.modules or find_spec("tensorflow") is None):
+        raise missing_extra(what, "train", "tensorflow")
+
+
 def detector_class(name: str) -> type[Detector]:
     """The class behind a name. Imports Keras; MissingExtraError says how to install it."""
     chosen = preset(name)
@@ -239,7 +247,7 @@ def keras_module(name: str, what: str) -> ModuleType:
         What it is for, as the start of a sentence, for the MissingExtraError.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on start-up are not for users
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes on start-up are not for users
     try:
         if sys.modules.get("tensorflow") is None:
             say("Starting TensorFlow ...")

@@ -23,9 +23,12 @@ from .names import (
     is_for_masks,
     is_for_test,
     is_for_training,
+    is_plainly_good,
     masked_name,
     masked_name_behind,
     meaning,
+    without_mask_words,
+    words_of,
 )
 
 _LOOKED_AT = 24  # files of a folder of masks that are read to see whether they are masks
@@ -277,6 +280,7 @@ class MaskIndex:
         apart = is_for_masks(folder.name) and mask.is_relative_to(folder)
         place = folder.parent if apart else folder
         tail = mask.relative_to(folder).parent.parts
+        whose = without_mask_words(folder.name) if apart else []
         found = []
         # "0_mask" is the mask of "0", and "0" in a folder of masks that of "0" as well.
         stems = (masked_name(mask.stem), mask.stem, masked_name_behind(mask.stem))
@@ -288,7 +292,9 @@ class MaskIndex:
                         found.append(image)
             if found:
                 break
-        return found
+        # Of good_masks those next to it in good, if there is such a folder.
+        own = [i for i in found if whose and words_of(i.relative_to(place).parts[0]) == whose]
+        return own or found
 
 
 # ------------------------------------------------------------- what training may learn from
@@ -315,6 +321,14 @@ class TrainingImages:
     def __str__(self) -> str:
         where = "a list of paths" if self.folder is None else printable(self.folder)
         text = f"{len(self.paths)} images of good parts from {where}"
+        folders = sorted(
+            {str(path.parent.relative_to(self.folder)) for path in self.paths}
+            if self.folder
+            else ()
+        )
+        if len(folders) > 1:
+            shown = ", ".join(folders[:_LISTED]) + (", ..." if folders[_LISTED:] else "")
+            text += f" (in {len(folders)} folders: {printable(shown)})"
         if self.passed_over:
             text += f". Not used: {printable('; '.join(self.passed_over))}"
         return text
@@ -390,7 +404,10 @@ class _Contents:
 
     @cached_property
     def good(self) -> list[Path]:
-        return [child for child in self.plain if meaning(child.name) == "good"]
+        """Folders whose names mean good; of several the plain one (good, not ok_wrinkle)."""
+        good = [child for child in self.plain if meaning(child.name) == "good"]
+        plain = [child for child in good if is_plainly_good(child.name)]
+        return plain if len(plain) == 1 else good
 
     @cached_property
     def telling(self) -> list[Path]:
@@ -446,12 +463,15 @@ def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
         )
     if here.files:
         return _all_in(here)
-    if here.by_decision["good"] and not here.by_decision["neutral"] + here.by_decision["unclear"]:
+    unsure = here.by_decision["neutral"] + here.by_decision["unclear"]
+    # Next to each other, ok_wrinkle and ok_bubble may well be kinds of defects.
+    is_plain = len(here.good) < 2 or all(is_plainly_good(child.name) for child in here.good)
+    if here.by_decision["good"] and not unsure and is_plain:
         return _the_good_of(here)
     if here.telling or len(here.plain) > 1:
         raise DataError(
             f"{here.folder} holds several folders, and by their names it is not clear which images "
-            f"are of good parts (found: {here}). {_ADVICE}"
+            f"are of good parts (found: {here}). {_ADVICE}{_hint(here)}"
         )
     if here.plain:
         found = _good_images(_Contents(here.plain[0]), by_name=False)
@@ -462,6 +482,13 @@ def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
         "the test images"
     )
     raise AssertionError("unreachable")
+
+
+def _hint(here: _Contents) -> str:
+    """Where a folder for training lies one level further down."""
+    nested = [here.folder if is_for_training(c.name) else c for c in here.plain]
+    sets = [f for f in nested if any(is_for_training(c.name) for c in _list_folder(f)[1])]
+    return f" Did you mean {sets[0]}?" if sets else ""
 
 
 def _the_good_of(here: _Contents) -> TrainingImages:
@@ -503,6 +530,7 @@ def _all_in(here: _Contents) -> TrainingImages:
 
 def _trained_on(listing: Listing, beside: Sequence[str]) -> TrainingImages:
     _refuse_marked(listing.images, listing)
+    _refuse_named(listing)
     passed_over = [*beside, *filter(None, [listing.passed_over])]
     return TrainingImages(listing.root, listing.images, tuple(passed_over))
 
@@ -517,6 +545,18 @@ def _refuse_marked(images: Sequence[Path], listing: Listing) -> None:
             f"{len(marked)} of {len(images)} images in {listing.root} have a mask that marks a "
             f"defect: {_names(marked, listing.root)}. Training learns from good images only: pass "
             "a list of those whose masks are empty, or a folder of them."
+        )
+
+
+def _refuse_named(listing: Listing) -> None:
+    """Files may say by their own names what they show: ng_000.png."""
+    named = [file for file in listing.images if meaning(file.stem) == "defective"]
+    if named:
+        raise DataError(
+            f"{len(named)} of {len(listing.images)} images in {listing.root} are named like "
+            f"defects (found: {_names(named, listing.root)}). Training learns from good images "
+            "only: put the good ones into a folder of their own, or pass a list of files if the "
+            "names mean something else."
         )
 
 

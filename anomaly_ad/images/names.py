@@ -53,6 +53,7 @@ _BAD = _words(
     "felaktig underkand kasseret vika wada wady zly zle wadliwy vada vadny hiba hibas hata",
     "hatali kusurlu брак дефект дефекты дефектов плохо плохие",
 )
+_COUNTED = _words("defects faults flaws errors fehler defekte defauts difetti defectos anomalies")
 _BAD_ALONE = _words(
     "def vad",
 )
@@ -68,17 +69,21 @@ _KINDS = _words(
 _DOUBTFUL = _words(
     "hole holes chip chipped bent burr burrs dirt dirty dust dusty spot spots cut cuts fold",
     "false falsch pseudo never almost nearly hardly less maybe unknown unsure doubtful",
-    "questionable unsicher bedingt grenzwertig teilweise fraglich nachgearbeitet rework",
-    "reworked repair repaired presque quasi casi wrongly unbrauchbar limit borderline",
+    "questionable unsicher be bedingt grenzwertig teilweise fraglich nachgearbeitet rework",
+    "reworked repair repaired presque quasi casi wrongly unbrauchbar limit borderline poor",
+    "half pending expected irregular reserva unchecked unverified candidate huono kotu",
+    "untested ungepruft",
 )
 _NOT = _words(
-    "not no n non none un nicht kein keine keinen pas aucun sans sin sem senza ohne without",
-    "zonder niet geen ikke ikkje inte icke ej ei utan nie ne nao bez zero degil не без нет",
+    "not no non nicht kein keine keinen pas aucun sans sin sem senza ohne without zonder niet",
+    "geen ikke ikkje inte icke ej ei utan nie ne nao bez zero degil не без нет neni hors nem",
 )
+# They take good back ("n_ok"), but say nothing of a defect ("un defaut" is one, "n_ng" a place).
+_NOT_OF_GOOD = _words("n un none")
 _NOT_BEHIND = _words(
     "not nicht pas niet ikke inte degil false",
 )
-_NOT_JOINED = ("not", "non", "no", "nicht", "un", "in", "im", "ab", "a")
+_NOT_JOINED = ("not", "non", "no", "nicht", "un", "in", "im", "ab", "a", "ne", "nie", "не")
 _FREE = _words(
     "free frei libre exempt",
 )
@@ -92,7 +97,11 @@ _HARMLESS = _words(
     "camera cameras view line station day week shift batch lot set group class kind new old",
     "data only all from of and the teil teile bild bilder vorne hinten links rechts oben",
     "unten seite kamera linie charge los tag und piezas pieza pezzo pezzi immagini imagenes",
-    "avant arriere gauche droite cote lado frente lato",
+    "avant arriere gauche droite cote lado frente lato monday tuesday wednesday thursday",
+    "friday saturday sunday january february march april may june july august september",
+    "october november december mon tue wed thu fri sat sun jan feb mar apr jun jul aug sep",
+    "oct nov dec montag dienstag mittwoch donnerstag freitag lundi mardi mercredi jeudi",
+    "vendredi morning evening night frueh spaet nacht train training test",
 )
 # Words that may mean good, and may not; and the beginnings of such.
 _PERHAPS = _words(
@@ -101,10 +110,13 @@ _PERHAPS = _words(
 )
 _PERHAPS_BEGINNINGS = ("good", "okay", "okteil", "okpart", "normal", "gutteil", "conform")
 # Written without spaces; a negation stands before the word, or behind it.
-_GOOD_SIGNS = ("良品", "良好", "合格", "正常", "양품", "정상", "합격")
-_BAD_SIGNS = ("不良", "缺陷", "欠陥", "异常", "異常", "次品", "불량", "이상", "결함")
-_NOT_SIGNS = ("不", "非", "未", "无", "無", "没有", "비", "불", "부")
+_GOOD_SIGNS = ("良品", "良好", "合格", "正常", "正品", "양품", "양호", "정상", "합격")
+_BAD_SIGNS = ("不良", "缺陷", "欠陥", "异常", "異常", "次品", "瑕疵", "불량", "이상", "결함")
+_NOT_SIGNS = ("不", "非", "未", "无", "無", "没有", "비", "불", "부", "무")
 _NONE_SIGNS = ("なし", "없음")
+_PLAIN_SIGNS = frozenset(
+    "品件板图圖画像片样样本产産零部组組类左右上下前后後面号號画제부품이미지사진"
+)
 
 _TRAIN = _words(
     "train training trainset traindata trainingsdaten entrainement 训练 训练集 训练数据",
@@ -172,30 +184,28 @@ def _tokens(name: str) -> list[str]:
 
 
 def _read(tokens: list[str]) -> Meaning:
-    good = bad = lifted = doubtful = False
-    is_free = any(token in _FREE for token in tokens)
+    good = bad = lifted = doubtful = perhaps = False
     for place, token in enumerate(tokens):
         said = _said(token, _others(tokens, place))
-        no = _is_negated(tokens, place)
+        no, free = _is_negated(tokens, place), _is_free(tokens, place)
         if said == "good":
+            no = no or _before(tokens, place) in _NOT_OF_GOOD
             good, bad = good or not no, bad or no
         elif said == "bad":
-            is_lifted = no or is_free
-            bad, lifted = bad or not is_lifted, lifted or is_lifted
-            doubtful = doubtful or (no and is_free)
+            counted = place == 1 and _is_zero_of(tokens)
+            bad, lifted = bad or not (no or free or counted), lifted or no or free or counted
+            doubtful = doubtful or (no and free) or counted
         doubtful = doubtful or said == "doubtful"
-    negations = [place for place in range(len(tokens)) if _is_negation(tokens, place)]
+        perhaps = perhaps or (said == "doubtful" and not token.isascii())
+    negations = [token for token in tokens if token in _NOT or token in _NOT_OF_GOOD]
     if bad or (good and tokens[-1] in _NOT_BEHIND):
         return "defective"
     if good or lifted:
         # A negation that belongs to nothing, or two of them, may take back what is said.
         loose = len(negations) > 1 if lifted else bool(negations)
-        return (
-            "unclear"
-            if loose or doubtful or any(t in _NOT_BEHIND for t in tokens[1:-1])
-            else "good"
-        )
-    perhaps = tokens in (["yes"], ["no"])  # labels that answer a question that is not known
+        is_plain = not (loose or doubtful or any(t in _NOT_BEHIND for t in tokens[1:-1]))
+        return "good" if is_plain else "unclear"
+    perhaps = perhaps or tokens in (["yes"], ["no"])  # to a question that is not known
     perhaps = perhaps or any(t in _PERHAPS or t.startswith(_PERHAPS_BEGINNINGS) for t in tokens)
     weak = any(token in _GOOD_ALONE for token in tokens)
     return "unclear" if perhaps or weak else "neutral"
@@ -207,7 +217,7 @@ def _others(tokens: list[str], place: int) -> list[str]:
 
 def _said(token: str, others: list[str]) -> Literal["good", "bad", "doubtful", ""]:
     """What one word says."""
-    plain = all(other in _HARMLESS or other in _NOT for other in others)
+    plain = all(other in _HARMLESS or other in _NOT or other in _NOT_OF_GOOD for other in others)
     numbered = all(other.isdigit() or other in _HARMLESS for other in others) and token != "pass"
     if token in _GOOD or (token in _GOOD_ALONE and (plain or numbered)):
         return "good"
@@ -215,7 +225,7 @@ def _said(token: str, others: list[str]) -> Literal["good", "bad", "doubtful", "
         return "bad"
     if token in _DOUBTFUL:
         return "doubtful"
-    if not token.isascii() and (said := _said_in_signs(token)):
+    if not token.isascii() and (said := _said_in_signs(token, others)):
         return said
     for prefix in _NOT_JOINED:
         rest = token.removeprefix(prefix)
@@ -227,34 +237,64 @@ def _said(token: str, others: list[str]) -> Literal["good", "bad", "doubtful", "
     return ""
 
 
-def _said_in_signs(token: str) -> Literal["good", "bad", ""]:
-    for signs, said, opposite in ((_BAD_SIGNS, "bad", "good"), (_GOOD_SIGNS, "good", "bad")):
-        for sign in signs:
-            before, found, behind = token.partition(sign)
-            if found:
-                negated = before.endswith(_NOT_SIGNS) or behind.startswith(_NONE_SIGNS)
-                return opposite if negated else said  # type: ignore[return-value]
-    return "good" if token in ("良", "好") else ""
+def _said_in_signs(token: str, others: list[str]) -> Literal["good", "bad", "doubtful", ""]:
+    """What a word says that is written in signs; such words stand without spaces."""
+    if token in ("良", "好"):
+        return "good"
+    if (latin := token.strip("".join(_PLAIN_SIGNS))) != token and latin.isascii() and latin:
+        return _said(latin, others)
+    for sign in _BAD_SIGNS:
+        before, found, behind = token.partition(sign)
+        if found:
+            negated = before in _NOT_SIGNS or behind in _NONE_SIGNS
+            rest = set((behind if before in _NOT_SIGNS else before) if negated else "")
+            return "bad" if not negated else "good" if rest <= _PLAIN_SIGNS else "doubtful"
+    for sign in _GOOD_SIGNS:
+        before, found, behind = token.partition(sign)
+        if found:
+            if before.endswith(_NOT_SIGNS):
+                return "bad"
+            return "good" if set(before + behind) <= _PLAIN_SIGNS else "doubtful"
+    return ""
 
 
-def _is_negation(tokens: list[str], place: int) -> bool:
-    if tokens[place].isdigit():  # "0 defects"
-        return int(tokens[place]) == 0 and place + 1 < len(tokens) and tokens[place + 1] in _BAD
-    return tokens[place] in _NOT
-
-
-def _is_negated(tokens: list[str], place: int) -> bool:
+def _before(tokens: list[str], place: int) -> str:
+    """The word before, past those that only join; empty if there is none."""
     before = place - 1
     while before >= 0 and tokens[before] in _BETWEEN:
         before -= 1
-    return before >= 0 and _is_negation(tokens, before)
+    return tokens[before] if before >= 0 else ""
+
+
+def _is_negated(tokens: list[str], place: int) -> bool:
+    return _before(tokens, place) in _NOT
+
+
+def _is_free(tokens: list[str], place: int) -> bool:
+    """Whether that word is what something is free of: "defect free", "free of defects"."""
+    behind = tokens[place + 1] if place + 1 < len(tokens) else ""
+    of, free = [*reversed(tokens[:place]), "", ""][:2]
+    return behind in _FREE or (free in _FREE and of in ("of", "from", "von", "de"))
+
+
+def _is_zero_of(tokens: list[str]) -> bool:
+    """Whether it begins like "0 defects": that may be none, or the number of a class."""
+    return tokens[0].isdigit() and int(tokens[0]) == 0 and tokens[1] in _COUNTED
+
+
+def is_plainly_good(name: str) -> bool:
+    """Whether a name says good and nothing else but what tells nothing, such as a camera."""
+    tokens = [t for t in _tokens(_split_camels(name)) if not t.isdigit() and t not in _HARMLESS]
+    return meaning(name) == "good" and all(t in _GOOD or t in _GOOD_ALONE for t in tokens)
 
 
 def _is_only(name: str, words: frozenset[str]) -> bool:
     """Whether a name is one of these words, alone or with some that tell nothing."""
     tokens = _tokens(_split_camels(name))
     rest = [token for token in tokens if token not in words]
-    return len(rest) < len(tokens) and all(t in _HARMLESS or t.isdigit() for t in rest)
+    # train_good is a part of the training set.
+    known = _HARMLESS | _GOOD | _GOOD_ALONE | _BAD | _BAD_ALONE
+    return len(rest) < len(tokens) and all(t in known or t.isdigit() for t in rest)
 
 
 def is_for_training(name: str) -> bool:
@@ -273,10 +313,23 @@ def is_for_masks(name: str) -> bool:
     if "".join(tokens) in _MASK_WORDS | _LABEL_WORDS:
         return True
     is_named = any(token in _MASK_WORDS for token in tokens) or tokens[:2] == ["ground", "truth"]
-    if is_named:
-        return all(t in _BESIDE_MASK | _MASK_WORDS | _LABEL_WORDS for t in tokens)
+    if is_named:  # good_masks, crack_mask, and the like
+        telling = _GOOD | _GOOD_ALONE | _BAD | _BAD_ALONE | _KINDS
+        return all(t in _BESIDE_MASK | _MASK_WORDS | _LABEL_WORDS | telling for t in tokens)
     # A label may be a part of the product: label_defect is no folder of labels.
-    return len(tokens) > 1 and all(t in _LABEL_WORDS | _BESIDE_LABEL for t in tokens)
+    is_named = any(token in _LABEL_WORDS for token in tokens)
+    return is_named and all(t in _LABEL_WORDS | _BESIDE_LABEL for t in tokens)
+
+
+def without_mask_words(name: str) -> list[str]:
+    """The words of a folder of masks that tell whose masks: ["good"] of "good_masks"."""
+    words = _MASK_WORDS | _LABEL_WORDS | _BESIDE_MASK
+    return [token for token in _tokens(_split_camels(name)) if token not in words]
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name, as they are compared."""
+    return _tokens(_split_camels(name))
 
 
 def masked_name(stem: str) -> str | None:

@@ -75,25 +75,29 @@ NAMES = {
         "good|GOOD|ok_front|good_parts|0_ok|OK2|io|i.O.|iO|Pass|passed|gut|"
         "GutTeile|bon|bonne|buono|Bueno|conforme|normal|in_Ordnung|no_defect|defect-"
         "free|undamaged|nominal|良品|合格|go|OkFront|sans_défaut|ohne_Fehler|fehlerfrei|"
-        "non-defective|ok_washer|good_bottles|0_defects|zero_defects|pas_de_defaut|"
-        "aucun_defaut|fehlerfreie|einwandfreie_Teile|godkända|无缺陷|正常样本|合格产品|良好|异常なし|"
-        "без_дефектов|no_scratches|scratch-free|apto|approved|ok_2024_01_05|OK_cam1|"
-        "io_1|good parts"
+        "non-defective|ok_washer|good_bottles|zero_defects|pas_de_defaut|aucun_defaut|"
+        "fehlerfreie|einwandfreie_Teile|godkända|无缺陷|正常样本|合格产品|良好|异常なし|без_дефектов|"
+        "no_scratches|scratch-free|apto|approved|ok_2024_01_05|OK_cam1|io_1|"
+        "good parts|OK品|양호|무결함|无瑕疵|正品|ok_monday|OK板|正常品"
     ),
     "defective": (
         "not_ok|no_good|n.i.O.|NiO|nio|abnormal|anormal|non_conforme|NOK|NG|ko|"
         "Fail|failed|notOk|NotOk|nogood|bond_defect|ok_scratch|good_bad|def_front|"
         "def|scrap|scratch|rejects|nicht_ok|n_ok|unacceptable|pass_fail|ok_not|"
         "défaut|不良品|不合格|ej_ok|ej_godkänd|icke_ok|ei_ok|ei_hyvä|ne_ok|neOK|"
-        "iyi_değil|ok_degil|не_годен|не_норма|有缺陷|불합격|비정상|合格_不合格|gut_mit_Kratzern|"
-        "ok_false"
+        "iyi_değil|ok_degil|не_годен|не_норма|有缺陷|불합격|비정상|gut_mit_Kratzern|ok_false|"
+        "0_NG|0_ng|00_ng|0_bad|0_defective|cam0_ng|cam_0_defects|class_0_defect|"
+        "v1.0_ng|lead_free_defect|free_scratch|rust_free_dent|defect_free_scratch|lead-"
+        "free_ng|free_fall_damage|un_defaut|un_difetto|un_crack|n_ng|N_defects|"
+        "none_damage|OK_NG|good_scratched|negodne_ng|NG品|nedobry|非正常"
     ),
     "unclear": (
         "reference|clean|goodparts_|good_not_sorted|no_1_good|not_defect_free|"
         "pas_sans_defaut|false_ok|falschOK|pseudo_ok|almost_ok|hardly_good|maybe_good|"
         "ok_unsicher|bedingt_iO|teilweise_ok|ok_rework|presque_bon|ok_hole|ok_chip|"
         "good_bent|io_module|IO_Link|goods_in|pass1|first_pass|surface_normals|"
-        "color_correct|GO_gauge|GoPro|free"
+        "color_correct|GO_gauge|GoPro|free|0_defects|良品以外|正常ではない|정상아님|良品候補|合格待ち|"
+        "poor_good|half_ok|OK_pending|to_be_accepted|疑似良品"
     ),
     "neutral": (
         "parts|cam1|monday|passivation|bond|region|chip|0|broke|oktober|iodine|"
@@ -247,6 +251,60 @@ def test_photographs_in_a_folder_called_label_are_neither_swallowed_nor_taken_fo
         with pytest.raises(DataError, match=r"label/0\.png .* is not a mask: .*like a photograph"):
             find(same_names)
     assert len(find_images(root / "label")) == 1  # named by the user
+
+
+@pytest.mark.parametrize("name", ["good_masks", "masks_good", "good_gt", "ok mask"])
+def test_masks_of_good_images_by_the_name_of_their_folder(tmp_path, name):
+    write_images(tmp_path, "train/good/1.png")
+    write_mask(tmp_path / "train" / name / "1.png", marked=False)
+    assert relative(find_training_images(tmp_path).paths, tmp_path) == ["train/good/1.png"]
+    write_images(tmp_path / "set", "good/1.png", "bad/1.png")
+    write_mask(tmp_path / "set" / "good_mask" / "1.png", marked=False)
+    write_mask(tmp_path / "set" / "bad_mask" / "1.png")
+    labelled = find_labelled(tmp_path / "set")
+    assert labelled.counts == {"good": 1, "bad": 1}
+    masks = {item.kind: item.mask for item in labelled.items}
+    assert masks == {"good": None, "bad": tmp_path / "set" / "bad_mask" / "1.png"}
+
+
+@pytest.mark.parametrize("name", ["train_images", "png_images", "class_images", "img_test"])
+def test_folders_of_images_are_not_those_of_masks(tmp_path, name):
+    write_images(tmp_path, f"{name}/1.png", f"{name}/2.png")
+    assert len(find_images(tmp_path)) == 2
+
+
+def test_files_that_are_named_like_defects_are_not_learnt(tmp_path):
+    touch(tmp_path, *(f"train/good_{n:03d}.png" for n in range(3)), "train/ng_000.png")
+    with pytest.raises(
+        DataError, match=r"1 of 4 images .* named like defects \(found: ng_000\.png"
+    ):
+        find_training_images(tmp_path)
+    labelled = find_labelled(touch(tmp_path / "flat", "good_0.png", "ng_0.png"))
+    assert labelled.counts == {"defective": 2} and "'good_0' may mean good" in labelled.doubt
+
+
+def test_one_plain_folder_of_good_among_others(tmp_path):
+    root = touch(tmp_path, "train/good/1.png", "train/ok_wrinkle/2.png", "train/crack/3.png")
+    found = find_training_images(root)
+    assert relative(found.paths, root) == ["train/good/1.png"]
+    assert "1 image in ok_wrinkle" in str(found)
+    touch(tmp_path / "b", "ok_wrinkle/1.png", "ok_bubble/2.png")
+    with pytest.raises(DataError, match="several folders"):
+        find_training_images(tmp_path / "b")
+    root = touch(tmp_path / "c", "good/1.png", "ok_wrinkle/2.png", "NG/3.png")
+    labelled = find_labelled(root)
+    assert labelled.presumed == ("ok_wrinkle",) and labelled.counts["good"] == 2
+
+
+def test_the_folders_that_are_learnt_from_are_named(tmp_path):
+    root = touch(tmp_path, "good/cam1/1.png", "good/misaligned/2.png")
+    assert "(in 2 folders: cam1, misaligned)" in str(find_training_images(root))
+
+
+def test_a_data_set_one_level_down_is_suggested(tmp_path):
+    root = touch(tmp_path, "data/train/1.png", "data/test/good/2.png")
+    with pytest.raises(DataError, match=rf"Did you mean {root / 'data'}\?"):
+        find_training_images(root)
 
 
 def test_masks_say_which_images_are_good_where_no_name_does(tmp_path):
