@@ -24,7 +24,7 @@ from .images import (
     read_image,
     sample_sizes,
 )
-from .images.names import is_for_test
+from .images.names import is_for_test, meaning
 from .images.sources import PredictInput, Sources, find_sources
 from .inspection import Inspected, Inspector, count_verdicts, summary
 from .labelled import Labels, find_labelled
@@ -200,7 +200,7 @@ class AD:
         """
         self._good = find_training_images(path)
         print(f"Training images: {self._good}")
-        _warn_of_test_images(self._good)
+        _warn_of_images(self._good)
         return self
 
     def train(self, epochs: int | None = None) -> AD:
@@ -301,7 +301,7 @@ class AD:
         registry.check_extra("Training")  # a missing extra is said before anything else
         good = find_training_images(path)
         print(f"Adding: {good}")
-        _warn_of_test_images(good)
+        _warn_of_images(good)
         if before.manifest.calibration.record:
             print(
                 "The limit of `calibrate` is replaced by that of all good images; calibrate again."
@@ -714,7 +714,10 @@ def _directory_name(name: Any) -> str:
     return name
 
 
-def _warn_of_test_images(good: TrainingImages) -> None:
+def _warn_of_images(good: TrainingImages) -> None:
+    named = [path for path in good.paths if meaning(path.stem) == "defective"]
+    if named:
+        print(printable(f"Mind: {named[0].name} is named like a defect. Is it a good part?"))
     folders = {part for path in good.paths for part in path.absolute().parent.parts}
     if any(map(is_for_test, folders)):
         print(

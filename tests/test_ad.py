@@ -158,6 +158,13 @@ def test_load_data_says_what_it_found(dataset, capsys):
     assert isinstance(ad, AD)
 
 
+def test_load_data_asks_about_a_file_that_is_named_like_a_defect(tmp_path, capsys):
+    write_parts(tmp_path, 3)
+    write_image(tmp_path / "scratch.png", draw_part(7))
+    AD("padim").load_data(tmp_path)
+    assert "Mind: scratch.png is named like a defect" in capsys.readouterr().out
+
+
 def test_train_refuses_before_it_begins(tmp_path):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     write_parts(tmp_path / "few", 9)

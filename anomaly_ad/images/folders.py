@@ -549,9 +549,10 @@ def _refuse_marked(images: Sequence[Path], listing: Listing) -> None:
 
 
 def _refuse_named(listing: Listing) -> None:
-    """Files may say by their own names what they show: ng_000.png."""
-    named = [file for file in listing.images if meaning(file.stem) == "defective"]
-    if named:
+    """Files may say by their own names what they show: ng_000.png next to good_000.png."""
+    said = [meaning(file.stem) for file in listing.images]
+    named = [f for f, found in zip(listing.images, said, strict=True) if found == "defective"]
+    if len(named) > 1 or (named and "good" in said):
         raise DataError(
             f"{len(named)} of {len(listing.images)} images in {listing.root} are named like "
             f"defects (found: {_names(named, listing.root)}). Training learns from good images "

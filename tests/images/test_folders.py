@@ -279,6 +279,12 @@ def test_files_that_are_named_like_defects_are_not_learnt(tmp_path):
         DataError, match=r"1 of 4 images .* named like defects \(found: ng_000\.png"
     ):
         find_training_images(tmp_path)
+    two = touch(tmp_path / "two", "1.png", "2.png", "ng_3.png", "ng_4.png")
+    with pytest.raises(DataError, match="2 of 4 images"):
+        find_training_images(two)
+    # One alone is no way of naming; AD asks whether it is a good part.
+    one = touch(tmp_path / "one", "1.png", "2.png", "broken.png")
+    assert len(find_training_images(one).paths) == 3
     labelled = find_labelled(touch(tmp_path / "flat", "good_0.png", "ng_0.png"))
     assert labelled.counts == {"defective": 2} and "'good_0' may mean good" in labelled.doubt
 
