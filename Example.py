@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from anomaly_ad import AD
-from anomaly_ad.sample import render_sample
+from anomaly_ad.data.sample import render_sample
 
 
 def main(method: str = "padim") -> None:

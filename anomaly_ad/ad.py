@@ -9,12 +9,11 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Literal
 
-from . import show as screen
-from .calibration import images_needed
-from .detectors import registry
-from .drift import Drift, drift
+from .drawing import screen
 from .errors import ModelError, NotTrainedError, OptionError
-from .evaluation import Evaluation, evaluate
+from .evaluation.drift import Drift, drift
+from .evaluation.figures import Evaluation, evaluate
+from .evaluation.limits import calibrate
 from .images import (
     Image,
     PathLike,
@@ -24,18 +23,19 @@ from .images import (
     read_image,
     sample_sizes,
 )
+from .images.labelled import Labels, find_labelled
 from .images.names import is_for_test, meaning
 from .images.sources import PredictInput, Sources, find_sources
-from .inspection import Inspected, Inspector, count_verdicts, summary
-from .labelled import Labels, find_labelled
-from .limits import calibrate
-from .model_store import StoredModel, is_model, load, models_below
-from .output import Output
-from .plan import Plan, input_size
-from .prediction import Prediction
-from .progress import printable, say
+from .inspection.inspector import Inspected, Inspector, count_verdicts, summary
+from .inspection.output import Output
+from .inspection.prediction import Prediction
+from .methods import registry
+from .model.calibration import images_needed
+from .model.plan import Plan, input_size
+from .model.store import StoredModel, is_model, load, models_below
 from .report.page import report, report_judged
-from .training import add_images, still_falling, train
+from .support.progress import printable, say
+from .training.steps import add_images, still_falling, train
 
 _SAVE_PATH = "Models/"
 _SHOWN = 20  # pictures of one call of predict

@@ -25,8 +25,8 @@ from ._version import __version__
 from .errors import AnomalyADError, OptionError, missing_extra
 
 if TYPE_CHECKING:
-    from .model_store import StoredModel
-    from .prediction import Prediction
+    from .inspection.prediction import Prediction
+    from .model.store import StoredModel
 
 P = ParamSpec("P")
 
@@ -89,7 +89,7 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Without the place in the code, which tells nothing at the command line."""
-    from .progress import say
+    from .support.progress import say
 
     say(str(message))
 
@@ -152,7 +152,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Look at a data set before training. Says what to mend; status 1 if something must be."""
-    from .check import check as run
+    from .data.check import check as run
 
     found = run(path, false_alarm_rate=false_alarm_rate, outliers=outliers)
     print(found.to_json() if as_json else found)
@@ -288,8 +288,8 @@ def predict(
 ) -> None:
     """Inspect images. Prints verdict, score and path of each."""
     from .ad import AD
-    from .inspection import count_verdicts, summary
-    from .progress import say
+    from .inspection.inspector import count_verdicts, summary
+    from .support.progress import say
 
     predictions = AD(_directory(model)).stream(
         path[0] if len(path) == 1 else path,
@@ -331,8 +331,8 @@ def test_img(
     """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
     from .ad import AD
     from .images import read_image
-    from .inspection import Inspector
-    from .output import PICTURES, picture_name, write_picture
+    from .inspection.inspector import Inspector
+    from .inspection.output import PICTURES, picture_name, write_picture
 
     is_file = output.suffix.lower() in PICTURES
     target = output if is_file else output / picture_name(Path(image.name))
@@ -421,8 +421,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
-    from .evaluation import evaluate as run
-    from .labelled import find_labelled
+    from .evaluation.figures import evaluate as run
+    from .images.labelled import find_labelled
     from .report.page import report_judged
 
     stored, labelled = _stored(model), find_labelled(path)
@@ -458,9 +458,9 @@ def report(
     """Show what a model does. Inspects a folder and writes one HTML page; prints its path."""
     from collections import Counter
 
-    from .inspection import summary
-    from .progress import say
+    from .inspection.inspector import summary
     from .report.page import report as run
+    from .support.progress import say
 
     found = run(_stored(model), path, output, threshold=thresh, seed=seed)
     if isinstance(found, Counter):
@@ -488,7 +488,7 @@ def drift(
     as_json: Json = False,
 ) -> None:
     """Tell whether parts or camera have changed. Needs the extra eval (SciPy)."""
-    from .drift import drift as run
+    from .evaluation.drift import drift as run
 
     found = run(_stored(model), path, window)
     print(found.to_json() if as_json else found)
@@ -504,7 +504,7 @@ def info(
 ) -> None:
     """Print what a model is. Its method, limit, training, parity and versions."""
     from .ad import AD
-    from .limits import calibrated_by
+    from .evaluation.limits import calibrated_by
 
     stored = AD(_directory(model)).model
     if verify:
@@ -616,7 +616,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
 ) -> None:
     """Render the sample data set. For a machine without data; prints its folder."""
-    from .sample import render_sample
+    from .data.sample import render_sample
 
     print(render_sample(path, pose=pose, seed=seed, progress=True))
 
@@ -632,7 +632,7 @@ def detectors(
     """List the methods and their options. With a name, what each option may be and means."""
     from dataclasses import asdict
 
-    from .detectors.registry import PRESETS, preset
+    from .methods.registry import PRESETS, preset
 
     presets = PRESETS if name is None else {name: preset(name)}
     if as_json:
@@ -666,7 +666,7 @@ def _directory(model: Path) -> str:
 
 
 def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:
-    from .detectors import registry
+    from .methods import registry
 
     known = registry.preset(detector).parameters  # here a path is no model to go on with
     options = {}

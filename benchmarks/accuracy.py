@@ -16,7 +16,7 @@ from pathlib import Path
 from sklearn.metrics import roc_auc_score
 
 from anomaly_ad import AD
-from anomaly_ad.sample import POSES, render_sample
+from anomaly_ad.data.sample import POSES, render_sample
 
 
 def main() -> None:

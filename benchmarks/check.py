@@ -20,9 +20,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomaly_ad import check as checking
+from anomaly_ad.data import check as checking
 from anomaly_ad.images import find_training_images, read_image
-from anomaly_ad.threads import ordered_map
+from anomaly_ad.support.threads import ordered_map
 
 COUNT = 1000
 ROUNDS = 7

@@ -67,13 +67,14 @@ class Stopwatch:
 def measure(method: str, data: Path, folder: Path) -> None:
     import keras
 
-    from anomaly_ad import AD, training
+    from anomaly_ad import AD
     from anomaly_ad.backbones.networks import feature_maps
-    from anomaly_ad.detectors import registry
     from anomaly_ad.images import find_training_images, read_image
+    from anomaly_ad.methods import registry
     from anomaly_ad.runtime import convert
     from anomaly_ad.runtime.engine import Engine
-    from anomaly_ad.threads import ordered_map
+    from anomaly_ad.support.threads import ordered_map
+    from anomaly_ad.training import steps as training
 
     def show(label: str, figures: str, bar: float | None) -> None:
         print(f"{label:12}{figures}" + (f"   (at most {bar})" if bar else ""), flush=True)
@@ -153,7 +154,7 @@ def main() -> None:
     options = parser.parse_args()
 
     start = time.perf_counter()
-    from anomaly_ad.detectors import registry
+    from anomaly_ad.methods import registry
 
     registry.detector_class(options.methods[0])
     print(f"importing TensorFlow: {time.perf_counter() - start:.1f} s")

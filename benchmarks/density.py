@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from anomaly_ad import AD
 from anomaly_ad.images import find_images, read_image
 from anomaly_ad.statistics.density import KernelDensity
-from anomaly_ad.training import build
+from anomaly_ad.training.steps import build
 
 
 def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:

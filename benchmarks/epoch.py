@@ -23,10 +23,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
+from anomaly_ad.data.sample import render_sample
 from anomaly_ad.images import ImageSet, find_training_images, split
-from anomaly_ad.plan import Plan
-from anomaly_ad.sample import render_sample
-from anomaly_ad.training import build, part_sizes
+from anomaly_ad.model.plan import Plan
+from anomaly_ad.training.steps import build, part_sizes
 
 EPOCHS = 6
 SIDE = 192  # pixels

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from anomaly_ad import AD
-from anomaly_ad.labelled import find_labelled
+from anomaly_ad.images.labelled import find_labelled
 
 ROUNDS = 7
 MANY = 2000

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from anomaly_ad.calibration import Limit
-from anomaly_ad.drift import CROSS_FITTED, SIGNIFICANCE, compare
+from anomaly_ad.evaluation.drift import CROSS_FITTED, SIGNIFICANCE, compare
 from anomaly_ad.images import ImageSet, find_training_images, sample_sizes
-from anomaly_ad.plan import Plan
+from anomaly_ad.methods.features import FeatureSet
+from anomaly_ad.model.calibration import Limit
+from anomaly_ad.model.plan import Plan
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.runtime.features import FeatureSet
-from anomaly_ad.training import build, cross_fit
+from anomaly_ad.training.steps import build, cross_fit
 
 RATE = 0.05
 DRAWS, SPLITS = 20_000, 200

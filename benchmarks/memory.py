@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from anomaly_ad import AD
-from anomaly_ad.sample import render_sample
+from anomaly_ad.data.sample import render_sample
 
 PREDICT = """
 import re, sys

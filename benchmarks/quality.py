@@ -28,17 +28,17 @@ from keras import ops
 from sklearn.metrics import roc_auc_score
 
 from anomaly_ad.backbones.networks import feature_maps
-from anomaly_ad.detectors import registry
-from anomaly_ad.detectors.base import StatisticalDetector
+from anomaly_ad.data.sample import render_part, render_sample
 from anomaly_ad.images import ImageSet, find_images, sample_sizes, split
-from anomaly_ad.plan import Plan, input_size
+from anomaly_ad.methods import registry
+from anomaly_ad.methods.base import StatisticalDetector
+from anomaly_ad.model.plan import Plan, input_size
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.sample import render_part, render_sample
 from anomaly_ad.statistics.density import KernelDensity
 from anomaly_ad.statistics.moments import Moments
 from anomaly_ad.statistics.pca import Subspace
-from anomaly_ad.training import build
+from anomaly_ad.training.steps import build
 
 FOLDS = 5
 BATCH = 64

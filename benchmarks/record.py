@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from anomaly_ad import AD
-from anomaly_ad.records import JSONL
+from anomaly_ad.inspection.records import JSONL
 
 LINES, PAIRS = 1_000_000, 15
 

@@ -41,7 +41,7 @@ import cv2
 
 from anomaly_ad import AD
 from anomaly_ad.images import find_images, read_image
-from anomaly_ad.inspection import write_picture
+from anomaly_ad.inspection.inspector import write_picture
 
 CLIENTS = 8
 ROUNDS = 5

@@ -27,8 +27,8 @@ from pathlib import Path
 import openvino as ov
 
 from anomaly_ad import AD
+from anomaly_ad.data.sample import render_sample
 from anomaly_ad.images import find_images, read_image
-from anomaly_ad.sample import render_sample
 
 ROUNDS = 9
 

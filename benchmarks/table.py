@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 
 from anomaly_ad import AD
-from anomaly_ad.evaluation import evaluate
+from anomaly_ad.evaluation.figures import evaluate
 from anomaly_ad.images import read_image
-from anomaly_ad.labelled import find_labelled
+from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.threads import cpu_count
+from anomaly_ad.support.threads import cpu_count
 
 COLUMNS = (
     "detector",

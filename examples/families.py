@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from anomaly_ad import AD
-from anomaly_ad.sample import render_sample
+from anomaly_ad.data.sample import render_sample
 
 METHODS = ("dfkde", "padim", "patchcore")
 

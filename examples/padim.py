@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from anomaly_ad import AD
-from anomaly_ad.sample import render_sample
+from anomaly_ad.data.sample import render_sample
 
 WIDTH = 40  # characters of the histogram; a score of 0.8, the limit of good, stands at 80 %
 

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from anomaly_ad import AD
-from anomaly_ad.sample import render_sample
+from anomaly_ad.data.sample import render_sample
 
 SIDE = 64  # pixels
 
@@ -64,6 +65,17 @@ def mutate(content: bytes, data: st.DataObject) -> bytes:
             case "truncate":
                 del out[at:]
     return bytes(out)
+
+
+def run_command(*arguments, code=0):
+    """Run a command of the command line; return (stdout, stderr)."""
+    from anomaly_ad.cli import app
+
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.stderr
+    return result.stdout, result.stderr
 
 
 @pytest.fixture(scope="session")

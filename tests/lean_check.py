@@ -11,8 +11,8 @@ import urllib.request
 from pathlib import Path
 
 from anomaly_ad import AD, MissingExtraError
+from anomaly_ad.data.sample import render_sample
 from anomaly_ad.images import find_images
-from anomaly_ad.sample import render_sample
 
 
 def train(folder: Path) -> None:

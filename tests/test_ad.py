@@ -27,7 +27,7 @@ from anomaly_ad import (
     PathError,
     Prediction,
 )
-from anomaly_ad.records import CSV, JSONL, read_records
+from anomaly_ad.inspection.records import CSV, JSONL, read_records
 
 
 @pytest.fixture
@@ -766,7 +766,7 @@ def test_show_shows_at_most_twenty(ad, tmp_path, monkeypatch):
 
 
 def test_test_img_shows_original_and_reconstruction(ad, dataset, monkeypatch):
-    monkeypatch.setattr("anomaly_ad.show.show", lambda *_: True)
+    monkeypatch.setattr("anomaly_ad.drawing.screen.show", lambda *_: True)
     file = dataset / "test" / "good" / "100.png"
     picture = ad.test_img(file)
     original = read(file)
@@ -793,7 +793,7 @@ def test_an_interrupted_run_leaves_whole_lines(ad, dataset, tmp_path):
         return True
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anomaly_ad.show.show", interrupt)
+        patch.setattr("anomaly_ad.drawing.screen.show", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ad.predict(dataset / "test", tmp_path, show=True)
     with (tmp_path / CSV).open(newline="") as file:

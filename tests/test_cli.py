@@ -10,14 +10,13 @@ import time
 import cv2
 import pytest
 from conftest import SIDE, draw_part, write_image, write_parts
-from typer.testing import CliRunner
+from conftest import run_command as run
 
 from anomaly_ad import AD, __version__
-from anomaly_ad.cli import app
-from anomaly_ad.detectors.quiet import without_alarms
-from anomaly_ad.detectors.registry import PRESETS
-from anomaly_ad.model_store import load
-from anomaly_ad.records import CSV, JSONL, read_records
+from anomaly_ad.inspection.records import CSV, JSONL, read_records
+from anomaly_ad.methods.quiet import without_alarms
+from anomaly_ad.methods.registry import PRESETS
+from anomaly_ad.model.store import load
 
 
 @pytest.fixture
@@ -26,15 +25,6 @@ def ad(trained):
 
 
 COMMAND = [sys.executable, "-m", "anomaly_ad"]
-
-
-def run(*arguments, code=0):
-    """Run a command; return (stdout, stderr)."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.stderr
-    return result.stdout, result.stderr
 
 
 def test_version_and_help_load_nothing_large():
@@ -376,7 +366,7 @@ def test_detectors():
 
 
 def test_sample(tmp_path, monkeypatch):
-    from anomaly_ad import sample
+    from anomaly_ad.data import sample
 
     render = sample.render_sample
     small = {"n_train": 1, "n_test_good": 1, "n_per_defect": 0, "size": (64, 64)}

@@ -25,7 +25,8 @@ def test_line(trained, tmp_path):
 def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys, method):
     """Example.py with a small sample and few epochs, then the picture from what it wrote."""
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-    from anomaly_ad import AD, sample
+    from anomaly_ad import AD
+    from anomaly_ad.data import sample
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").mkdir()
@@ -48,7 +49,7 @@ SMALL = {"n_train": 12, "n_test_good": 2, "n_per_defect": 1, "size": (96, 96)}
 
 def test_padim(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-    from anomaly_ad import sample
+    from anomaly_ad.data import sample
 
     sample.render_sample(tmp_path / "data", **SMALL)
     monkeypatch.chdir(tmp_path)
@@ -61,7 +62,7 @@ def test_padim(tmp_path, monkeypatch, capsys):
 
 def test_families(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-    from anomaly_ad import sample
+    from anomaly_ad.data import sample
 
     sample.render_sample(tmp_path / "data", **SMALL)
     (tmp_path / "data" / "test" / "good" / "torn.png").write_bytes(b"no image")

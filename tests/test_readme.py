@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from anomaly_ad.sample import render_sample
+from anomaly_ad.data.sample import render_sample
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -32,8 +32,8 @@ def test_the_blocks_run_in_order(tmp_path, monkeypatch):
 
 def test_the_commands_run_in_order(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-    from anomaly_ad import sample
     from anomaly_ad.cli import app
+    from anomaly_ad.data import sample
 
     render = sample.render_sample
     small = {"n_train": 12, "n_test_good": 6, "n_per_defect": 1, "size": (64, 64)}
@@ -68,7 +68,7 @@ def test_every_preset_and_every_parameter_is_described():
     import inspect
 
     from anomaly_ad import AD
-    from anomaly_ad.detectors.registry import PRESETS
+    from anomaly_ad.methods.registry import PRESETS
 
     text = README.read_text(encoding="utf-8")
     for name in PRESETS:
@@ -84,7 +84,7 @@ def test_the_table_of_methods_has_every_option_with_its_default():
     """Where a row says "as above", the row that it means."""
     import ast
 
-    from anomaly_ad.detectors.registry import PRESETS
+    from anomaly_ad.methods.registry import PRESETS
 
     text = README.read_text(encoding="utf-8")
     said = [

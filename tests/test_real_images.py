@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD
-from anomaly_ad.check import check
+from anomaly_ad.data.check import check
 from anomaly_ad.images import read_image
 
 

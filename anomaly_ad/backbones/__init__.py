@@ -1,1 +1,4 @@
-"""Pretrained convolutional networks whose feature maps the statistical methods look at."""
+"""Pretrained networks whose features methods learn from, and where their weights come from.
+
+Nothing here knows a method; importing it loads Keras.
+"""

@@ -16,7 +16,13 @@ from .decoding import (
     read_image,
     stored_as,
 )
-from .folders import Listing, TrainingImages, find_images, find_training_images, list_images
+from .folders import (
+    Listing,
+    TrainingImages,
+    find_images,
+    find_training_images,
+    list_images,
+)
 from .formats import SUFFIXES, Image
 from .framing import ImageSpec
 from .masks import read_mask

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OptionError, PathError
-from ..spool import Spool
-from ..threads import ordered_map
+from ..support.spool import Spool
+from ..support.threads import ordered_map
 from .decoding import read_image
 from .formats import Image
 from .framing import ImageSpec

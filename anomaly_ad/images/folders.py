@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError, ImageError, OptionError, PathError
-from ..progress import printable
+from ..support.progress import printable
 from .decoding import PathLike, check_path
 from .formats import OTHER_SUFFIXES, SUFFIXES, begins_like_an_image
 from .masks import read_mask

@@ -1,1 +1,4 @@
-"""Keras layers that score, built from finished arrays. Importing them imports Keras."""
+"""Keras layers that only score, built from finished arrays; each file has one.
+
+Nothing here learns: what layers hold comes from `statistics`.
+"""

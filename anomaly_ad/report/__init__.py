@@ -1,1 +1,5 @@
-"""The report: what a model does on a set of images, as one page that opens from disk."""
+"""The report: one HTML page with counts, curves and pictures, which opens from disk.
+
+`page` writes it and `album` keeps the pictures. `probe` runs as a process of its own, whose memory
+it measures, so nothing is imported here.
+"""

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import drawing
+from ..drawing import pictures as drawing
 from ..images import Image
-from ..inspection import Inspected
-from ..labelled import GOOD
-from ..model_store import StoredModel
-from ..prediction import Prediction
-from ..records import cannot_write
+from ..images.labelled import GOOD
+from ..inspection.inspector import Inspected
+from ..inspection.prediction import Prediction
+from ..inspection.records import cannot_write
+from ..model.store import StoredModel
 
 MOST_PICTURES = 5000  # of a page; a browser holds no more
 _ALL_BYTES = 34_000_000  # of all photographs together

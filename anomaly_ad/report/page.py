@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from .._version import __version__
-from ..calibration import LIMIT_SCORE
 from ..errors import DataError, OptionError
-from ..evaluation import Evaluation, evaluate
+from ..evaluation.figures import Evaluation, evaluate
+from ..evaluation.intervals import Estimate, wilson
 from ..images import PathLike, check_path
+from ..images.labelled import GOOD, LabelledImages, find_labelled
 from ..images.sources import file_sources
-from ..inspection import Inspector, count_verdicts
-from ..intervals import Estimate, wilson
-from ..labelled import GOOD, LabelledImages, find_labelled
-from ..model_store import StoredModel
-from ..progress import bar, printable
-from ..records import JSONL, cannot_write, read_records
-from ..threads import cpu_count
+from ..inspection.inspector import Inspector, count_verdicts
+from ..inspection.records import JSONL, cannot_write, read_records
+from ..model.calibration import LIMIT_SCORE
+from ..model.store import StoredModel
+from ..support.progress import bar, printable
+from ..support.threads import cpu_count
 from ..web import asset, content_policy
 from . import probe
 from .album import Album, chosen

@@ -1,1 +1,12 @@
-"""Stage 3, runtime: a detector's graph becomes an OpenVINO model, and is run."""
+"""Stage 4, runtime: a Keras graph becomes an OpenVINO model, is proven equal, and runs.
+
+`engine` is all that predicting needs; `convert` needs Keras and is imported where it is used.
+"""
+
+from .engine import Engine, Outputs, check_precision
+
+__all__ = [
+    "Engine",
+    "Outputs",
+    "check_precision",
+]

@@ -1,1 +1,4 @@
-"""Inspection as a service: HTTP in front of finished models, and a page. Extra `serve`."""
+"""The service: verdicts over HTTP, and a page. Needs the extra "serve".
+
+`server` runs it, `app` has the routes.
+"""

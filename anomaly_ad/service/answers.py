@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from .. import drawing
+from ..drawing import pictures as drawing
 from ..errors import ImageError, ImageTooLargeError
 from ..images import decode_image
-from ..inspection import Inspector
-from ..output import encode_picture
-from ..prediction import Prediction
+from ..inspection.inspector import Inspector
+from ..inspection.output import encode_picture
+from ..inspection.prediction import Prediction
 from .models import Served
 from .refusal import Refusal
 

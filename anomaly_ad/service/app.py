@@ -17,9 +17,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._version import __version__
-from ..calibration import check_threshold
 from ..errors import OptionError
-from ..threads import cpu_count
+from ..model.calibration import check_threshold
+from ..support.threads import cpu_count
 from . import uploads
 from .admission import Admission, Stay
 from .answers import answer
@@ -30,7 +30,13 @@ from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .page import load_page
 from .refusal import Refusal
-from .schema import MODELS_ANSWER, PREDICT_ANSWERS, PREDICT_BODY, READY_ANSWERS, STATUS_ANSWER
+from .schema import (
+    MODELS_ANSWER,
+    PREDICT_ANSWERS,
+    PREDICT_BODY,
+    READY_ANSWERS,
+    STATUS_ANSWER,
+)
 from .settings import Settings
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AnomalyADError, ModelError
-from ..model_store import MANIFEST, StoredModel, load
+from ..model.store import MANIFEST, StoredModel, load
 from .refusal import Refusal
 
 LOOK_EVERY = 1.0  # seconds between two looks at the directories

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..calibration import check_threshold
 from ..errors import OptionError
+from ..model.calibration import check_threshold
 
 TOKEN_VARIABLE = "ANOMALY_AD_TOKEN"
 

@@ -1,1 +1,4 @@
-"""What the statistical methods learn, in plain numpy: it streams, merges and can be taken apart."""
+"""Statistics in plain numpy, without TensorFlow: updated in batches, merged, taken apart, stored.
+
+Sums are float64 over centred data; nothing here knows images or networks.
+"""

@@ -10,8 +10,8 @@ from conftest import draw_part, write_image
 
 from anomaly_ad.errors import DataError, OptionError, PathError
 from anomaly_ad.images import find_images, find_training_images, list_images, read_image
+from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.images.names import meaning
-from anomaly_ad.labelled import find_labelled
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 

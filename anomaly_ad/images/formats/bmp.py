@@ -7,7 +7,15 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Format, Header, Image, UnreadableError, damaged, opencv, refuse_blank_tail
+from .base import (
+    Format,
+    Header,
+    Image,
+    UnreadableError,
+    damaged,
+    opencv,
+    refuse_blank_tail,
+)
 
 _RGB, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
 _READ = (_RGB, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS)

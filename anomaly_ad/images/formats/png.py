@@ -11,7 +11,15 @@ from collections.abc import Iterator
 
 import pyspng
 
-from .base import Format, Header, Image, UnreadableError, damaged, opencv, orientation_in_exif
+from .base import (
+    Format,
+    Header,
+    Image,
+    UnreadableError,
+    damaged,
+    opencv,
+    orientation_in_exif,
+)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KINDS = {0: "gray", 2: "colour", 3: "palette", 4: "gray with alpha", 6: "colour with alpha"}

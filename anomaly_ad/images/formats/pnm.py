@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-from .base import Format, Header, Image, UnreadableError, damaged, opencv, refuse_blank_tail
+from .base import (
+    Format,
+    Header,
+    Image,
+    UnreadableError,
+    damaged,
+    opencv,
+    refuse_blank_tail,
+)
 
 _KINDS = {b"P2": "gray", b"P5": "gray", b"P3": "colour", b"P6": "colour"}
 _SPACE = rb"(?:\s|#[^\n]*\n)+"

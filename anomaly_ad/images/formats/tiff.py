@@ -9,7 +9,16 @@ from typing import Any
 
 import cv2
 
-from .base import Format, Header, Image, UnreadableError, damaged, opencv, refuse_blank_tail, zeros
+from .base import (
+    Format,
+    Header,
+    Image,
+    UnreadableError,
+    damaged,
+    opencv,
+    refuse_blank_tail,
+    zeros,
+)
 
 _LETTERS = {1: "B", 3: "H", 4: "I", 13: "I"}
 _MAX_PAGES = 100

@@ -1,0 +1,60 @@
+"""Show pictures to a person, where there is one: a notebook, or a window on a display."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+from ..images import Image
+
+
+def show(picture: Image, title: str, instead: str) -> bool:
+    """Show one picture with matplotlib; without a display or matplotlib, warn and go on.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W, 3)
+        RGB.
+    title : str
+        Stands above it.
+    instead : str
+        What to do where nothing can be shown, as a sentence.
+
+    Returns
+    -------
+    bool
+        Whether it was shown.
+    """
+    if not (_in_notebook() or _has_display()):
+        warnings.warn(
+            f"There is no display and no notebook to show pictures in. {instead}", stacklevel=3
+        )
+        return False
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        warnings.warn(
+            f"Showing pictures needs matplotlib: python -m pip install matplotlib. {instead}",
+            stacklevel=3,
+        )
+        return False
+    figure, axes = plt.subplots(figsize=(8, 8 * picture.shape[0] / picture.shape[1] + 0.5))
+    axes.imshow(picture)
+    axes.set_title(title)
+    axes.set_axis_off()
+    plt.show()
+    plt.close(figure)
+    return True
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _has_display() -> bool:
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

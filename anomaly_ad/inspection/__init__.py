@@ -1,0 +1,19 @@
+"""Stage 6, inspection: from what is to be inspected to verdicts, pictures and records.
+
+`Inspector` runs a stored model; `Prediction` is what it says of an image; `Output` is where
+pictures and records go.
+"""
+
+from .inspector import Inspected, Inspector, Witness, count_verdicts, summary
+from .output import Output
+from .prediction import Prediction
+
+__all__ = [
+    "Inspected",
+    "Inspector",
+    "Output",
+    "Prediction",
+    "Witness",
+    "count_verdicts",
+    "summary",
+]

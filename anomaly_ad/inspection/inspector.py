@@ -1,0 +1,384 @@
+"""The way of an image through a finished model: source -> prediction, picture and record.
+
+Nothing here knows the method, and nothing here needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..drawing import pictures as drawing
+from ..errors import ImageError, PathError
+from ..images import Image, PathLike, image_digest
+from ..images.sources import Source, Sources
+from ..model.calibration import check_threshold
+from ..model.plan import check_patch_size
+from ..model.store import StoredModel
+from ..runtime.engine import Outputs
+from ..support.progress import bar, printable
+from ..support.threads import ordered_map
+from .output import Output
+from .prediction import Prediction
+from .regions import deviating_cells, peak_cell
+
+_JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
+
+R = TypeVar("R")
+
+# A source, its image or why it cannot be read, and what the model takes of it.
+_Read = tuple[Source, Image | str, Image | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Inspected:
+    """What came of an image, as long as someone works on it.
+
+    Parameters
+    ----------
+    source : Source
+        Where it comes from.
+    prediction : Prediction
+        What is said of it.
+    image : ndarray of uint8, shape (H, W, 3), or None
+        The photograph, RGB; None where it could not be inspected, or was in an earlier run.
+    framed : ndarray of uint8, shape (height, width, channels), or None
+        What the model took of it.
+    outputs : dict of str to ndarray
+        The model's raw outputs, a batch of one; empty where there is no image.
+    picture : ndarray of uint8, shape (H, W, 3), or None
+        What shows the verdict, where pictures are made.
+    """
+
+    source: Source
+    prediction: Prediction
+    image: Image | None = None
+    framed: Image | None = None
+    outputs: Outputs = field(default_factory=dict)
+    picture: Image | None = None
+
+    @property
+    def photograph(self) -> Image:
+        """The image, where it is known to be there."""
+        assert self.image is not None
+        return self.image
+
+    @property
+    def digest(self) -> str:
+        """Of what the model took, see `images.image_digest`."""
+        assert self.framed is not None
+        return image_digest(self.framed)
+
+    @property
+    def verdict(self) -> str:
+        """In words, for people."""
+        prediction = self.prediction
+        if prediction.error is not None:
+            return "not inspected"
+        return f"{'ANOMALOUS' if prediction.is_anomalous else 'good'}, score {prediction.score:.2f}"
+
+
+class Witness(Protocol):
+    """Sees each image that is inspected, and what is said of it; for a report, for example."""
+
+    def look(self, one: Inspected) -> Any:
+        """Take what is needed of an image; called in threads."""
+
+    def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Any) -> None:
+        """Take the verdict with what `look` gave, in the order of the images.
+
+        `kind` is "good", the name of a defect, or None where nobody has judged. `seen` is None
+        for an image that could not be inspected.
+        """
+
+
+class Inspector:
+    """Runs a stored model over images.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    threshold : float
+        Score in [0, 1] above which an image is anomalous.
+    patch_size : int
+        Side of the cells of boxes in pixels of the model's input; 0 for the model's own.
+    hardcore : bool
+        Draw boxes instead of the heatmap.
+    draw : bool
+        Whether pictures are made at all.
+    keep_maps : bool
+        Whether predictions hold their anomaly map.
+    """
+
+    def __init__(
+        self,
+        stored: StoredModel,
+        *,
+        threshold: float = 0.8,
+        patch_size: int = 0,
+        hardcore: bool = False,
+        draw: bool = False,
+        keep_maps: bool = True,
+    ) -> None:
+        check_threshold(threshold)
+        plan = stored.manifest.plan
+        if patch_size != 0 or isinstance(patch_size, bool):
+            check_patch_size(patch_size, plan.spec.size)
+        self.engine = stored.engine
+        self.digest = stored.digest
+        self.detector = stored.detector
+        self.spec = plan.spec
+        self.calibration = stored.manifest.calibration
+        self.threshold = float(threshold)
+        self.patch_size = int(patch_size) or plan.patch_size
+        self.hardcore = bool(hardcore)
+        self.draw = draw
+        self.keep_maps = keep_maps
+        self._raw_threshold = self.calibration.image.raw(self.threshold)
+        maxima = self.calibration.map
+        self._raw_map_threshold = None if maxima is None else maxima.raw(self.threshold)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What makes predictions comparable: the model and the options, for the record."""
+        return {
+            "model": self.digest,
+            "detector": self.detector,
+            "threshold": self.threshold,
+            "patch_size": self.patch_size,
+            "hardcore": self.hardcore,
+        }
+
+    def run(
+        self,
+        sources: Sources,
+        output: Output | None = None,
+        *,
+        progress: bool = False,
+        promptly: bool = False,
+    ) -> Generator[Inspected, None, None]:
+        """Inspect what was named, and save as we go; results in order.
+
+        Parameters
+        ----------
+        sources : Sources
+            What to inspect. What is wrong with a single image is raised; among many it becomes a
+            prediction with an error.
+        output : Output, optional
+            Where to save. What a resumed run has said already is passed on as it was.
+        progress : bool
+            Whether to show a bar.
+        promptly : bool
+            Whether the result of an image comes before the next one is drawn; otherwise some are
+            under way at a time, which is faster.
+        """
+        order: deque[Inspected | None] = deque()  # None: a result that is still to come
+
+        def fresh() -> Iterator[Source]:
+            for source in sources.items:
+                if output is not None and sources.count is None:
+                    output.admit(source)
+                before = None if output is None else output.said(source)
+                order.append(None if before is None else Inspected(source, before))
+                if before is None:
+                    yield source
+
+        def finish(one: Inspected) -> Inspected:
+            if output is not None and one.picture is not None:
+                output.write_picture(one.source, one.picture)
+            return one
+
+        with ExitStack() as stack:
+            if output is not None:
+                stack.enter_context(output)
+            # Closed before the output is, so that an interrupt leaves no thread that still writes.
+            found = self._each(
+                fresh(), finish, promptly=promptly or sources.single, may_fail=not sources.single
+            )
+            stack.enter_context(closing(found))
+            shown = progress and not sources.single
+            step = stack.enter_context(bar(sources.count, "Inspecting", shown=shown))
+            for one in found:
+                while (before := order.popleft()) is not None:
+                    step("")
+                    yield before
+                if output is not None:
+                    output.record(one.source, one.prediction)
+                step("")
+                yield one
+            for before in order:
+                assert before is not None
+                step("")
+                yield before
+
+    def scan(
+        self, sources: Iterable[Source], work: Callable[[Inspected], R]
+    ) -> Generator[tuple[Prediction, R | None], None, None]:
+        """Predictions, each with what `work` makes of the raw outputs; in order.
+
+        Parameters
+        ----------
+        sources : iterable of Source
+            What to inspect.
+        work : callable
+            Called in a thread for each image that was inspected.
+        """
+
+        def finish(one: Inspected) -> tuple[Prediction, R | None]:
+            return one.prediction, None if one.image is None else work(one)
+
+        return self._each(sources, finish)
+
+    def inspect(self, image: Image) -> Prediction:
+        """Inspect one image from any thread, beside those of other threads.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB.
+        """
+        outputs = self.engine.run_beside(self.spec.prepare(image)[None], _JUDGED)
+        return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
+
+    def _each(
+        self,
+        sources: Iterable[Source],
+        work: Callable[[Inspected], R],
+        *,
+        promptly: bool = False,
+        may_fail: bool = True,
+    ) -> Generator[R, None, None]:
+        """The way of every image: read, frame, run, judge, then what `work` makes of it; in order.
+
+        Threads read before the model and judge behind it, so at most a few images are in memory;
+        or, `promptly`, one image after the other. An image that cannot be read gives a prediction
+        with an error where it `may_fail`; otherwise the error is raised.
+        """
+
+        def read(source: Source) -> tuple[_Read, Image | None]:
+            try:
+                image = source.read()
+            except (ImageError, PathError) as error:
+                if not may_fail:
+                    raise
+                return (source, str(error), None), None
+            framed = self.spec.prepare(image)
+            return (source, image, framed), framed
+
+        def judge(pair: tuple[_Read, Outputs | None]) -> R:
+            (source, image, framed), outputs = pair
+            return work(self._inspected(source, image, framed, outputs or {}))
+
+        if not promptly:
+            framed = ordered_map(read, sources)
+            return ordered_map(judge, self.engine.stream(framed, _JUDGED))
+
+        def one_by_one() -> Generator[R, None, None]:
+            for source in sources:
+                item, framed = read(source)
+                outputs = None if framed is None else self.engine.run(framed[None], _JUDGED)
+                yield judge((item, outputs))
+
+        return one_by_one()
+
+    def _inspected(
+        self, source: Source, image: Image | str, framed: Image | None, outputs: Outputs
+    ) -> Inspected:
+        path = None if source.path is None else str(source.path)
+        if isinstance(image, str):
+            return Inspected(source, Prediction.failed(path, self.threshold, image))
+        anomaly_map = self._calibrated_map(outputs)
+        prediction = self._judge(path, image.shape[:2], outputs, anomaly_map)
+        if prediction.error is not None:
+            return Inspected(source, prediction)
+        picture = self._picture(image, prediction, anomaly_map) if self.draw else None
+        return Inspected(source, prediction, image, framed, outputs, picture)
+
+    def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
+        if self.calibration.map is None or not (self.draw or self.keep_maps):
+            return None
+        scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"][0])
+        return scores
+
+    def _judge(
+        self,
+        path: str | None,
+        image_size: tuple[int, int],
+        outputs: Outputs,
+        anomaly_map: NDArray[np.float32] | None,
+    ) -> Prediction:
+        raw = float(outputs["score"][0])
+        if not np.isfinite(raw):
+            return Prediction.failed(path, self.threshold, f"the model's score is {raw}")
+        is_anomalous = raw > self._raw_threshold
+        boxes = np.empty((0, 4), np.int32)
+        if is_anomalous and self._raw_map_threshold is not None:
+            cells = self.spec.without_padding(outputs["anomaly_map"][0], image_size)
+            found = deviating_cells(cells, self.patch_size, self._raw_map_threshold)
+            if not len(found):
+                found = peak_cell(cells, self.patch_size)
+            boxes = self.spec.boxes_to_original(found, image_size)
+        score = float(self.calibration.image.score(raw))
+        kept = anomaly_map if self.keep_maps else None
+        return Prediction(path, image_size, score, raw, self.threshold, is_anomalous, kept, boxes)
+
+    def _picture(
+        self, image: Image, prediction: Prediction, anomaly_map: NDArray[np.float32] | None
+    ) -> Image:
+        if self.calibration.map is None:
+            return drawing.frame(image) if prediction.is_anomalous else image.copy()
+        if self.hardcore:
+            return drawing.draw_boxes(image, prediction.boxes)
+        if anomaly_map is None:
+            return image.copy()
+        return drawing.heatmap(image, anomaly_map, self.spec)
+
+    def compare(self, image: Image) -> Image:
+        """The original beside its reconstruction or, where there is none, beside its heatmap.
+
+        For a method without maps the picture on the right has a frame if the image is anomalous.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB.
+
+        Returns
+        -------
+        ndarray of uint8, shape (H, 2 W + gap, 3)
+        """
+        size = image.shape[:2]
+        outputs = self.engine.run(self.spec.prepare(image)[None])
+        if "reconstruction" in outputs:
+            rebuilt = drawing.to_rgb(outputs["reconstruction"][0])
+            right = self.spec.map_to_original(rebuilt, size)
+        else:
+            anomaly_map = self._calibrated_map(outputs)
+            prediction = self._judge(None, size, outputs, anomaly_map)
+            right = self._picture(image, prediction, anomaly_map)
+        return drawing.side_by_side(image, right)
+
+
+def count_verdicts(predictions: Iterable[Prediction]) -> Counter[str]:
+    """How many predictions are "good", "anomalous" and "errors"."""
+    return Counter(
+        "errors" if p.error is not None else "anomalous" if p.is_anomalous else "good"
+        for p in predictions
+    )
+
+
+def summary(counts: Counter[str], output: PathLike | None) -> str:
+    """A run in one line: how many images, verdicts and errors, and where the results are."""
+    images = f"{counts.total()} image{'' if counts.total() == 1 else 's'}"
+    line = f"Inspected {images}: {counts['anomalous']} anomalous, {counts['good']} good"
+    if counts["errors"]:
+        line += f", {counts['errors']} could not be inspected"
+    return line if output is None else printable(f"{line}. Results: {output}")

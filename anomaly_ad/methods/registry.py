@@ -1,0 +1,262 @@
+"""The methods by name, without TensorFlow: where each lives, and the values it begins with."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OptionError, missing_extra
+from ..statistics.density import RULES
+from ..support.progress import say
+from .options import Name, Names, Number, Option, WholeNumber
+from .quiet import without_alarms
+
+if TYPE_CHECKING:
+    from .base import Detector
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One name that users give, such as "AD1".
+
+    Parameters
+    ----------
+    summary : str
+        One line for people who choose.
+    module, cls : str
+        The file in this folder and the class in it.
+    gray_scale : bool
+        Whether images are taken as gray.
+    img_size : (int, int)
+        (height, width) of the model's input in pixels.
+    patch_size : int
+        Side of a patch in pixels of the model's input.
+    epochs : int or None
+        Passes over the images; None for a method that needs no repeated passes.
+    options : tuple of Option
+        The further options of the method.
+    min_images : int
+        Fewer images of good parts are refused.
+    adds_images : bool
+        Whether good images can be added to a trained model as if they had been there before.
+    largest_area : int or None
+        For a method whose input takes the shape of the training images: the pixels of its input at
+        most, where these have so many. None for one that keeps `img_size` as it is.
+    formerly : mapping
+        Values of options that manifests do not name, or name as null, which were written before
+        there were these options.
+    """
+
+    summary: str
+    module: str
+    cls: str
+    gray_scale: bool
+    img_size: tuple[int, int]
+    patch_size: int
+    epochs: int | None
+    options: tuple[Option, ...] = ()
+    min_images: int = 10
+    adds_images: bool = False
+    largest_area: int | None = None
+    formerly: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_statistical(self) -> bool:
+        """Whether it learns in one pass over features, rather than by gradient in epochs."""
+        return self.epochs is None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The further options and their defaults."""
+        return {option.name: option.default for option in self.options}
+
+
+_AUTOENCODER: dict[str, Any] = {
+    "module": "autoencoder",
+    "cls": "Autoencoder",
+    "img_size": (200, 200),
+    "patch_size": 40,
+    "epochs": 75,
+}
+_CODE = (
+    WholeNumber("code_channels", 4, "channels of the code", 1, 64),
+    Number("hidden_share", 0.15, "share of the image that is hidden in training", 0, 0.5),
+)
+_BETA = Number("beta", 1e-4, "weight of the code's divergence; more: a simpler code", 0, 10)
+
+_FEATURES: dict[str, Any] = {
+    "gray_scale": False,
+    "img_size": (256, 256),
+    "patch_size": 32,
+    "epochs": None,
+    "largest_area": 256 * 256,
+}
+DEFAULT_BACKBONE = "efficientnet_lite0"
+_FINE = ["stage1", "stage2", "stage4"]
+_BACKBONE = Name("backbone", DEFAULT_BACKBONE, "the pretrained network, by its name")
+_BLUR = Number(
+    "blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100, "a number of pixels"
+)
+
+
+def _layers(*names: str) -> Names:
+    return Names("layers", list(names), "layers of the backbone whose features are used")
+
+
+def _variance(default: float) -> Number:
+    return Number("variance", default, "share that the principal components explain", 0.5, 0.9999)
+
+
+PRESETS: dict[str, Preset] = {
+    "padim": Preset(
+        "Gaussian of pretrained features at each position: parts that lie alike",
+        module="padim",
+        cls="Padim",
+        options=(
+            _BACKBONE,
+            _layers(*_FINE),
+            _BLUR,
+            WholeNumber(
+                "channels", 128, "feature channels that are kept, chosen at random", 1, 1024
+            ),
+            Number(
+                "prior",
+                20.0,
+                "weight of the covariance over all positions in that of each",
+                0,
+                1e6,
+                "a number of images",
+            ),
+            Number(
+                "regularization",
+                0.03,
+                "added to the covariances, of the mean variance",
+                1e-6,
+                1e6,
+            ),
+        ),
+        adds_images=True,
+        formerly={"prior": 0.0, "layers": _FINE},
+        **_FEATURES,
+    ),
+    "patchcore": Preset(
+        "Nearest neighbours of pretrained features: parts in any place and rotation",
+        module="patchcore",
+        cls="PatchCore",
+        options=(
+            _BACKBONE,
+            _layers(*_FINE),
+            _BLUR,
+            WholeNumber("neighbours", 2000, "features that are kept (the coreset)", 10, 20_000),
+            WholeNumber("pool", 200_000, "features that these are chosen from", 1000, 10_000_000),
+        ),
+        **{**_FEATURES, "largest_area": 384 * 384},
+    ),
+    "dfm": Preset(
+        "Principal components of pretrained features: whole images that deviate",
+        module="dfm",
+        cls="DFM",
+        options=(_BACKBONE, _layers("stage4"), _BLUR, _variance(0.97)),
+        adds_images=True,
+        **_FEATURES,
+    ),
+    "dfkde": Preset(
+        "Kernel density of pretrained features: whole images that are improbable, no map",
+        module="dfkde",
+        cls="DFKDE",
+        options=(
+            _BACKBONE,
+            _layers("stage4", "stage6"),
+            _variance(0.99),
+            Number(
+                "bandwidth",
+                "scott",
+                "width of the kernels: a rule, or a factor",
+                0.01,
+                100,
+                words=RULES,
+            ),
+        ),
+        adds_images=True,
+        **_FEATURES,
+    ),
+    "AD0": Preset(
+        "Patch autoencoder, colour, 200x200", gray_scale=False, options=_CODE, **_AUTOENCODER
+    ),
+    "AD1": Preset(
+        "Patch autoencoder, gray, 200x200", gray_scale=True, options=_CODE, **_AUTOENCODER
+    ),
+    "vae": Preset(
+        "Variational patch autoencoder, colour, 200x200",
+        gray_scale=False,
+        options=(*_CODE, _BETA),
+        **{**_AUTOENCODER, "module": "vae", "cls": "VAE"},
+    ),
+    "lake": Preset(
+        "Density of the variational autoencoder's code and errors, colour, 200x200",
+        gray_scale=False,
+        options=(
+            *_CODE,
+            _BETA,
+            Number("layer_weight", 0.1, "weight of the layers' errors", 0, 10),
+        ),
+        **{**_AUTOENCODER, "module": "lake", "cls": "LAKE"},
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; OptionError lists the valid names."""
+    try:
+        return PRESETS[name]
+    except (KeyError, TypeError):
+        raise OptionError(
+            f"There is no detector named {name!r}. Valid names: {', '.join(PRESETS)}."
+        ) from None
+
+
+def check_extra(what: str) -> None:
+    """Raise MissingExtraError where TensorFlow is not installed, without loading it."""
+    is_there = sys.modules.get("tensorflow") is not None
+    if not is_there and ("tensorflow" in sys.modules or find_spec("tensorflow") is None):
+        raise missing_extra(what, "train", "tensorflow")
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The class behind a name. Imports Keras; MissingExtraError says how to install it."""
+    chosen = preset(name)
+    module = keras_module(f"{__package__}.{chosen.module}", "Training")
+    cls: type[Detector] = getattr(module, chosen.cls)
+    return cls
+
+
+def keras_module(name: str, what: str) -> ModuleType:
+    """Import a module of this package that needs Keras.
+
+    Parameters
+    ----------
+    name : str
+        Its full name.
+    what : str
+        What it is for, as the start of a sentence, for the MissingExtraError.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes on start-up are not for users
+    try:
+        if sys.modules.get("tensorflow") is None:
+            say("Starting TensorFlow ...")
+            with without_alarms():
+                tensorflow = importlib.import_module("tensorflow")
+                tensorflow.config.list_logical_devices()  # looks for graphics cards
+        return importlib.import_module(name)
+    except ImportError as error:
+        missing = (error.name or "tensorflow").partition(".")[0]
+        if missing == "anomaly_ad":
+            raise
+        raise missing_extra(what, "train", missing) from error

@@ -1,0 +1,36 @@
+"""Stage 5, model: what is saved of a training, and how it is opened again.
+
+The plan decides what is made, the calibration where good ends; manifest and store are the files.
+No method is known here but by its name, and no TensorFlow is loaded.
+"""
+
+from .calibration import (
+    LIMIT_SCORE,
+    Calibration,
+    GoodScores,
+    Limit,
+    check_rate,
+    check_threshold,
+    images_needed,
+)
+from .plan import Plan, check_patch_size, input_size
+from .store import Manifest, ModelWriter, StoredModel, is_model, load, models_below
+
+__all__ = [
+    "LIMIT_SCORE",
+    "Calibration",
+    "GoodScores",
+    "Limit",
+    "Manifest",
+    "ModelWriter",
+    "Plan",
+    "StoredModel",
+    "check_patch_size",
+    "check_rate",
+    "check_threshold",
+    "images_needed",
+    "input_size",
+    "is_model",
+    "load",
+    "models_below",
+]

@@ -1,0 +1,334 @@
+"""Stage 4, calibration: the detector's raw score -> a score in [0, 1] with a stated error rate.
+
+From good images that the fit has not seen, a median and a limit are taken. The score says where an
+image stands between and beyond them: 0 is a typical good image, 0.8 the limit of good, 1 is never
+reached. Nothing is ever normalised by the image or the test set at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError, OptionError
+
+LIMIT_SCORE = 0.8  # the score of an image exactly at the limit; the default threshold
+_LARGEST = 1e30  # of a limit, in raw units
+_SMALLEST_RATE = 1e-9
+# Names in the state of a model.
+SCORES, MAXIMA, RAISED = "held_out_scores", "held_out_maxima", "held_out_raised"
+SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where good ends, in the detector's own unit.
+
+    Parameters
+    ----------
+    median, limit : float
+        Median and limit of the raw values of unseen good images; ``limit > median``.
+    n_images : int
+        How many images they come from.
+    asked_rate : float
+        The false alarm rate that was asked for, in (0, 1).
+    stated_rate : float
+        The rate that `n_images` support: a further good image exceeds the limit with at most this
+        probability, if it is exchangeable with them.
+    """
+
+    median: float
+    limit: float
+    n_images: int
+    asked_rate: float
+    stated_rate: float
+
+    def __post_init__(self) -> None:
+        values = (self.median, self.limit, self.asked_rate, self.stated_rate)
+        if not all(isinstance(value, (int, float)) and abs(value) < 1e300 for value in values):
+            raise DataError(f"Limits are finite numbers. Received: {self}.")
+        if not self.median < self.limit:
+            raise DataError(f"The limit must lie above the median. Received: {self}.")
+
+    @classmethod
+    def from_good(cls, raw: ArrayLike, rate: float) -> Self:
+        """Take the limit from raw values of good images that the fit has not seen.
+
+        Split conformal prediction: with the values in ascending order, the limit is number
+        ``ceil((n + 1) (1 - rate))``. A further value of the same distribution exceeds it with a
+        probability of at most `rate`. Where n is too small for that (n < 1 / rate - 1) the largest
+        value is taken, and the rate that it supports, 1 / (n + 1), is stated. The distance from
+        the median is at least `SPAN_FLOOR` times the median, so that images which are all alike
+        do not make every speck of noise an alarm; a larger limit only lowers the rate.
+
+        Parameters
+        ----------
+        raw : array_like of float, shape (n,)
+            Finite values, n >= 2.
+        rate : float
+            The false alarm rate asked for, in (0, 1).
+
+        References
+        ----------
+        Vovk, Gammerman, Shafer 2005, Algorithmic Learning in a Random World, section 2.2;
+        Lei et al. 2018, JASA 113(523), algorithm 2.
+        """
+        values = np.sort(np.asarray(raw, np.float64))
+        if values.size < 2 or not np.isfinite(values).all():
+            raise DataError(
+                "A limit needs the finite raw scores of at least 2 good images that the fit has "
+                f"not seen. Received {values.size}, of which {int(np.isfinite(values).sum())} "
+                "are finite. Add good images."
+            )
+        check_rate(rate)
+        rate = float(rate)
+        count = values.size
+        # The small constant keeps a product that is whole from being rounded up to the next.
+        rank = min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)
+        median = float(np.median(values))
+        span = max(float(values[rank - 1]) - median, SPAN_FLOOR * abs(median), 1e-9)
+        return cls(median, median + span, count, rate, (count + 1 - rank) / (count + 1))
+
+    def score(self, raw: ArrayLike) -> NDArray[np.floating]:
+        """Raw values -> scores in [0, 1); monotone, continuous, 0.8 at the limit.
+
+        With t = (raw - median) / (limit - median): 0 for t <= 0, 0.8 t for t <= 1, and
+        1 - 0.2 / (1 + 4 (t - 1)) above, whose slope at the limit is the same from both sides.
+        Computed and returned in float32 for a float32 array (a map), else in float64.
+        """
+        values = np.asarray(raw)
+        if values.dtype != np.float32 or not values.ndim:
+            values = values.astype(np.float64)
+        number = values.dtype.type
+        t = (values - number(self.median)) / number(self.limit - self.median)
+        below = np.clip(t, 0, 1)
+        above = np.maximum(t, 1)
+        # 0.8 t + 0.2 - 0.2 / (4 t - 3), where either part is constant on the other's side
+        rest = number(1 - LIMIT_SCORE)
+        out = number(LIMIT_SCORE) * below + (rest - rest / (4 * above - 3))
+        return np.minimum(out, np.nextafter(number(1), number(0)))
+
+    def raw(self, threshold: float) -> float:
+        """A threshold in [0, 1] -> raw units; the inverse of `score`.
+
+        Raw values are compared with it by ``>``. It is exactly `limit` for 0.8 and infinite for 1.
+        """
+        check_threshold(threshold)
+        if threshold == LIMIT_SCORE:
+            return self.limit
+        if threshold < LIMIT_SCORE:
+            t = threshold / LIMIT_SCORE
+        elif threshold < 1:
+            t = 1 + ((1 - LIMIT_SCORE) / (1 - threshold) - 1) / 4
+        else:
+            return math.inf
+        return self.median + t * (self.limit - self.median)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Both limits of a model, from the same images.
+
+    Parameters
+    ----------
+    image : Limit
+        For the verdict: of the image scores.
+    map : Limit or None
+        For boxes and colours: of the maps' largest values. None for a method without maps.
+    record : dict
+        Where the limits come from, with sources and counts; empty for those of the training.
+    """
+
+    image: Limit
+    map: Limit | None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the limits were taken for a false alarm rate."""
+        return self.record.get("by", "good images") == "good images"
+
+    @property
+    def stated_rate(self) -> float | None:
+        """The share of good parts that may exceed the limit; None where no rate is promised."""
+        return self.image.stated_rate if self.has_rate else None
+
+    @property
+    def promise(self) -> str:
+        """What may be said of the limit, as the end of a sentence. Nothing else words it."""
+        if self.stated_rate is None:
+            return f"no false alarm rate is promised for it ({self.record.get('by')})"
+        return f"at most {self.stated_rate:.1%} of good parts like these exceed it"
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Of the images that set the limits, apart from those of the training."""
+        return frozenset(self.record.get("digests", ()))
+
+    @classmethod
+    def from_good(cls, scores: ArrayLike, map_maxima: ArrayLike | None, rate: float) -> Self:
+        """Both limits from the raw scores and the maps' maxima of the same unseen good images."""
+        maxima = None if map_maxima is None else Limit.from_good(map_maxima, rate)
+        return cls(Limit.from_good(scores, rate), maxima)
+
+    def moved(self, limit: float, good: ArrayLike, record: dict[str, Any]) -> Self:
+        """The same with another limit of the image scores; medians stay.
+
+        The limit of the maps moves in proportion, as both do with a threshold: its distance from
+        its median grows by the same factor. The stated rate is the one that holds for the good
+        images: (k + 1) / (n + 1), if k of n exceed the limit.
+
+        Parameters
+        ----------
+        limit : float
+            In raw units, above the median.
+        good : array_like of float, shape (n,)
+            Raw scores of good images that the fit has not seen.
+        record : dict
+            Where it comes from.
+
+        Raises
+        ------
+        DataError
+            The limit is no finite number above the median.
+        """
+        image = self.image
+        if not math.isfinite(limit) or abs(limit) > _LARGEST:
+            raise DataError(f"A limit is a finite number. Received: {limit!r}.")
+        if limit <= image.median:
+            raise DataError(
+                f"A limit of {limit:.6g} is not above the score of a typical good image, "
+                f"{image.median:.6g}: half of all good parts would be rejected. Choose a higher "
+                "one or, if these defects cannot be told from good parts, another method."
+            )
+        scores = np.asarray(good, np.float64)
+        rate = (int((scores > limit).sum()) + 1) / (len(scores) + 1)
+        rate = min(rate, 1 - 1e-9)
+        factor = (limit - image.median) / (image.limit - image.median)
+        maxima = self.map
+        if maxima is not None:
+            height = maxima.median + factor * (maxima.limit - maxima.median)
+            maxima = Limit(maxima.median, height, len(scores), rate, rate)
+        return type(self)(
+            Limit(image.median, float(limit), len(scores), rate, rate), maxima, record
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain numbers, for the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises TypeError, KeyError or DataError for anything else."""
+        maxima, record = values["map"], values.get("record", {})
+        if not isinstance(record, dict):
+            raise TypeError(f"the record of a calibration is a dict, not {record!r}")
+        return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima), record)
+
+
+@dataclass(frozen=True)
+class GoodScores:
+    """Raw scores of good images that no fit has seen: what limits are taken from.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n,)
+    maxima : ndarray of float64, shape (n,), or None
+        Of their maps; None for a method without maps.
+    raised : (float, float)
+        By how much the limits take scores and maxima for higher, since the model's arithmetic may.
+    cross_fitted : bool
+        Whether each was scored by a model that had seen a fifth less than the final one: such
+        scores are a little higher than those of further good images.
+    digests : tuple of str
+        Of the images, see `images.image_digest`, where these are not those of the training.
+    left_out : int
+        Images that were left out, since training has seen them or they are copies.
+    """
+
+    scores: NDArray[np.float64]
+    maxima: NDArray[np.float64] | None
+    raised: tuple[float, float] = (0.0, 0.0)
+    cross_fitted: bool = False
+    digests: tuple[str, ...] = ()
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def as_judged(self) -> Self:
+        """The same as the model's arithmetic may give them, at most."""
+        maxima = None if self.maxima is None else self.maxima + self.raised[1]
+        scores = self.scores + self.raised[0]
+        return replace(self, scores=scores, maxima=maxima, raised=(0.0, 0.0))
+
+    def joined(self, other: Self) -> Self:
+        """These and further ones."""
+        maxima = None
+        if self.maxima is not None and other.maxima is not None:
+            maxima = np.concatenate([self.maxima, other.maxima])
+        return replace(self, scores=np.concatenate([self.scores, other.scores]), maxima=maxima)
+
+    def calibration(self, rate: float) -> Calibration:
+        """Both limits for a false alarm rate."""
+        judged = self.as_judged
+        return Calibration.from_good(judged.scores, judged.maxima, rate)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As they are stored."""
+        maxima = np.empty(0) if self.maxima is None else self.maxima
+        return {SCORES: self.scores, MAXIMA: maxima, RAISED: np.array(self.raised)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, cross_fitted: bool = False) -> Self:
+        """The inverse of `arrays`.
+
+        Raises
+        ------
+        KeyError
+            There are none.
+        ValueError
+            They cannot be used.
+        """
+        scores, maxima = arrays[SCORES], arrays.get(MAXIMA, np.empty(0))
+        raised = arrays.get(RAISED, np.zeros(2))
+        if not len(scores) or not np.isfinite(scores).all() or len(maxima) not in (0, len(scores)):
+            raise ValueError("its scores of good images cannot be used")
+        pair = float(raised[0]), float(raised[1])
+        return cls(scores, maxima if len(maxima) else None, pair, cross_fitted)
+
+
+def images_needed(rate: float) -> int:
+    """How many unseen good images support a false alarm rate: the least n with 1 / (n + 1) <= rate.
+
+    >>> images_needed(0.01)
+    99
+    """
+    return math.ceil(1 / rate - 1 - 1e-9)
+
+
+def check_rate(rate: float) -> None:
+    """Raise OptionError unless `rate` is a number in (0, 1)."""
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if not is_number or not _SMALLEST_RATE <= rate < 1:
+        raise OptionError(
+            "false_alarm_rate is the share of good parts that may be rejected, a number between "
+            f"0 and 1 such as 0.01. Received: {rate!r}."
+        )
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise OptionError unless `threshold` is a number in [0, 1]."""
+    is_number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:
+        raise OptionError(
+            "thresh is a score from 0 to 1; 0.8 is the limit of good parts, lower inspects more "
+            f"strictly. Received: {threshold!r}."
+        )

@@ -1,0 +1,49 @@
+"""Feature maps on disk: computed once, read in any order, by several names."""
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as op
+import pytest
+
+from anomaly_ad.images import ImageSet
+from anomaly_ad.methods.features import FeatureSet
+from anomaly_ad.runtime.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """Two maps of different grids: the image, and its means over fields of 4 x 4."""
+    images = op.parameter([-1, 8, 8, 1], np.uint8, name="images")
+    fine = op.convert(images, "f32")
+    planes = op.transpose(fine, op.constant([0, 3, 1, 2]))
+    pooled = op.avg_pool(planes, [4, 4], [0, 0], [0, 0], [4, 4], True)
+    coarse = op.transpose(pooled, op.constant([0, 2, 3, 1]))
+    for output, name in ((fine, "fine"), (coarse, "coarse")):
+        output.output(0).set_names({name})
+    return Engine(ov.Model([fine, coarse], [images], "toy"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_maps_of_different_grids(engine, dtype):
+    images = np.random.default_rng(0).integers(0, 255, (300, 8, 8, 1), np.uint8)
+    steps = []
+    with FeatureSet.compute(engine, ImageSet(images), steps.append, dtype=dtype) as features:
+        assert len(features) == len(steps) == 300
+        for _ in range(2):  # re-iterable
+            batches = list(features)
+            assert [len(batch["fine"]) for batch in batches] == [128, 128, 44]
+            fine = np.concatenate([batch["fine"] for batch in batches])
+            np.testing.assert_array_equal(fine, images)
+        some = features[np.array([7, 3])]
+        assert some["coarse"].shape == (2, 2, 2, 1) and some["coarse"].dtype == dtype
+        means = images[[7, 3]].reshape(2, 2, 4, 2, 4).mean(axis=(2, 4))
+        np.testing.assert_allclose(some["coarse"][..., 0], means, rtol=2e-3)
+        np.testing.assert_array_equal(features[slice(5, 7)]["fine"], images[5:7])
+        folders = [spool._folder for spool in features._maps.values()]
+        assert all(folder.exists() for folder in folders)
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_of_arrays_in_memory():
+    with FeatureSet({"features": np.arange(6.0).reshape(3, 2)}) as features:
+        assert features[np.array([2])]["features"].tolist() == [[4, 5]]

@@ -1,0 +1,218 @@
+import numpy as np
+import pytest
+from conftest import draw_part, write_image, write_parts
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+from anomaly_ad import AD, DataError, OptionError
+from anomaly_ad.model.plan import Plan
+from anomaly_ad.statistics.neighbours import NOISE
+from anomaly_ad.training import steps as training
+from anomaly_ad.training.steps import build
+
+SMALL = {"img_size": (64, 64), "patch_size": 16}
+
+
+def detector(method="patchcore", **options):
+    return build(Plan.from_options(method, {**SMALL, **options}))
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("patchcore", {"neighbours": 9}, "neighbours is a whole number from 10 to 20000"),
+        ("patchcore", {"neighbours": 2e3}, "neighbours is a whole number"),
+        ("patchcore", {"neighbours": True}, "neighbours is a whole number"),
+        ("patchcore", {"pool": 999}, "pool is a whole number from 1000"),
+        ("patchcore", {"blur": float("inf")}, "blur is a number of pixels"),
+        ("patchcore", {"variance": 0.9}, "no option 'variance'.*neighbours, pool"),
+        ("dfm", {"variance": 1.0}, "variance is a number from 0.5 to 0.9999"),
+        ("dfm", {"variance": "most"}, "variance is a number"),
+        ("dfm", {"layers": ["stage4", "stage6"]}, "320 channels together at most.*432"),
+    ],
+)
+def test_options_that_cannot_be_used(method, options, message):
+    with pytest.raises(OptionError, match=message):
+        detector(method, **options)
+
+
+def naive_scores(features, vectors, mean, scale):
+    """Equations 6 and 7 of the paper, one cell at a time, in float64."""
+    bank = (vectors.astype(np.float64) - mean) * scale
+    scores = []
+    for image in features.reshape(len(features), -1, features.shape[-1]):
+        cells = (image.astype(np.float64) - mean) * scale
+        gaps = np.linalg.norm(cells[:, None] - bank, axis=-1)
+        gaps = np.sqrt(gaps**2 + NOISE * bank.shape[1])
+        cell = gaps.min(axis=1).argmax()
+        winner = gaps[cell].argmin()
+        around = np.argsort(np.linalg.norm(bank - bank[winner], axis=1))[:9]
+        weights = np.exp(gaps[cell, around])
+        scores.append((1 - np.exp(gaps[cell, winner]) / weights.sum()) * gaps[cell, winner])
+    return np.array(scores)
+
+
+def test_the_score_is_that_of_the_paper():
+    method = detector()  # every cell is a neighbour, so that the weight counts
+    images = np.stack([draw_part(n) for n in range(8)])
+    features = np.asarray(method.features()(images)["features"])
+    method.statistic.update(features.reshape(8, -1, features.shape[-1]))
+    coreset = method.statistic.coreset()
+    tested = np.stack([draw_part(50 + n, defect=n % 2 == 0) for n in range(6)])
+    features = np.asarray(method.features()(tested)["features"])
+    expected = naive_scores(features, coreset.vectors, coreset.mean, coreset.scale)
+    plain = method.distances(method.statistic)(features.reshape(6, -1, features.shape[-1]))["cells"]
+    assert (expected < 0.99 * plain.max(axis=1)).any()
+    received = method.scorer(method.statistic)(features)["score"]
+    np.testing.assert_allclose(received, expected, rtol=1e-3)
+    np.testing.assert_allclose(method.graph()(tested)["score"], expected, rtol=1e-3)
+
+
+def test_finer_layers_are_averaged_over_their_neighbours_and_the_coarsest_is_not():
+    image = draw_part(0)[None]
+    pooled, plain = (
+        np.asarray(detector(name, **extra).features()(image)["features"])
+        for name, extra in (("patchcore", {}), ("padim", {"channels": 1000}))
+    )
+    assert pooled.shape == plain.shape == (1, 4, 4, 176)
+    np.testing.assert_allclose(pooled[..., 64:], plain[..., 64:], rtol=1e-4, atol=1e-4)
+    assert np.abs(pooled[..., :64] - plain[..., :64]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("patchcore", {"blur": 0.0}),
+        ("patchcore", {"neighbours": 10}),
+        ("patchcore", {"layers": ["stage4"]}),
+        ("dfm", {"variance": 0.6}),
+        ("dfm", {"layers": ["stage2"]}),
+    ],
+)
+def test_every_option_changes_something(tmp_path, method, options):
+    folder = write_parts(tmp_path / "parts", 12)
+    part = draw_part(300, defect=True)
+    maps = [
+        AD(method, folder, save_path=tmp_path / str(n), **SMALL, **extra)
+        .train()
+        .predict(part, save=False)
+        .anomaly_map
+        for n, extra in enumerate(({}, options))
+    ]
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
+
+
+def test_the_pool_bounds_what_is_kept():
+    method = detector(pool=1000, neighbours=50)
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        method.statistic.update(random.normal(size=(40, 16, 176)).astype(np.float32))
+    assert method.statistic.vectors.shape == (1000, 176) and method.statistic.count == 200
+    assert method.statistic.coreset().vectors.shape == (50, 176)
+
+
+def test_parts_may_lie_anywhere(tmp_path):
+    """The same part in all four quarter turns: what is new is found, a new turn is not."""
+
+    def turned(seed, *, defect=False):
+        image = draw_part(seed, size=96)
+        image[40:56, 70:90] = (200, 160, 40)  # a mark that shows the rotation
+        if defect:
+            image[60:72, 30:42] = 250
+        return np.ascontiguousarray(np.rot90(image, seed % 4))
+
+    for n in range(24):
+        write_image(tmp_path / "parts" / f"{n:02d}.png", turned(n))
+    ad = AD("patchcore", tmp_path / "parts", save_path=tmp_path, img_size=(96, 96)).train()
+    good = [ad.predict(turned(100 + n), save=False).raw_score for n in range(8)]
+    bad = [ad.predict(turned(100 + n, defect=True), save=False).raw_score for n in range(8)]
+    assert min(bad) > 1.2 * max(good)
+
+
+def test_the_input_takes_the_shape_of_the_images(tmp_path, capsys):
+    for n in range(10):
+        write_image(tmp_path / "wide" / f"{n}.png", np.hstack([draw_part(n), draw_part(n + 50)]))
+    ad = AD("padim", tmp_path / "wide", save_path=tmp_path)
+    assert ad.img_size == (256, 256)
+    ad.train()
+    assert "Input of the model: 176x368 pixels" in capsys.readouterr().out
+    assert ad.img_size == AD(tmp_path / "model").img_size == (176, 368)
+    prediction = ad.predict(np.hstack([draw_part(90), draw_part(91)]), save=False)
+    assert prediction.anomaly_map.shape == (176, 368)
+    with pytest.raises(DataError, match="at least 10 images"):
+        ad.load_data(write_parts(tmp_path / "few", 5)).train()
+    assert ad.img_size == (176, 368)  # that of the model there is
+    ad.load_data(write_parts(tmp_path / "square", 10)).train()
+    assert ad.img_size == (256, 256)
+
+
+def test_parts_that_are_almost_the_same(tmp_path):
+    """Which of many equal neighbours is nearest is a matter of rounding; no proof fails by it."""
+    image = draw_part(0)
+    for n in range(10):
+        image[20, 20 + n] += 1
+        write_image(tmp_path / "parts" / f"{n}.png", image)
+    ad = AD("patchcore", tmp_path / "parts", save_path=tmp_path, **SMALL).train()
+    part = draw_part(0, defect=True)
+    assert ad.predict(part, save=False).is_anomalous
+    assert not ad.predict(image, save=False).is_anomalous
+
+
+def test_a_background_that_is_everywhere_the_same_is_known_to_all(tmp_path):
+    """Held-out images score like new good ones, not as if they lacked the background."""
+    circle = np.hypot(*np.mgrid[-64:64, -64:64]) < 20
+    for n in range(24):
+        noise = np.random.default_rng(n).integers(90, 160, (128, 128, 3))
+        image = np.where(circle[..., None], noise, 0).astype(np.uint8)
+        write_image(tmp_path / ("parts" if n < 16 else "more") / f"{n:02d}.png", image)
+    options = {"img_size": (128, 128), "layers": ["stage1", "stage2"]}
+    ad = AD("patchcore", tmp_path / "parts", save_path=tmp_path, **options).train()
+    good = [p.raw_score for p in ad.predict(tmp_path / "more", save=False)]
+    held_out = ad.model.state()["held_out_scores"]
+    assert np.median(held_out) < 1.3 * np.median(good)
+
+
+def test_dfm_learns_from_few_images(tmp_path):
+    """Held-out scores are in the unit of the model's, also where folds are smaller than needed."""
+    for count in (10, 14, 20):
+        folder = write_parts(tmp_path / str(count), count)
+        ad = AD("dfm", folder, save_path=tmp_path, **SMALL).train()
+        good = [ad.predict(draw_part(100 + n), save=False).raw_score for n in range(6)]
+        held_out = ad.model.state()["held_out_scores"]
+        assert np.median(held_out) < 2 * np.median(good)
+        assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
+
+
+def test_images_added_to_few_leave_a_limit_that_finds_defects(tmp_path):
+    folder = write_parts(tmp_path / "few", 12)
+    ad = AD("dfm", folder, save_path=tmp_path, **SMALL).train()
+    ad.add_images(write_parts(tmp_path / "more", 28, first=40))
+    whole = AD("dfm", tmp_path / "few", save_path=tmp_path / "whole", **SMALL)
+    whole.load_data([*folder.iterdir(), *(tmp_path / "more").iterdir()]).train()
+    limits = [each.model.manifest.calibration.image.limit for each in (ad, whole)]
+    assert limits[1] <= limits[0] * 1.05 and limits[0] < 2.5 * limits[1]
+    assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
+
+
+@pytest.mark.parametrize("method", ["patchcore", "dfm"])
+def test_other_arithmetic_has_limits_in_its_own(method, tmp_path):
+    folder = write_parts(tmp_path / "parts", 16)
+    options = {"img_size": (128, 128), "patch_size": 16}
+    limits = {}
+    for precision in ("f32", "bf16"):
+        ad = AD(method, folder, save_path=tmp_path / precision, precision=precision, **options)
+        limits[precision] = ad.train().model.manifest.calibration
+        assert sum(p.is_anomalous for p in ad.predict(folder, save=False)) <= 2
+        assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
+    assert limits["bf16"].image.limit == pytest.approx(limits["f32"].image.limit, rel=0.2)
+    assert limits["bf16"].map.limit == pytest.approx(limits["f32"].map.limit, rel=0.2)
+
+
+def test_scores_and_maxima_are_each_raised_by_what_their_own_output_deviates(tmp_path, monkeypatch):
+    folder = write_parts(tmp_path / "parts", 12)
+    plain = AD("dfm", folder, save_path=tmp_path / "plain", **SMALL).train().model
+    monkeypatch.setattr(training, "_prove_formula", lambda *_: training._Higher(1.0, 10.0))
+    raised = AD("dfm", folder, save_path=tmp_path / "raised", **SMALL).train().model
+    before, after = plain.manifest.calibration, raised.manifest.calibration
+    assert after.image.limit == pytest.approx(before.image.limit + 1, rel=1e-5)
+    assert after.map.limit == pytest.approx(before.map.limit + 10, rel=1e-5)

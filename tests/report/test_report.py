@@ -1,0 +1,622 @@
+"""The report: written by Python, looked at in a browser."""
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_part, write_image, write_parts
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+from anomaly_ad import AD
+from anomaly_ad.errors import DataError, OptionError, OutputError
+from anomaly_ad.evaluation.figures import evaluate
+from anomaly_ad.evaluation.intervals import wilson
+from anomaly_ad.images.labelled import find_labelled
+from anomaly_ad.inspection.prediction import Prediction
+from anomaly_ad.model.calibration import Limit
+from anomaly_ad.report import album, probe
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report_model")
+    folder = write_parts(root / "good", 20)
+    return AD("padim", folder, save_path=root, img_size=(64, 64)).train()
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Good parts, two kinds of defects, a torn file, and a name that is markup."""
+    root = tmp_path_factory.mktemp("judged") / "line <3>"
+    write_parts(root / "good", 12, first=100)
+    write_parts(root / "bar", 6, first=200, defect=True)
+    for n in range(3):
+        image = draw_part(300 + n)
+        image[30:32, 10:12] = 160  # hardly to be seen
+        write_image(root / "speck" / f"{n}.png", image)
+    write_image(root / "bar" / "</script><b>.png", draw_part(400, defect=True))
+    (root / "bar" / "torn.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(model, judged, tmp_path_factory):
+    target = tmp_path_factory.mktemp("page") / "report.html"
+    evaluation = model.evaluate(judged, report=target)
+    return target, evaluation
+
+
+def data_of(target):
+    text = target.read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    return json.loads(data)
+
+
+def numbered(target):
+    return [{**image, "n": n} for n, image in enumerate(data_of(target)["images"])]
+
+
+def put_limit(browser, value):
+    browser.execute_script(
+        "const e = document.getElementById('limit'); e.value = arguments[0];"
+        "for (const n of ['input', 'change']) e.dispatchEvent(new Event(n, { bubbles: true }));",
+        value,
+    )
+
+
+def shown(browser, selector):
+    return [e.text for e in browser.find_elements("css selector", selector)]
+
+
+def cards(browser):
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.card')].map(c => ["
+        "c.querySelector('.name').title, c.querySelector('.tag').textContent])"
+    )
+
+
+def choose(browser, name, value):
+    browser.execute_script(
+        "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        "e.dispatchEvent(new Event('change'));",
+        name,
+        value,
+    )
+
+
+def test_the_page_says_what_evaluate_says(model, judged, page):
+    """Before any script runs, too."""
+    target, evaluation = page
+    plain = evaluate(model.model, find_labelled(judged), threshold=0.8)
+    assert evaluation == plain
+    text = target.read_text(encoding="utf-8")
+    missed = evaluation.n_defective - evaluation.found
+    for tile, count, total in (
+        ("good", evaluation.rejected, 12),
+        ("bad", missed, evaluation.n_defective),
+    ):
+        part = text.partition(f'data-tile="{tile}"')[2][:600]
+        assert f"data-count>{count}<" in part and f"of {total} " in part
+        assert f"data-interval>{wilson(count / total, total).text(100, 1)} %<" in part
+    for name in ("auroc", "average_precision", "f1", "best_f1"):
+        found = getattr(evaluation, name)
+        assert f"{found.value:.4f}</td>" in text
+        assert f"{found.low:.4f} to {found.high:.4f}</td>" in text
+    assert text.count("not given: there are no masks") == 2
+    for kind in evaluation.kinds:
+        assert f">{kind.auroc.value:.4f}<" in text
+        assert f">{kind.detection_rate.text(100, 1)}<" in text
+    assert "1 image could not be inspected and is not counted" in text
+    assert "The run was made at 0.8." in text
+    for warning in evaluation.warnings:
+        assert warning.split(" (")[0][:40] in text.replace("&lt;", "<")
+    data = data_of(target)
+    by_name = {image["name"]: image for image in data["images"]}
+    assert len(by_name) == len(data["images"]) == 23
+    assert by_name["bar/torn.png"]["error"] and by_name["bar/torn.png"]["raw"] is None
+    one = model.predict(judged / "bar" / "200.png", save=False)
+    assert by_name["bar/200.png"]["raw"] == one.raw_score
+    assert by_name["bar/200.png"]["boxes"] == one.boxes.tolist()
+
+
+def fact(target, name):
+    text = target.read_text(encoding="utf-8")
+    return re.findall(rf"<dt>{re.escape(name)}</dt><dd>(.*?)</dd>", text)[0]
+
+
+def test_what_was_measured_is_told(model, judged, page, tmp_path):
+    stored = model.model
+    size = sum(file.stat().st_size for file in stored.directory.iterdir())
+    assert float(fact(page[0], "Size").removesuffix(" MB")) == pytest.approx(size / 1e6, rel=0.1)
+    assert fact(page[0], "Digest") == stored.digest
+    assert fact(page[0], "Fingerprint of these") == stored.manifest.training["images"][:16]
+    assert fact(page[0], "openvino") == stored.manifest.versions["openvino"]
+    assert fact(page[0], "Limit of good (0.8)").startswith(
+        f"raw score {stored.manifest.calibration.image.limit:.6g}, from 20 good images of the "
+    )
+    assert 0.5 < float(fact(page[0], "One image, file to verdict").split()[0]) < 1000
+    assert 0.1 < float(fact(page[0], "New process to first verdict").split()[0]) < 60
+    assert 60 < float(fact(page[0], "Peak memory of inspecting").split()[0]) < 2000
+    same = judged.parent / "copy"
+    shutil.copytree(judged, same)
+    model.evaluate(same, report=tmp_path / "same.html")
+    assert fact(tmp_path / "same.html", "Fingerprint") == fact(page[0], "Fingerprint")
+    (same / "speck" / "0.png").rename(same / "good" / "0.png")  # judged otherwise
+    model.evaluate(same, report=tmp_path / "other.html")
+    assert fact(tmp_path / "other.html", "Fingerprint") != fact(page[0], "Fingerprint")
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing_else(page):
+    text = page[0].read_text(encoding="utf-8")
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', text)
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    script = text.rpartition("<script>")[2].partition("</script>")[0]
+    digests = [
+        base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        for part in (style, script)
+    ]
+    assert html.unescape(policy) == (
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    assert "<b>" not in text and "&lt;3&gt;" in text
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", text)
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_the_slider_counts_what_python_counts(browser, model, judged, page):
+    browser.get(page[0].as_uri())
+    limit = model.model.manifest.calibration.image
+    data = data_of(page[0])
+    scores = sorted(i["score"] for i in data["images"] if i["error"] is None)
+    for value in (0.0, 0.8, 0.999, round(scores[4], 3), round(scores[-3], 3)):
+        put_limit(browser, value)
+        expected = evaluate(model.model, find_labelled(judged), threshold=value)
+        missed = expected.n_defective - expected.found
+        counts = [int(text) for text in shown(browser, "[data-count]")]
+        assert counts == [expected.rejected, missed], value
+        for row, kind in zip(
+            browser.find_elements("css selector", "#kinds tbody tr"), expected.kinds, strict=True
+        ):
+            cells = [cell.text for cell in row.find_elements("css selector", "th, td")]
+            rate = wilson(kind.found / kind.n_images, kind.n_images)
+            assert cells[:5] == [
+                kind.name,
+                str(kind.n_images),
+                str(kind.found),
+                str(kind.n_images - kind.found),
+                rate.text(100, 1),
+            ]
+        assert shown(browser, "[data-interval]") == [
+            wilson(count / total, total).text(100, 1) + " %"
+            for count, total in ((expected.rejected, 12), (missed, expected.n_defective))
+        ]
+        raw = browser.find_element("id", "raw-value").text.rstrip(".").split()[-1]
+        assert float(raw) == pytest.approx(limit.raw(value), rel=1e-5)
+        wrong = [name for name, tag in cards(browser) if tag in ("MISSED", "FALSE ALARM")]
+        assert len(wrong) == sum(counts)
+        told = browser.find_element("id", "live").get_attribute("textContent")
+        assert all(f"{count} of " in told for count in counts)
+        # The line in the histogram stands where the slider does.
+        mark, first = (
+            float(browser.find_element("css selector", f"#histogram .{name}").get_attribute("x1"))
+            for name in ("mark", "grid")
+        )
+        width = browser.execute_script("return document.getElementById('histogram').clientWidth")
+        assert mark == pytest.approx(first + value * (width - 16), abs=0.01)
+    browser.find_element("id", "reset").click()
+    assert browser.find_element("id", "limit-value").text == "0.80"
+
+
+def test_a_score_at_the_limit_is_not_rejected(browser, page, tmp_path):
+    """As in Python, where raw scores are compared by >."""
+    text = page[0].read_text(encoding="utf-8")
+    data = data_of(page[0])
+    one = next(i for i in data["images"] if i["kind"] == "bar" and i["raw"] is not None)
+    moved = text.replace(
+        f'"limit":{json.dumps(data["limit"])}', f'"limit":{json.dumps(one["raw"])}'
+    )
+    assert moved != text
+    (tmp_path / "r.html").write_text(moved, encoding="utf-8")
+    browser.get((tmp_path / "r.html").as_uri())
+    raws = [i["raw"] for i in data["images"] if i["error"] is None and i["kind"] != "good"]
+    missed = sum(raw <= one["raw"] for raw in raws)
+    assert int(shown(browser, "[data-count]")[1]) == missed
+
+
+def test_shares_are_rounded_as_python_rounds_them(browser, page):
+    """Halves go to the even digit: 1 of 16 is 6.2 %."""
+    text = page[0].read_text(encoding="utf-8")
+    function = re.findall(r"function perCent\(share\) \{.*?\n  \}", text, re.DOTALL)[0]
+    pairs = [(k, n) for n in (8, 12, 16, 32, 48, 63, 80, 400) for k in range(n + 1)]
+    browser.get("about:blank")
+    said = browser.execute_script(
+        f"{function}; return arguments[0].map(([k, n]) => perCent(k / n));", pairs
+    )
+    assert said == [f"{100 * (k / n):.1f}" for k, n in pairs]
+
+
+def points(browser, home):
+    path = browser.find_element("css selector", f"#{home} .curve").get_attribute("d")
+    svg = browser.find_element("css selector", f"#{home} svg")
+    label = svg.get_attribute("aria-label")
+    pairs = np.array([[float(x) for x in pair.split()] for pair in re.split("[ML]", path)[1:]])
+    return (pairs - [46, 258]) / [300 - 46 - 8, -(300 - 34 - 8) + 8], label
+
+
+def test_the_curves_are_those_of_the_figures(browser, page):
+    browser.get(page[0].as_uri())
+    evaluation = page[1]
+    roc, label = points(browser, "roc")
+    assert np.trapezoid(roc[:, 1], roc[:, 0]) == pytest.approx(evaluation.auroc.value, abs=2e-3)
+    assert f"{100 * evaluation.rejection_rate.value:.1f} %" in label
+    precision, _ = points(browser, "pr")
+    area = np.trapezoid(precision[:, 1], precision[:, 0])
+    assert area == pytest.approx(evaluation.average_precision.value, abs=2e-3)
+    dot = browser.find_element("css selector", "#roc .dot")
+    assert float(dot.get_attribute("cx")) == pytest.approx(
+        46 + 246 * evaluation.rejection_rate.value, abs=0.1
+    )
+    bars = {
+        name: browser.find_elements("css selector", f"#histogram rect.{name}")
+        for name in ("good", "bad")
+    }
+    for name, count in (("good", 12), ("bad", evaluation.n_defective)):
+        titles = [bar.get_attribute("textContent") for bar in bars[name]]
+        assert sum(int(title.split()[0]) for title in titles) == count
+        kind = {"good": "good images", "bad": "defective images"}[name]
+        assert all(kind in title for title in titles)
+
+
+def test_a_threshold_of_the_run_is_the_one_of_the_page(browser, model, judged, tmp_path):
+    found = model.evaluate(judged, thresh=0.12345, report=tmp_path / "r.html")
+    browser.get((tmp_path / "r.html").as_uri())
+    assert browser.find_element("id", "limit-value").text == "0.12345"
+    assert int(shown(browser, "[data-count]")[0]) == found.rejected
+
+
+def test_the_gallery_sorts_and_filters(browser, page):
+    browser.get(page[0].as_uri())
+    data = data_of(page[0])
+    names = {image["name"]: image for image in data["images"]}
+    assert len(cards(browser)) == len(names)
+    put_limit(browser, 0.5)
+
+    def wrong(name):
+        one = names[name]
+        return one["error"] is None and (one["score"] > 0.5) != (one["kind"] != "good")
+
+    def distance(name):
+        return abs((names[name]["score"] or -1) - 0.5)
+
+    in_order = [name for name, _ in cards(browser)]
+    n_wrong = sum(map(wrong, names))
+    assert set(in_order[:n_wrong]) == set(filter(wrong, names))
+    assert in_order[:n_wrong] == sorted(in_order[:n_wrong], key=distance, reverse=True)
+    assert in_order[n_wrong:] == sorted(in_order[n_wrong:], key=distance)
+    scores = {name: names[name]["score"] if names[name]["error"] is None else -1 for name in names}
+    for order, sign in (("Highest score first", -1), ("Lowest score first", 1)):
+        choose(browser, "order", order)
+        said = [sign * scores[name] for name, _ in cards(browser)]
+        assert said == sorted(said)
+    choose(browser, "order", "Name")
+    assert [name for name, _ in cards(browser)] == sorted(names)
+    judged = {n: i for n, i in names.items() if i["error"] is None}
+    expected = {
+        "False alarms and misses": {n for n in judged if wrong(n)},
+        "False alarms": {n for n in judged if wrong(n) and judged[n]["kind"] == "good"},
+        "Misses": {n for n in judged if wrong(n) and judged[n]["kind"] != "good"},
+        "Good parts": {n for n in names if names[n]["kind"] == "good"},
+        "Defective parts": {n for n in names if names[n]["kind"] != "good"},
+        "Rejected": {n for n in judged if judged[n]["score"] > 0.5},
+        "Passed": {n for n in judged if judged[n]["score"] <= 0.5},
+        "Not inspected": {"bar/torn.png"},
+        "All": set(names),
+    }
+    options = shown(browser, "#show option")
+    assert sorted(options) == sorted(expected)
+    for which, some in expected.items():
+        choose(browser, "show", which)
+        assert {name for name, _ in cards(browser)} == some, which
+    choose(browser, "kind", str(data["kinds"].index("speck")))
+    assert len(cards(browser)) == 3
+    browser.find_element("id", "name").send_keys("2.PNG")
+    assert [name for name, _ in cards(browser)] == ["speck/2.png"]
+    browser.find_element("id", "name").send_keys("x")
+    assert browser.find_element("id", "shown").text == "No picture is like that."
+    heads = browser.find_elements("css selector", "#kinds thead button")
+    heads[1].click()
+    assert shown(browser, "#kinds tbody th") == ["speck", "bar"]
+    heads[1].click()
+    assert shown(browser, "#kinds tbody th") == ["bar", "speck"]
+
+
+def test_tags_follow_the_slider_while_it_is_dragged(browser, page):
+    browser.get(page[0].as_uri())
+    browser.execute_script(
+        "const e = document.getElementById('limit'); e.value = 0;"
+        "e.dispatchEvent(new Event('input', { bubbles: true }));"
+    )
+    images = {image["name"]: image for image in data_of(page[0])["images"]}
+    for name, tag in cards(browser):
+        one = images[name]
+        if one["error"] is None and one["score"] > 0:
+            assert tag == ("FALSE ALARM" if one["kind"] == "good" else "found")
+
+
+def test_many_pictures_come_as_one_scrolls(browser, page, tmp_path):
+    """Also where the end of the gallery stays near the window all the time."""
+    text = page[0].read_text(encoding="utf-8")
+    data = data_of(page[0])
+    copies = [
+        {**image, "name": f"{n}/{image['name']}"} for n in range(9) for image in data["images"]
+    ]
+    count = len(data["images"])
+    spare = "".join(
+        f'<script type="text/plain" id="p{n + count * k}">|</script>'
+        for k in range(1, 9)
+        for n in range(count)
+    )
+    old = re.findall(r'(<script type="application/json" id="data">)(.*?)(</script>)', text)[0]
+    new = json.dumps({**data, "images": copies}).replace("<", "\\u003c")
+    text = text.replace("".join(old), spare + old[0] + new + old[2])
+    (tmp_path / "r.html").write_text(text, encoding="utf-8")
+    browser.get((tmp_path / "r.html").as_uri())
+    first = len(cards(browser))
+    assert 48 <= first < len(copies)
+    choose(browser, "show", "Misses")
+    choose(browser, "show", "All")
+    for _ in range(40):
+        browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+        if len(cards(browser)) == len(copies):
+            break
+        browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 20))")
+    assert len(cards(browser)) == len(copies)
+    assert not browser.find_element("id", "more").is_displayed()
+
+
+def test_pictures_have_heat_and_boxes_and_open_by_key(browser, page):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page[0].as_uri())
+    choose(browser, "show", "Defective parts")
+    choose(browser, "order", "Highest score first")
+    first = browser.find_element("css selector", ".card")
+    images = {image["n"]: image for image in numbered(page[0])}
+    one = images[int(first.get_attribute("data-n"))]
+    assert first.find_elements("css selector", "img.heat")
+    boxes = [
+        [float(rect.get_attribute(name)) for name in ("x", "y", "width", "height")]
+        for rect in first.find_elements("css selector", "svg rect")
+    ]
+    assert boxes == [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in one["boxes"]] and boxes
+    browser.execute_script(
+        "const e = document.getElementById('heat'); e.value = 0;"
+        "e.dispatchEvent(new Event('input'));"
+    )
+    assert first.find_element("css selector", "img.heat").value_of_css_property("opacity") == "0"
+    complete = "return [...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    assert browser.execute_script(complete)
+    first.send_keys(Keys.ENTER)
+    title = browser.find_element("id", "large-name").text
+    assert title == one["name"]
+    facts = browser.find_element("id", "large-facts").text
+    assert f"{one['score']:.4f}" in facts and f"Judged as\n{one['kind']}" in facts
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert browser.find_element("id", "large-name").text != title
+    browser.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    assert browser.find_element("id", "large-name").text == title
+    for _ in range(len(images)):  # to the last one: the keys still work there
+        browser.find_element("id", "after").click()
+    last = browser.find_element("id", "large-name").text
+    browser.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    assert browser.find_element("id", "large-name").text not in (title, last)
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not browser.find_element("id", "large").is_displayed()
+    browser.find_element("id", "boxes").send_keys(Keys.SPACE)
+    visible = browser.find_elements("css selector", ".card svg")
+    assert visible and not any(svg.is_displayed() for svg in visible)
+    browser.find_element("id", "limit").send_keys(Keys.ARROW_RIGHT)
+    assert browser.find_element("id", "limit-value").text == "0.801"
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_page(browser, page, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.get(page[0].as_uri())
+        wide = "return document.documentElement.scrollWidth"
+        assert browser.execute_script(wide) <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_images_that_nobody_has_judged(browser, model, judged, tmp_path, capsys):
+    folder = tmp_path / "today"
+    shutil.copytree(judged / "bar", folder)
+    counts = model.report(folder, tmp_path / "r.html")
+    printed = capsys.readouterr().out
+    assert counts["errors"] == 1 and f"Wrote {tmp_path / 'r.html'}" in printed
+    browser.get((tmp_path / "r.html").as_uri())
+    anomalous = counts["anomalous"]
+    assert shown(browser, "[data-count]") == [str(anomalous)]
+    assert "parts are anomalous" in browser.find_element("css selector", ".tile-count").text
+    assert not browser.find_elements("id", "roc")
+    put_limit(browser, 0)
+    limit = model.model.manifest.calibration.image
+    above = sum((i["raw"] or -1) > limit.raw(0) for i in data_of(tmp_path / "r.html")["images"])
+    assert shown(browser, "[data-count]") == [str(above)]
+
+
+def test_what_predict_has_written_is_inspected_again(model, judged, tmp_path):
+    model.predict(judged / "speck", tmp_path / "out")
+    model.predict(judged / "bar", tmp_path / "out")
+    counts = model.report(tmp_path / "out", tmp_path / "out" / "report.html")
+    assert counts.total() == 8
+    names = {image["name"] for image in data_of(tmp_path / "out" / "report.html")["images"]}
+    assert "torn.png" in names and "0.png" not in names
+    model.predict(np.stack([draw_part(1)]), tmp_path / "arrays")
+    with pytest.raises(DataError, match="names no files"):
+        model.report(tmp_path / "arrays", tmp_path / "r.html")
+
+
+def test_a_run_is_inspected_at_its_own_threshold(model, judged, tmp_path, dataset):
+    first = model.predict(judged / "good", tmp_path / "out", thresh=0.01)
+    counts = model.report(tmp_path / "out", tmp_path / "r.html")
+    assert counts["anomalous"] == sum(bool(p.is_anomalous) for p in first) > 0
+    assert data_of(tmp_path / "r.html")["threshold"] == 0.01
+    model.report(tmp_path / "out", tmp_path / "r.html", thresh=0.9)
+    assert data_of(tmp_path / "r.html")["threshold"] == 0.9
+    assert "another model" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+    record = tmp_path / "out" / "predictions.jsonl"
+    text = record.read_text().replace(model.model.digest, "0" * 64)
+    record.write_text(text.replace(model.model.detector, "0" * 64))
+    model.report(tmp_path / "out", tmp_path / "r.html")
+    assert "made with another model" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_table_of_judged_images(model, judged, tmp_path):
+    rows = [f"{judged}/good/{n}.png,good" for n in (100, 101)]
+    rows += [f"{judged}/bar/200.png,bent"]
+    table = tmp_path / "judged.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    found = model.report(table, tmp_path / "r.html")
+    assert (found.n_good, found.kinds[0].name) == (2, "bent")
+    with pytest.raises(OptionError, match="in the folder that it is about"):
+        model.report(table, judged / "bar" / "r.html")
+
+
+def test_defects_without_masks_and_good_ones_are_not_mixed_with_the_training(model, tmp_path):
+    write_parts(tmp_path / "set" / "train" / "good", 3)
+    write_parts(tmp_path / "set" / "test" / "bar", 2, first=200, defect=True)
+    assert model.report(tmp_path / "set", tmp_path / "r.html").total() == 2
+
+
+def test_a_limit_that_was_set_on_these_images_is_told(model, judged, tmp_path):
+    own = AD(model.model.directory, save_path=tmp_path / "own")
+    folder = tmp_path / "judged"
+    shutil.copytree(judged, folder, ignore=shutil.ignore_patterns("torn.png"))
+    own.calibrate(defective=folder)
+    own.report(folder, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "22 of these images have set the limit (best F1)" in text
+    assert fact(tmp_path / "r.html", "Known to the model").startswith("0 were in its training, 22")
+    limit = fact(tmp_path / "r.html", "Limit of good (0.8)")
+    assert "best F1" in limit and "no false alarm rate is promised" in limit
+    own.calibrate(limit=60.0)
+    own.report(folder, tmp_path / "r.html")
+    limit = fact(tmp_path / "r.html", "Limit of good (0.8)")
+    assert "raw score 60 (" in limit and "no false alarm rate is promised for it (by hand)" in limit
+
+
+def test_what_could_not_be_inspected_is_no_absence(model, tmp_path):
+    for kind in ("good", "bar"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    (tmp_path / "set" / "good" / "torn.png").write_bytes(b"no image")
+    write_parts(tmp_path / "set" / "bar", 2, first=200, defect=True)
+    model.evaluate(tmp_path / "set", report=tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "No good parts could be inspected." in text
+
+
+def test_images_of_the_training_are_told(model, tmp_path):
+    folder = write_parts(tmp_path / "mixed" / "good", 3)
+    write_parts(folder.parent / "bar", 2, first=200, defect=True)
+    model.evaluate(folder.parent, report=tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "3 of these images were in the training" in text
+
+
+def test_a_method_without_maps_has_photographs_only(browser, tmp_path):
+    folder = write_parts(tmp_path / "good", 16)
+    ad = AD("dfkde", folder, save_path=tmp_path, img_size=(64, 64)).train()
+    write_parts(tmp_path / "new", 3, first=200, defect=True)
+    ad.report(tmp_path / "new", tmp_path / "r.html")
+    browser.get((tmp_path / "r.html").as_uri())
+    assert len(browser.find_elements("css selector", ".card img.photo")) == 3
+    assert not browser.find_elements("css selector", ".card img.heat, .card svg")
+
+
+def test_where_a_report_may_not_go(model, judged, tmp_path, monkeypatch):
+    for target in (judged / "report.html", judged / "deeper" / "report.html"):
+        with pytest.raises(OptionError, match="in the folder that it is about"):
+            model.report(judged, target)
+    (tmp_path / "link").symlink_to(judged)
+    with pytest.raises(OptionError, match="in the folder that it is about"):
+        model.report(judged, tmp_path / "link" / "report.html")
+    model.predict(judged / "speck", tmp_path / "out")
+    with pytest.raises(OptionError, match="in the folder that it is about"):
+        model.report(tmp_path / "out", judged / "speck" / "report.html")
+    with pytest.raises(OptionError, match="The report is a path"):
+        model.report(judged, None)
+    with pytest.raises(OutputError, match="cannot be written"):
+        model.report(judged, tmp_path / f"{'x' * 300}.html")
+    with pytest.raises(OptionError, match=r"ends in \.html"):
+        model.report(judged, tmp_path / "report.png")
+    before = sorted(os.listdir(tmp_path))
+    monkeypatch.setattr(probe, "measure", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.report(judged, tmp_path / "report.html")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_the_command(model, judged, tmp_path):
+    from conftest import run_command as run
+
+    out, err = run("report", model.model.directory, judged, "--output", tmp_path / "r.html", code=1)
+    assert out == f"{tmp_path / 'r.html'}\n" and "good parts" in err
+    target = tmp_path / "e.html"
+    run("evaluate", model.model.directory, judged, "--report", target, code=1)
+    assert data_of(target)["images"] == data_of(tmp_path / "r.html")["images"]
+
+
+def test_speed_that_cannot_be_measured_is_none(model, judged, tmp_path, monkeypatch):
+    image = judged / "good" / "100.png"
+    assert probe.measure(tmp_path / "none", [image]) is None
+    assert probe.measure(model.model.directory, []) is None
+    monkeypatch.setattr(sys, "executable", None)
+    assert probe.measure(model.model.directory, [image]) is None
+
+
+def test_nothing_of_the_current_folder_is_run(model, judged, tmp_path, monkeypatch):
+    for name in ("statistics", "json", "cv2"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert probe.measure(model.model.directory, [judged / "good" / "100.png"]) is not None
+    assert not (tmp_path / "ran").exists()
+
+
+def entry(kind, raw, threshold=0.8):
+    limit = Limit(0, 1, 100, 0.01, 0.01)
+    no_boxes = np.empty((0, 4), np.int32)
+    said = Prediction("x", (8, 8), float(limit.score(raw)), raw, threshold, raw > 1, None, no_boxes)
+    return album.Entry(Path("x"), kind, said, 0, (0, 0))
+
+
+def test_of_too_many_the_wrong_ones_are_shown_first():
+    entries = [entry("good", 0.1), entry("good", 3), entry("bar", 0.5), entry("bar", 5)]
+    assert album.chosen(entries, 2) == {1, 2}
+    assert album.chosen(entries, 3) == {1, 2, 3}
+    assert album.chosen(entries) == {0, 1, 2, 3}
+    torn = album.Entry(Path("t"), "good", Prediction.failed("t", 0.8, "torn"), 0, (0, 0))
+    assert album.chosen([*entries, torn], 3) == {1, 2, 4}
+
+
+def test_pictures_of_many_images_are_small(model):
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (512, 512, 3), np.uint8)
+    many = album.Album(model.model, 5000)
+    photo = many._photo(noise, many._size(noise.shape[:2]))
+    assert len(photo) < 60e6 / 5000 / 4 * 3
+    assert max(album.Album(model.model, 10)._size((300, 600))) == 400
+    assert album.Album(model.model, 10)._size((30, 60)) == (30, 60)
