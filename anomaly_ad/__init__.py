@@ -30,7 +30,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .ad import AD
-    from .inspection.prediction import Prediction
+    from .inspection import Prediction
 
 __all__ = [
     "AD",
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
         return AD
     if name == "Prediction":
-        from .inspection.prediction import Prediction
+        from .inspection import Prediction
 
         return Prediction
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable
 from typing import Any, Literal
 
-from .drawing import screen
-from .errors import ModelError, NotTrainedError, OptionError
-from .evaluation.drift import Drift, drift
-from .evaluation.figures import Evaluation, evaluate
-from .evaluation.limits import calibrate
-from .images import (
-    Image,
-    PathLike,
-    TrainingImages,
-    check_path,
-    find_training_images,
-    read_image,
-    sample_sizes,
-)
-from .images.labelled import Labels, find_labelled
-from .images.names import is_for_test, meaning
-from .images.sources import PredictInput, Sources, find_sources
-from .inspection.inspector import Inspected, Inspector, count_verdicts, summary
-from .inspection.output import Output
-from .inspection.prediction import Prediction
-from .methods import registry
-from .model.calibration import images_needed
-from .model.plan import Plan, input_size
-from .model.store import StoredModel, is_model, load, models_below
-from .report.page import report, report_judged
-from .support.progress import printable, say
-from .training.steps import add_images, still_falling, train
-
-_SAVE_PATH = "Models/"
-_SHOWN = 20  # pictures of one call of predict
-_HARDLY_A_LIMIT = 0.1  # of good parts may be rejected; more is said
+from . import training
+from .evaluation import Drift, Evaluation, calibrate
+from .evaluation.drift import drift
+from .images import Image, PathLike, TrainingImages, find_training_images
+from .images.labelled import Labels
+from .images.sources import PredictInput
+from .inspection import Prediction, look, predict, stream
+from .model import SAVE_PATH, Choice, StoredModel
+from .report.page import evaluated, report, told
+from .support import printable
 
 
 class AD:
@@ -101,7 +77,7 @@ class AD:
         model_name: PathLike = "AD1",
         train_path: PathLike | Iterable[PathLike] = "Dataset/",
         gray_scale: bool | None = None,
-        save_path: PathLike = _SAVE_PATH,
+        save_path: PathLike = SAVE_PATH,
         img_size: tuple[int, int] | None = None,
         patch_size: int | None = None,
         *,
@@ -114,14 +90,7 @@ class AD:
     ) -> None:
         self.train_path = train_path
         self._good: TrainingImages | None = None
-        self._model: StoredModel | None = None
-        self._directory = check_path(save_path, "save_path") / _directory_name(name)
-        self._network: Any = None
-        self._options: dict[str, Any] | None = None  # None: a loaded model has fixed them
-        if not isinstance(parameters.get("backbone", ""), str):
-            self._network = parameters["backbone"]
-            parameters["backbone"] = _own_name(self._network)
-        options = {
+        given = {
             "gray_scale": gray_scale,
             "img_size": img_size,
             "patch_size": patch_size,
@@ -131,53 +100,33 @@ class AD:
             "precision": precision,
             **parameters,
         }
-        if isinstance(model_name, str) and model_name in registry.PRESETS:
-            self._options = options
-            self._plan = Plan.from_options(model_name, options)
-            return
-        own = options.pop("backbone") if self._network is not None else None
-        self._model = _load(model_name, options)
-        self._plan = self._model.manifest.plan
-        if own is not None and own != self._plan.parameters.get("backbone"):
-            raise OptionError(
-                f"The model in {model_name} was not trained on this backbone. Hand over the one "
-                "that it was trained on, with the same weights; or leave it out."
-            )
-        if save_path == _SAVE_PATH:
-            home = self._model.directory
-            self._directory = home if name is None else home.with_name(_directory_name(name))
+        self._choice = Choice.of(model_name, save_path, name, given)
 
     def __repr__(self) -> str:
-        plan = self._plan
-        state = "not trained" if self._model is None else f"model {self._model.digest[:12]}"
         return (
-            f"AD({plan.method!r}, img_size={plan.spec.size}, gray_scale={self.gray_scale}, "
-            f"patch_size={plan.patch_size}; {state})"
+            f"AD({self._choice.plan.method!r}, img_size={self.img_size}, "
+            f"gray_scale={self.gray_scale}, patch_size={self.patch_size}; {self._choice.state})"
         )
 
     @property
     def gray_scale(self) -> bool:
         """Whether images are taken as gray."""
-        return self._plan.spec.channels == 1
+        return self._choice.plan.framing.channels == 1
 
     @property
     def img_size(self) -> tuple[int, int]:
         """(height, width) of the model's input in pixels."""
-        return self._plan.spec.size
+        return self._choice.plan.framing.size
 
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels of the model's input."""
-        return self._plan.patch_size
+        return self._choice.plan.patch_size
 
     @property
     def model(self) -> StoredModel:
         """The trained or loaded model; NotTrainedError if there is none."""
-        if self._model is None:
-            raise NotTrainedError(
-                'There is no model yet. Call train() first, or load one: AD("Models/model").'
-            )
-        return self._model
+        return self._choice.model
 
     def load_data(self, path: PathLike | Iterable[PathLike]) -> AD:
         """Choose the images of good parts that `train` learns from, and print which they are.
@@ -199,8 +148,7 @@ class AD:
             This object.
         """
         self._good = find_training_images(path)
-        print(f"Training images: {self._good}")
-        _warn_of_images(self._good)
+        _tell(f"Training images: {self._good}", *training.doubts(self._good))
         return self
 
     def train(self, epochs: int | None = None) -> AD:
@@ -229,40 +177,15 @@ class AD:
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """
-        plan = self._plan
-        preset = registry.preset(plan.method)
-        if epochs is not None and (
-            isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1
-        ):
-            raise OptionError(f"epochs is a whole number from 1. Received: {epochs!r}.")
-        registry.check_extra("Training")  # a missing extra is said before anything else
+        training.check(self._choice, epochs)
         if self._good is None:
             self.load_data(self.train_path)
         assert self._good is not None
-        registry.detector_class(self._plan.method)
-        if preset.is_statistical and epochs is not None:
-            print(f"{self._plan.method} needs no epochs: it learns in one pass. They are ignored.")
-        if self._options is not None and preset.largest_area is not None:
-            sizes = sample_sizes(self._good.paths) if self._options["img_size"] is None else ()
-            if sizes:
-                height, width = input_size(preset, sizes)
-                print(
-                    f"Input of the model: {height}x{width} pixels (height x width), after the "
-                    "shape of the images; img_size sets another."
-                )
-            plan = Plan.from_options(plan.method, self._options, sizes)
-        before = self._model
-        self._model = train(
-            plan,
-            self._good,
-            self._directory,
-            epochs=epochs or preset.epochs or 1,
-            before=self._model,
-            network=self._network,
-        )
-        self._plan = plan
-        is_own = before is not None and before.directory == self._directory
-        self._tell_model("" if is_own else self._model.replaced)
+        work = training.prepare(self._choice, self._good, epochs)
+        _tell(work)
+        trained = training.train(self._choice, self._good, work)
+        self._choice = self._choice.with_model(trained.stored)
+        _tell(trained)
         return self
 
     def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
@@ -291,23 +214,12 @@ class AD:
         MissingExtraError, BackboneError
             The backbone's weights are not there, or not the same.
         """
-        before = self.model
-        if not registry.preset(self._plan.method).adds_images:
-            able = [name for name, preset in registry.PRESETS.items() if preset.adds_images]
-            raise OptionError(
-                f"{self._plan.method} cannot take further images exactly: train it again with all "
-                f"images. Methods that can: {', '.join(able)}."
-            )
-        registry.check_extra("Training")  # a missing extra is said before anything else
+        training.check_adding(self._choice)
         good = find_training_images(path)
-        print(f"Adding: {good}")
-        _warn_of_images(good)
-        if before.manifest.calibration.record:
-            print(
-                "The limit of `calibrate` is replaced by that of all good images; calibrate again."
-            )
-        self._model = add_images(before, good, self._directory, network=self._network)
-        self._tell_model()
+        _tell(f"Adding: {good}", *training.doubts(good))
+        trained = training.add_images(self._choice, good)
+        self._choice = self._choice.with_model(trained.stored)
+        _tell(trained)
         return self
 
     def calibrate(
@@ -365,9 +277,9 @@ class AD:
         DataError
             Images that cannot be used, or a limit below the score of a typical good image.
         """
-        self._model, lines = calibrate(
+        stored, lines = calibrate(
             self.model,
-            self._directory,
+            self._choice.directory,
             false_alarm_rate=false_alarm_rate,
             good=good,
             defective=defective,
@@ -376,8 +288,8 @@ class AD:
             limit=limit,
             another_day=another_day,
         )
-        print(lines)
-        print(printable(f"Saved the model in {self.model.directory}"))
+        self._choice = self._choice.with_model(stored)
+        _tell(lines, f"Saved the model in {stored.directory}")
         return self
 
     def evaluate(
@@ -419,15 +331,9 @@ class AD:
         OptionError
             Labels that do not match the files.
         """
-        labelled = find_labelled(path, labels)
-        if report is None:
-            evaluation = evaluate(self.model, labelled, threshold=thresh, seed=seed)
-        else:
-            evaluation = report_judged(self.model, labelled, report, threshold=thresh, seed=seed)
-        print(evaluation)
-        if report is not None:
-            print(printable(f"Wrote {report}"))
-        return evaluation
+        found = evaluated(self.model, path, labels, report, threshold=thresh, seed=seed)
+        _tell(told(found, report))
+        return found
 
     def report(
         self,
@@ -469,8 +375,7 @@ class AD:
             The output lies in `path` or is no HTML file.
         """
         found = report(self.model, path, output, threshold=thresh, seed=seed)
-        print(summary(found, output) if isinstance(found, Counter) else found)
-        print(printable(f"Wrote {output}"))
+        _tell(told(found, output))
         return found
 
     def drift(self, path: PathLike, *, window: int | None = None) -> Drift:
@@ -498,34 +403,8 @@ class AD:
             There is no such file, or it holds too few predictions of this model.
         """
         found = drift(self.model, path, window)
-        print(found)
+        _tell(found)
         return found
-
-    def _tell_model(self, replaced: str = "") -> None:
-        calibration = self.model.manifest.calibration
-        limit = calibration.image
-        print(printable(f"Saved the model in {self.model.directory}"))
-        if replaced:
-            print(
-                f"It replaces the model that was there: {replaced}. Another `name` keeps both next "
-                "to each other."
-            )
-        crossed = "folds" in self.model.manifest.training
-        how = "each judged by what the others taught" if crossed else "which training has not seen"
-        print(
-            f"The limit of good comes from {limit.n_images} good images, {how}: "
-            f"{calibration.promise}."
-        )
-        if limit.stated_rate > limit.asked_rate:
-            needed = images_needed(limit.asked_rate)
-            print(f"For a rate of {limit.asked_rate:.1%} at least {needed} such images are needed.")
-        if limit.stated_rate > _HARDLY_A_LIMIT:
-            print(
-                f"Mind: with so few images the limit is hardly one: up to {limit.stated_rate:.0%} "
-                "of good parts may be rejected. Take more photographs before you rely on it."
-            )
-        if warning := still_falling(self.model.manifest.training):
-            print(f"Mind: {warning}")
 
     def test_img(self, path_to_img: PathLike) -> Image:
         """Look at one image: original on the left, reconstruction on the right.
@@ -543,14 +422,7 @@ class AD:
             The picture, RGB. For methods without a reconstruction the right side is the heatmap;
             for one without maps it is the image, with a frame if it is anomalous.
         """
-        inspector = Inspector(self.model)
-        picture = inspector.compare(read_image(path_to_img))
-        screen.show(
-            picture,
-            str(path_to_img),
-            'The picture is returned: cv2.imwrite("look.png", picture[..., ::-1]) saves it.',
-        )
-        return picture
+        return look(self.model, path_to_img)
 
     def predict(
         self,
@@ -602,32 +474,20 @@ class AD:
             One for one image; a list, in order, for a folder or a list. A file in a folder or a
             list that cannot be read has a prediction with an `error`, and the run goes on.
         """
-        model, sources = self.model, find_sources(path)
-        if sources.passed_over:
-            say(f"Passed over, not inspected: {sources.passed_over}")
-        results = _run(
-            model,
-            sources,
-            check_path(save_path, "save_path") if save else None,
+        run = predict(
+            self.model,
+            path,
+            save_path,
+            save=save,
+            show=show,
+            maps=maps,
             threshold=thresh,
             patch_size=patch_size,
             hardcore=hardcore,
-            draw=save or show,
-            keep_maps=maps or sources.single,
             resume=resume,
-            progress=True,
         )
-        predictions = []
-        with closing(results):
-            where = f"Look at those in {save_path}." if save else "save=True saves them."
-            for result in _shown(results, show, where):
-                if result.prediction.error is not None:
-                    say(result.prediction.error)
-                predictions.append(result.prediction)
-        if sources.single:
-            return predictions[0]
-        print(summary(count_verdicts(predictions), save_path if save else None))
-        return predictions
+        _tell(run)
+        return run.result
 
     def stream(
         self,
@@ -658,116 +518,19 @@ class AD:
         patch_size, thresh, hardcore, resume
             As in `predict`.
         """
-        model, sources = self.model, find_sources(paths)
-        if sources.passed_over:
-            warnings.warn(f"Passed over, not inspected: {sources.passed_over}", stacklevel=2)
-        results = _run(
-            model,
-            sources,
+        return stream(
+            self.model,
+            paths,
             save_path,
             threshold=thresh,
             patch_size=patch_size,
             hardcore=hardcore,
-            draw=save_path is not None,
-            keep_maps=True,
             resume=resume,
             progress=progress,
-            promptly=sources.count is None,
-        )
-        return _predictions(results)
-
-
-def _run(
-    model: StoredModel,
-    sources: Sources,
-    save_path: PathLike | None,
-    *,
-    resume: bool,
-    progress: bool,
-    promptly: bool = False,
-    **options: Any,
-) -> Generator[Inspected, None, None]:
-    """Check all arguments now; inspect when the results are drawn."""
-    inspector = Inspector(model, **options)
-    output = None
-    if save_path is not None:
-        output = Output(save_path, sources, inspector.about, resume=resume)
-    elif resume:
-        raise OptionError("resume goes on with what was saved; it needs save=True.")
-    return inspector.run(sources, output, progress=progress, promptly=promptly)
-
-
-def _predictions(results: Generator[Inspected, None, None]) -> Generator[Prediction, None, None]:
-    with closing(results):
-        for result in results:
-            yield result.prediction
-
-
-def _directory_name(name: Any) -> str:
-    if name is None:
-        return "model"
-    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set('/\\:*?"<>|\0'):
-        raise OptionError(
-            "name is that of a folder in save_path, without separators, such as 'nut'. "
-            f"Received: {name!r}."
-        )
-    return name
-
-
-def _warn_of_images(good: TrainingImages) -> None:
-    named = [path for path in good.paths if meaning(path.stem) == "defective"]
-    if named:
-        print(printable(f"Mind: {named[0].name} is named like a defect. Is it a good part?"))
-    folders = {part for path in good.paths for part in path.absolute().parent.parts}
-    if any(map(is_for_test, folders)):
-        print(
-            "Mind: some of these images lie in a folder called test. What is learnt from cannot "
-            "tell how good the model is; evaluate on others."
         )
 
 
-def _own_name(network: Any) -> str:
-    """What the manifest calls a backbone that the user hands over."""
-    if not hasattr(network, "get_weights"):
-        raise OptionError(
-            f"backbone is a name or a Keras model. Received: {type(network).__name__}."
-        )
-    from .backbones.networks import own_name  # who has a Keras model has Keras
-
-    return own_name(network)
-
-
-def _load(path: PathLike, given: dict[str, Any]) -> StoredModel:
-    names = ", ".join(registry.PRESETS)
-    if not isinstance(path, (str, os.PathLike)):
-        raise OptionError(
-            f"model_name is the name of a method ({names}) or the path of a saved model. "
-            f"Received: {path!r}."
-        )
-    if isinstance(path, str) and not path:
-        raise OptionError(f"model_name is empty. Name a method ({names}) or a saved model.")
-    if not is_model(path):
-        near = [str(found) for found in models_below(path)]
-        hint = f"Did you mean {' or '.join(near)}?" if near else "Check the spelling or the path."
-        raise ModelError(
-            f"{str(path)!r} is neither the name of a method ({names}) nor a directory that holds "
-            f"a saved model. {hint}"
-        )
-    refused = sorted(name for name, value in given.items() if value is not None)
-    if refused:
-        raise OptionError(
-            f"The model in {path} has its own {', '.join(refused)}. Leave the option out, or "
-            f"train a new model under one of the names {names}."
-        )
-    return load(path)
-
-
-def _shown(results: Iterator[Inspected], show: bool, where: str) -> Iterator[Inspected]:
-    """Pass results on; show the first pictures on the way."""
-    left = _SHOWN if show else 0
-    for result in results:
-        if left and result.picture is not None:
-            title = f"{result.source.name}: {result.verdict}"
-            shown = screen.show(result.picture, title, where)
-            left = left - 1 if shown else 0  # what cannot be shown once is not tried again
-        yield result
+def _tell(*parts: object) -> None:
+    """Print what a step gave, for three-line scripts."""
+    for text in filter(None, map(str, parts)):
+        print(printable(text))

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from anomaly_ad.data import check as checking
+from anomaly_ad.data import pictures
 from anomaly_ad.images import find_training_images, read_image
 from anomaly_ad.support.threads import ordered_map
 
@@ -49,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     options = parser.parse_args()
-    print(f"importing, building and converting the backbone: {seconds(checking._features):.1f} s")
+    print(
+        f"importing, building and converting the backbone: {seconds(pictures.feature_engine):.1f} s"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = many(options.data, Path(name))
         paths = find_training_images(folder).paths

@@ -74,7 +74,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
     from anomaly_ad.runtime import convert
     from anomaly_ad.runtime.engine import Engine
     from anomaly_ad.support.threads import ordered_map
-    from anomaly_ad.training import steps as training
+    from anomaly_ad.training import steps, unseen
 
     def show(label: str, figures: str, bar: float | None) -> None:
         print(f"{label:12}{figures}" + (f"   (at most {bar})" if bar else ""), flush=True)
@@ -82,19 +82,19 @@ def measure(method: str, data: Path, folder: Path) -> None:
     bars = BARS.get(method, (None,) * 6)
     registry.detector_class(method)
     ad = AD(method, data, save_path=folder, img_size=SIZE)
-    spec, chosen = ad._plan.spec, ad._plan.parameters
-    images = keras.Input(spec.shape, dtype="uint8")
-    maps = feature_maps(images, spec, chosen["backbone"], chosen["layers"])
+    framing, chosen = ad._choice.plan.framing, ad._choice.plan.parameters
+    images = keras.Input(framing.shape, dtype="uint8")
+    maps = feature_maps(images, framing, chosen["backbone"], chosen["layers"])
     bare = convert.to_openvino(
         keras.Model(images, {f"map{n}": features for n, features in enumerate(maps)})
     )
     paths = find_training_images(data).paths
 
     apart = Stopwatch()
-    apart.wrap(training, "build")
+    apart.wrap(steps, "build")
     apart.wrap(convert, "to_openvino")
     apart.wrap(convert, "prove_parity")
-    apart.wrap(training, "_prove_formula")
+    apart.wrap(unseen, "_prove_formula")
     fits, bares, totals = [], [], []
     for _ in range(3):
         apart.seconds = 0.0
@@ -104,7 +104,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
         fits.append(totals[-1] - apart.seconds)
         engine = Engine(bare)
         start = time.perf_counter()
-        prepared = ordered_map(lambda path: spec.prepare(read_image(path)), paths)
+        prepared = ordered_map(lambda path: framing.views(read_image(path)), paths)
         for _ in engine.stream((None, image) for image in prepared):
             pass
         bares.append(time.perf_counter() - start)
@@ -113,7 +113,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
     for precision, bar in zip(("f32", "bf16"), bars, strict=False):
         engines = [Engine(next((folder / "model").glob("*.xml")), precision)]
         engines.append(Engine(bare, precision))
-        image = spec.prepare(read_image(paths[0]))[None]
+        image = framing.views(read_image(paths[0]))
         times: list[list[float]] = [[], []]
         for engine in engines:
             engine.run(image, ())

@@ -30,7 +30,7 @@ def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
     measured = detector.measured()
     outputs = {"vectors": detector.vectors(measured), "error": measured.excess["error"]}
     model = keras.Model(measured.images, outputs)
-    found = [model(plan.spec.prepare(read_image(file))[None]) for file in files]
+    found = [model(plan.framing.views(read_image(file))) for file in files]
     vectors = detector.reduced(np.concatenate([np.asarray(each["vectors"]) for each in found]))
     learnt = detector.reduced(detector.pool.vectors)
     largest = [float(np.asarray(each["error"]).max()) for each in found]

@@ -26,7 +26,8 @@ from keras import layers as kl
 from anomaly_ad.data.sample import render_sample
 from anomaly_ad.images import ImageSet, find_training_images, split
 from anomaly_ad.model.plan import Plan
-from anomaly_ad.training.steps import build, part_sizes
+from anomaly_ad.training.learning import part_sizes
+from anomaly_ad.training.steps import build
 
 EPOCHS = 6
 SIDE = 192  # pixels
@@ -82,10 +83,10 @@ def main() -> None:
         paths = find_training_images(data).paths
         plan = Plan.from_options("AD0", {})
         detector = build(plan)
-        with ImageSet.decode(paths, plan.spec) as images:
+        with ImageSet.decode(paths, plan.framing) as images:
             parts = split(len(images), part_sizes(len(images)), plan.seed)
             fit, validation = (images.subset(part) for part in parts[:2])
-            stop = np.linspace(0, plan.spec.height - 1, SIDE).round().astype(int)
+            stop = np.linspace(0, plan.framing.height - 1, SIDE).round().astype(int)
             pictures = np.concatenate(list(fit))[:, stop][:, :, stop].astype(np.float32) / 255
             network = plain_network()
             network.compile(keras.optimizers.Adam(1e-3), loss=plain_loss)

@@ -77,7 +77,7 @@ def main() -> None:
                 seconds[label].append(time.perf_counter() - start)
                 shutil.rmtree(output, ignore_errors=True)
         evaluating = seconds.pop("evaluate")[1:]
-        print(f"\nevaluate {statistics.median(evaluating):.2f} s, {ad.model.manifest.plan.spec}")
+        print(f"\nevaluate {statistics.median(evaluating):.2f} s, {ad.model.manifest.plan.framing}")
         for label, others in seconds.items():
             pairs = zip(evaluating, others[1:], strict=True)
             ratio = statistics.median(a / b for a, b in pairs)

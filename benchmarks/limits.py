@@ -11,6 +11,7 @@ call the other half, in which nothing has changed, different.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from anomaly_ad.model.calibration import Limit
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
-from anomaly_ad.training.steps import build, cross_fit
+from anomaly_ad.training.steps import build
+from anomaly_ad.training.unseen import cross_fit
 
 RATE = 0.05
 DRAWS, SPLITS = 20_000, 200
@@ -58,20 +60,23 @@ def splits(data: Path) -> None:
     good = find_training_images(data)
     plan = Plan.from_options("padim", {}, sample_sizes(good.paths))
     detector = build(plan)
-    with ImageSet.decode(good.paths, plan.spec) as images:
+    with ImageSet.decode(good.paths, plan.framing) as images:
         engine = Engine(to_openvino(detector.features()))
-        singles = ((None, image) for batch in images for image in batch)
-        features = np.concatenate([out["features"] for _, out in engine.stream(singles)])
+        each = ((None, views) for views in images.singly())
+        features = np.stack([out["features"] for _, out in engine.stream(each)])
     shares, distances, shifts = [], [], []
     for split in range(SPLITS):
         order = np.random.default_rng(split).permutation(len(features))
         half = len(order) // 2
         detector.statistic = detector.new_statistic()
-        held_out = cross_fit(detector, FeatureSet({"features": features[order[:half]]}), split)
+        learnt = FeatureSet({"features": features[order[:half]]})
+        held_out = cross_fit(detector, learnt, replace(plan, seed=split))
         limit = held_out.calibration(RATE).image.limit
         score = detector.scorer(detector.statistic)
         parts = np.array_split(order[half:], 4)
-        scores = np.concatenate([score(features[part])["score"] for part in parts])
+        scores = np.concatenate(
+            [score({"features": np.concatenate(features[part])})["score"] for part in parts]
+        )
         shares.append(float((scores > limit).mean()))
         distances.append(compare(scores, held_out.scores, CROSS_FITTED))
         shift = np.median(scores) - np.median(held_out.scores)

@@ -32,6 +32,7 @@ from anomaly_ad.data.sample import render_part, render_sample
 from anomaly_ad.images import ImageSet, find_images, sample_sizes, split
 from anomaly_ad.methods import registry
 from anomaly_ad.methods.base import StatisticalDetector
+from anomaly_ad.methods.heads import MapHead
 from anomaly_ad.model.plan import Plan, input_size
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
@@ -75,10 +76,10 @@ class Part:
         plan = Plan.from_options(method, options, sizes)
         detector: Any = build(plan)
         change(detector)
-        with ImageSet.decode(self.files, plan.spec) as images:
+        with ImageSet.decode(self.files, plan.framing) as images:
             engine = Engine(to_openvino(detector.features()))
-            singles = ((None, image) for batch in images for image in batch)
-            features = np.concatenate([out["features"] for _, out in engine.stream(singles)])
+            each = ((None, views) for views in images.singly())
+            features = np.concatenate([out["features"] for _, out in engine.stream(each)])
         found = []
         for fit, test in self.splits():
             statistic = detector.new_statistic()
@@ -87,7 +88,7 @@ class Part:
                 statistic.update(batch.reshape(len(batch), -1, batch.shape[-1]))
             score = detector.scorer(statistic)
             scores = [
-                score(features[test[start : start + BATCH]])["score"]
+                score({"features": features[test[start : start + BATCH]]})["score"]
                 for start in range(0, len(test), BATCH)
             ]
             found.append(roc_auc_score(self.bad[test], np.concatenate(scores)))
@@ -119,7 +120,7 @@ def finer_grid(detector: Any) -> None:
     """Features lie on the grid of stage 2: stage 1 is averaged down, stage 4 is enlarged."""
     images = detector._features.input
     layers = ("stage1", "stage2", "stage4")
-    maps = feature_maps(images, detector.spec, "efficientnet_lite0", layers)
+    maps = feature_maps(images, detector.framing, "efficientnet_lite0", layers)
     height, width = maps[1].shape[1:3]
     pooled = [ops.average_pool(each, 3, 1, padding="same") for each in maps[:2]]
     pooled[0] = ops.average_pool(pooled[0], 2, 2, padding="same")
@@ -127,6 +128,7 @@ def finer_grid(detector: Any) -> None:
     together = ops.concatenate([*pooled, large], axis=-1)
     detector._features = keras.Model(images, {"features": together})
     detector.grid = (height, width)
+    detector.head = MapHead(detector.framing.size, detector.grid, 4.0)
 
 
 def scored_by(pick: Callable[[dict[str, np.ndarray]], np.ndarray]) -> Change:

@@ -86,11 +86,11 @@ def main() -> None:
 
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
-        spec = ad.model.manifest.plan.spec
+        framing = ad.model.manifest.plan.framing
 
         def bare() -> None:
             for file in files:
-                request.infer([spec.prepare(read_image(file))[None]], share_inputs=True)
+                request.infer([framing.views(read_image(file))], share_inputs=True)
 
         def one_by_one() -> None:
             for file in files:

@@ -80,9 +80,9 @@ def bare_backbone(ad: AD) -> Engine | None:
     from anomaly_ad.runtime.convert import to_openvino
 
     plan = ad.model.manifest.plan
-    images = keras.Input(plan.spec.shape, dtype="uint8")
+    images = keras.Input(plan.framing.shape, dtype="uint8")
     chosen = plan.parameters
-    maps = feature_maps(images, plan.spec, chosen["backbone"], chosen["layers"])
+    maps = feature_maps(images, plan.framing, chosen["backbone"], chosen["layers"])
     named = {f"map{n}": features for n, features in enumerate(maps)}
     return Engine(to_openvino(keras.Model(images, named)), plan.precision)
 
@@ -93,10 +93,10 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     start = time.perf_counter()
     ad.train()
     fit = time.perf_counter() - start
-    spec, engine = ad.model.manifest.plan.spec, ad.model.engine
+    framing, engine = ad.model.manifest.plan.framing, ad.model.engine
     labelled = find_labelled(data)
     files = [item.path for item in labelled.items]
-    prepared = [spec.prepare(read_image(file))[None] for file in files]
+    prepared = [framing.views(read_image(file)) for file in files]
     found = evaluate(ad.model, labelled, threshold=0.8)
     for kind in found.kinds:
         if kind.pixel_auroc is not None and len(found.kinds) > 1:
@@ -109,7 +109,7 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     bare = bare_backbone(ad)
     some = list(range(0, len(files), -(-len(files) // 60)))
     times = [
-        milliseconds(lambda n: spec.prepare(read_image(files[n])), some),
+        milliseconds(lambda n: framing.views(read_image(files[n])), some),
         milliseconds(lambda n: bare.run(prepared[n], ()), some) if bare else float("nan"),
         milliseconds(lambda n: engine.run(prepared[n], ()), some),
         milliseconds(lambda n: ad.predict(files[n], save=False), some),

@@ -55,9 +55,9 @@ def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
     assert out == f"{tmp_path / 'model'}\n"
     assert "12 images of good parts" in err and "The limit of good" in err
     plan = load(tmp_path / "model").manifest.plan
-    assert plan.spec.shape == (48, 32, 3) and plan.patch_size == 12 and plan.seed == 3
+    assert plan.framing.shape == (48, 32, 3) and plan.patch_size == 12 and plan.seed == 3
     assert plan.parameters["code_channels"] == 2 and plan.precision == "bf16"
-    assert plan.false_alarm_rate == 0.2 and plan.spec.fit == "pad"
+    assert plan.false_alarm_rate == 0.2 and plan.framing.fit == "pad"
 
 
 def test_train_takes_padim_and_says_nothing_that_worries(tmp_path):

@@ -84,12 +84,12 @@ def test_figures_on_bottle_are_those_of_scikit_learn(real_data, padim):
     assert found.average_precision.value == pytest.approx(average, abs=1e-6)
     flagged = [prediction.is_anomalous for prediction in predictions]
     assert found.f1.value == pytest.approx(metrics.f1_score(is_bad, flagged), abs=1e-6)
-    spec, engine = ad.model.manifest.plan.spec, ad.model.engine
+    framing, engine = ad.model.manifest.plan.framing, ad.model.engine
     good, defective, regions = [], [], []
     for image in (Path(prediction.path) for prediction in predictions):
         photograph = read_image(image)
-        raw = engine.run(spec.prepare(photograph)[None], ("anomaly_map",))["anomaly_map"][0]
-        anomaly_map = spec.map_to_original(raw, photograph.shape[:2])
+        raw = engine.run(framing.views(photograph), ("anomaly_map",))["anomaly_map"][0]
+        anomaly_map = framing.map_to_original(raw, photograph.shape[:2])
         path = bottle / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
         mask = np.zeros(anomaly_map.shape, bool)
         if path.exists():

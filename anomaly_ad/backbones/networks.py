@@ -9,13 +9,16 @@ import keras
 from keras import ops
 
 from ..errors import BackboneError, OptionError
-from ..images import ImageSpec
+from ..images import Framing
 from .efficientnet_lite import NAMES, efficientnet_lite
 from .weights import WEIGHTS
 
 
 def feature_maps(
-    images: keras.KerasTensor, spec: ImageSpec, backbone: str | keras.Model, layers: Sequence[str]
+    images: keras.KerasTensor,
+    framing: Framing,
+    backbone: str | keras.Model,
+    layers: Sequence[str],
 ) -> list[keras.KerasTensor]:
     """Put a backbone behind an input.
 
@@ -23,7 +26,7 @@ def feature_maps(
     ----------
     images : tensor of uint8, shape (B, height, width, 1 or 3)
         Gray is given to the backbone as three equal channels.
-    spec : ImageSpec
+    framing : Framing
         Of the images.
     backbone : str or keras.Model
         A name: efficientnet_lite0, -1, -2, or a model of `keras.applications`. Or a model of one's
@@ -44,7 +47,7 @@ def feature_maps(
     MissingExtraError
         The package with the weights is not installed.
     """
-    network = _network(backbone, spec) if isinstance(backbone, str) else backbone
+    network = _network(backbone, framing) if isinstance(backbone, str) else backbone
     if not isinstance(network, keras.Model) or not hasattr(network, "inputs"):
         raise BackboneError(
             "A backbone of your own is a functional keras.Model, whose layers can be reached by "
@@ -55,14 +58,14 @@ def feature_maps(
         raise OptionError(f"layers is a list of names of layers. Received: {layers!r}.")
     outputs = [_layer(network, name).output for name in layers]
     pictures = ops.cast(images, "float32")
-    if spec.channels == 1:
+    if framing.channels == 1:
         pictures = ops.concatenate([pictures] * 3, axis=-1)
     try:
         maps = keras.Model(network.inputs, outputs, trainable=False)(pictures)
     except (ValueError, TypeError) as error:
         raise BackboneError(
-            f"The backbone {_name(backbone)} does not take images of {spec.height}x{spec.width} "
-            f"pixels: {error}. Choose another img_size."
+            f"The backbone {_name(backbone)} does not take images of {framing.height}x"
+            f"{framing.width} pixels: {error}. Choose another img_size."
         ) from error
     maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
     for name, features in zip(layers, maps, strict=True):
@@ -74,7 +77,7 @@ def feature_maps(
     return maps
 
 
-def strongest_features(spec: ImageSpec, backbone: str, layers: Sequence[str]) -> keras.Model:
+def strongest_features(framing: Framing, backbone: str, layers: Sequence[str]) -> keras.Model:
     """A backbone as a graph that sums an image up: the largest value of each channel.
 
     Parameters and errors as in `feature_maps`.
@@ -85,8 +88,8 @@ def strongest_features(spec: ImageSpec, backbone: str, layers: Sequence[str]) ->
         uint8 images (B, height, width, channels) -> {"features": float32 (B, C)}; C is the sum of
         the layers' channels.
     """
-    images = keras.Input(spec.shape, dtype="uint8", name="images")
-    maps = feature_maps(images, spec, backbone, layers)
+    images = keras.Input(framing.shape, dtype="uint8", name="images")
+    maps = feature_maps(images, framing, backbone, layers)
     strongest = [ops.max(features, axis=(1, 2)) for features in maps]
     return keras.Model(images, {"features": ops.concatenate(strongest, axis=-1)})
 
@@ -138,9 +141,9 @@ def _name(backbone: str | keras.Model) -> str:
     return backbone if isinstance(backbone, str) else backbone.name
 
 
-def _network(name: str, spec: ImageSpec) -> keras.Model:
+def _network(name: str, framing: Framing) -> keras.Model:
     if name in NAMES:
-        return efficientnet_lite(name, WEIGHTS[name].read(), spec.size)
+        return efficientnet_lite(name, WEIGHTS[name].read(), framing.size)
     if name.startswith("own:"):
         raise BackboneError(
             "This model was trained on a backbone of your own, which is not part of the model "
@@ -160,11 +163,11 @@ def _network(name: str, spec: ImageSpec) -> keras.Model:
     # Each family's preprocessing stands in the module that its builders come from.
     module = getattr(keras.applications, builder.__module__.rpartition(".")[2])
     try:
-        network = builder(include_top=False, weights="imagenet", input_shape=(*spec.size, 3))
+        network = builder(include_top=False, weights="imagenet", input_shape=(*framing.size, 3))
     except ValueError as error:
         raise BackboneError(
-            f"The backbone {name} cannot be built for images of {spec.height}x{spec.width} pixels: "
-            f"{error}"
+            f"The backbone {name} cannot be built for images of {framing.height}x{framing.width} "
+            f"pixels: {error}"
         ) from error
     except Exception as error:  # the download: whatever went wrong, the way out is the same
         raise BackboneError(
@@ -172,7 +175,7 @@ def _network(name: str, spec: ImageSpec) -> keras.Model:
             f"the internet use one of {', '.join(NAMES)}, whose weights come with the extra "
             '"train", put the file into ~/.keras/models, or hand over a Keras model of your own.'
         ) from error
-    pictures = keras.Input((*spec.size, 3))
+    pictures = keras.Input((*framing.size, 3))
     prepared = module.preprocess_input(pictures)
     flat = keras.Model(network.inputs, [layer.output for layer in _candidates(network)])
     outputs = flat(prepared)

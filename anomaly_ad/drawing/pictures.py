@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import Image, ImageSpec
-from ..model.calibration import LIMIT_SCORE
+from ..images import Framing, Image
+from ..model import LIMIT_SCORE
 
 BOX_COLOUR = (255, 0, 0)  # RGB
 _CALM = 0.6  # calibrated map value up to which nothing is coloured
@@ -17,7 +17,7 @@ _STRIP = 128  # rows that are blended at a time
 _STRONGEST = 0.5  # opacity of the heatmap where the map is at its height
 
 
-def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> Image:
+def heatmap(image: Image, anomaly_map: NDArray[np.float32], framing: Framing) -> Image:
     """Colour what deviates.
 
     The colours are fixed to the calibrated scale, never to the image at hand: values up to 0.6 are
@@ -30,12 +30,12 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], spec: ImageSpec) -> 
         RGB, not changed.
     anomaly_map : ndarray of float32, shape (h, w)
         Calibrated, at the model's scale.
-    spec : ImageSpec
+    framing : Framing
         How the image was brought to the model's scale.
     """
     # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
     # large photograph would cost more than everything else.
-    overlay = spec.map_to_original(colours(anomaly_map), image.shape[:2])
+    overlay = framing.map_to_original(colours(anomaly_map), image.shape[:2])
     out = image.copy()
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
     # In strips, which stay in the processor's cache however large the photograph is.

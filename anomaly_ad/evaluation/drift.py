@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ..errors import DataError, OptionError, PathError, missing_extra
 from ..images import PathLike, check_path
 from ..inspection.records import read_records
-from ..model.store import StoredModel
-from ..support.progress import printable
+from ..model import StoredModel
+from ..support import printable
 from .intervals import Estimate, wilson
 
 _LEAST = 10  # images of a window; fewer tell nothing

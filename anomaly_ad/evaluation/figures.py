@@ -16,11 +16,9 @@ import numpy as np
 from ..errors import DataError, OptionError
 from ..images.labelled import GOOD, LabelledImage, LabelledImages, read_fitting_mask
 from ..images.sources import file_sources
-from ..inspection.inspector import Inspected, Inspector, Witness
-from ..inspection.prediction import Prediction
-from ..model.calibration import LIMIT_SCORE
-from ..model.store import StoredModel
-from ..support.progress import bar, printable
+from ..inspection import Inspected, Inspector, Prediction, Witness
+from ..model import LIMIT_SCORE, StoredModel
+from ..support import bar, printable
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
 from .metrics import PixelCurves, Pixels
 
@@ -215,7 +213,7 @@ def evaluate(
             return None
         size = one.photograph.shape[:2]
         mask = None if item.mask is None else read_fitting_mask(item.mask, size)
-        raw = inspector.spec.map_to_original(one.outputs["anomaly_map"][0], size)
+        raw = inspector.framing.map_to_original(one.outputs["anomaly_map"], size)
         return tally.curves.measure(raw, mask)
 
     def look(one: Inspected) -> tuple[Pixels | None, Any]:

@@ -20,10 +20,9 @@ from ..errors import DataError, OptionError
 from ..images import PathLike, find_training_images
 from ..images.labelled import GOOD, Labels, find_labelled
 from ..images.sources import file_sources
-from ..inspection.inspector import Inspected, Inspector
-from ..model.calibration import Calibration, GoodScores, check_rate, images_needed
-from ..model.store import StoredModel
-from ..support.progress import bar, printable
+from ..inspection import Inspected, Inspector
+from ..model import Calibration, GoodScores, StoredModel, check_rate, images_needed
+from ..support import bar, printable
 from .intervals import Estimate, Ranking, wilson
 
 

@@ -16,24 +16,19 @@ from .decoding import (
     read_image,
     stored_as,
 )
-from .folders import (
-    Listing,
-    TrainingImages,
-    find_images,
-    find_training_images,
-    list_images,
-)
+from .folders import TrainingImages, find_training_images
 from .formats import SUFFIXES, Image
-from .framing import ImageSpec
+from .framing import Framing, model_inputs
+from .listing import Listing, find_images, list_images
 from .masks import read_mask
 
 __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
     "SUFFIXES",
+    "Framing",
     "Image",
     "ImageSet",
-    "ImageSpec",
     "Listing",
     "PathLike",
     "TrainingImages",
@@ -46,6 +41,7 @@ __all__ = [
     "is_image",
     "is_pil",
     "list_images",
+    "model_inputs",
     "read_bytes",
     "read_image",
     "read_mask",

@@ -1,4 +1,4 @@
-"""Many images, prepared: on disk, in batches, split, and known by their digests."""
+"""Many images as a model sees them: on disk, in batches, split, and known by their digests."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OptionError, PathError
-from ..support.spool import Spool
-from ..support.threads import ordered_map
+from ..support import Spool, ordered_map
 from .decoding import read_image
 from .formats import Image
-from .framing import ImageSpec
+from .framing import Framing
 
 
 class ImageSet:
-    """Prepared images in a temporary file, or in memory; re-iterable, in order.
+    """The views of images in a temporary file, or in memory; re-iterable, in order.
 
-    Iterating yields uint8 batches of shape (B, height, width, channels); indexing with integers or
-    a slice gives those images as a new array. Use it as a context manager: leaving it removes the
-    file.
+    Indexing with integers or a slice gives the views of those images one after the other, as a new
+    array of uint8 (B, height, width, channels); iterating yields such arrays. An image has T views,
+    see `Framing.views`. Use it as a context manager: leaving it removes the file.
 
     Parameters
     ----------
-    items : Spool or ndarray of uint8, shape (N, height, width, channels)
+    items : Spool or ndarray of uint8, shape (N, T, height, width, channels)
         The images.
     indices : ndarray of int, optional
         Which of them, in which order; None for all.
@@ -43,15 +42,15 @@ class ImageSet:
 
     @classmethod
     def decode(
-        cls, paths: Sequence[Path], spec: ImageSpec, step: Callable[[], None] = lambda: None
+        cls, paths: Sequence[Path], framing: Framing, step: Callable[[], None] = lambda: None
     ) -> Self:
-        """Read, check and prepare all files, in threads.
+        """Read, check and frame all files, in threads.
 
         Parameters
         ----------
         paths : sequence of Path
             Image files.
-        spec : ImageSpec
+        framing : Framing
             What the model takes.
         step : callable, optional
             Called after each image, for a progress bar.
@@ -63,20 +62,20 @@ class ImageSet:
         OutputError
             The temporary file does not fit on the disk.
         """
-        spool = Spool(len(paths), spec.shape, np.uint8)
+        spool = Spool(len(paths), (framing.count, *framing.view_shape), np.uint8)
         try:
             broken: list[str] = []
-            for index, image in enumerate(ordered_map(lambda p: _try_read(p, spec), paths)):
-                if isinstance(image, str):
-                    broken.append(image)
+            for index, views in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):
+                if isinstance(views, str):
+                    broken.append(views)
                 else:
-                    spool[index] = image
+                    spool[index] = views
                 step()
             if broken:
                 listed = "\n  ".join(broken)
                 raise DataError(
-                    f"{len(broken)} of {len(paths)} training images cannot be used. Mend them or "
-                    f"take them out, then train again:\n  {listed}"
+                    f"{len(broken)} of {len(paths)} training images cannot be used. Replace them "
+                    f"or take them out, then train again:\n  {listed}"
                 )
             return cls(spool)
         except BaseException:
@@ -93,36 +92,35 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self._indices)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one image."""
-        height, width, channels = self._items.shape[-3:]
-        return height, width, channels
-
     def __getitem__(self, indices: NDArray[np.integer] | slice) -> NDArray[np.uint8]:
-        return np.array(self._items[self._indices[indices]])
+        return self._items[self._indices[indices]].reshape(-1, *self._items.shape[-3:])
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         for start in range(0, len(self), self.BATCH):
             yield self[start : start + self.BATCH]
 
+    def singly(self) -> Iterator[NDArray[np.uint8]]:
+        """The views of each image, shape (T, height, width, channels)."""
+        for batch in self:
+            yield from batch.reshape(-1, *self._items.shape[-4:])
+
     def digests(self) -> list[str]:
         """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
-        return [image_digest(image) for batch in self for image in batch]
+        return [image_digest(views) for views in self.singly()]
 
     def subset(self, indices: NDArray[np.integer]) -> ImageSet:
         """These images alone, without copying them; it lives no longer than the whole."""
         return ImageSet(self._items, self._indices[indices])
 
 
-def image_digest(prepared: Image) -> str:
+def image_digest(views: Image) -> str:
     """A hash of an image as a model sees it, 16 hexadecimal digits."""
-    return hashlib.sha256(prepared.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(views.tobytes()).hexdigest()[:16]
 
 
-def _try_read(path: Path, spec: ImageSpec) -> Image | str:
+def _try_read(path: Path, framing: Framing) -> Image | str:
     try:
-        return spec.prepare(read_image(path))
+        return framing.views(read_image(path))
     except (ImageError, PathError) as error:
         return str(error)
 

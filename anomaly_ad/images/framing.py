@@ -1,13 +1,14 @@
-"""What a model takes of a photograph: size, channels, and how it is brought to them.
+"""What a model takes of a photograph, and how its answers become those of the photograph.
 
-What a model sees is uint8 of shape (height, width, channels), made by `ImageSpec.prepare` and by
-nothing else, in training, in calibration and in prediction alike.
+What a model sees is made by `Framing.views` and by nothing else, in training, in calibration and in
+prediction alike; what it says of the views of an image is put together by `Framing.merge`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from ..errors import OptionError
 from .formats import Image
 
+# Gray level of what does not count, in models that are made now.
+OUTSIDE = 128
+
 
 @dataclass(frozen=True)
-class ImageSpec:
-    """What a model takes: the size, the channels, and how a photograph is brought to them.
+class Framing:
+    """What a model takes of a photograph: its views, and which part of them counts.
 
     Parameters
     ----------
@@ -28,14 +32,19 @@ class ImageSpec:
     channels : int
         1 (gray) or 3 (RGB).
     fit : {"stretch", "pad"}
-        "stretch" resizes each axis by its own factor. "pad" keeps the aspect ratio, centres the
-        photograph and repeats its border pixels outwards, so that no new edge appears.
+        "stretch" resizes each axis by its own factor. "pad" keeps the aspect ratio and centres the
+        photograph.
+    outside : int or None
+        Gray level, 0 to 255, of what does not count: the padding. The model then has a second input
+        `inside`, and nothing outside is scored. None: border pixels are repeated outwards, and
+        count as the photograph does.
     """
 
     height: int
     width: int
     channels: int
     fit: Literal["stretch", "pad"] = "stretch"
+    outside: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -49,6 +58,24 @@ class ImageSpec:
             raise OptionError(f"channels is 1 (gray) or 3 (RGB). Received: {self.channels!r}.")
         if not isinstance(self.fit, str) or self.fit not in ("stretch", "pad"):
             raise OptionError(f"fit is 'stretch' or 'pad'. Received: {self.fit!r}.")
+        if self.outside is not None and self.outside not in range(256):
+            raise OptionError(f"outside is a gray level from 0 to 255. Received: {self.outside!r}.")
+
+    @classmethod
+    def new(cls, height: int, width: int, channels: int, fit: Any = "stretch") -> Self:
+        """The framing of a model that is made now."""
+        is_padded = isinstance(fit, str) and fit == "pad"
+        return cls(height, width, channels, fit, OUTSIDE if is_padded else None)
+
+    @property
+    def count(self) -> int:
+        """How many views an image has."""
+        return 1
+
+    @property
+    def has_inside(self) -> bool:
+        """Whether the part that counts differs from image to image, so that the model is told."""
+        return self.fit == "pad" and self.outside is not None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,11 +84,16 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """(height, width, channels) of the model's images."""
         return self.height, self.width, self.channels
 
-    def prepare(self, image: Image) -> Image:
-        """Bring a photograph to the model's size and channels.
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of a view: one channel more where there is an `inside`."""
+        return self.height, self.width, self.channels + self.has_inside
+
+    def views(self, image: Image) -> Image:
+        """What the model sees of a photograph: today one view, the whole of it.
 
         Shrinking averages (``INTER_AREA``, as uint8), enlarging interpolates linearly. Gray is
         computed after resizing, with the weights of ITU-R BT.601 (OpenCV's ``RGB2GRAY``).
@@ -73,18 +105,42 @@ class ImageSpec:
 
         Returns
         -------
-        ndarray of uint8, shape (height, width, channels)
-            A new array.
+        ndarray of uint8, shape (T, height, width, channels)
+            A new array of T views. Where `has_inside`, a last channel more: 1 where the photograph
+            lies, 0 elsewhere; `model_inputs` takes it apart.
         """
         left, top, width, height = self._placement(image.shape[:2])
         out = _resize(image, (height, width))
         if self.channels == 1:
             out = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
-        if (height, width) != self.size:
-            bottom, right = self.height - height - top, self.width - width - left
-            out = cv2.copyMakeBorder(out, top, bottom, left, right, cv2.BORDER_REPLICATE)
-        out = out.reshape(self.shape)
+        border = (top, self.height - height - top, left, self.width - width - left)
+        if self.has_inside:
+            out = out.reshape(height, width, self.channels)
+            view = np.full(self.view_shape, self.outside, np.uint8)
+            view[..., -1] = 0
+            inner = view[top : top + height, left : left + width]
+            inner[..., :-1], inner[..., -1] = out, 1
+            return view[None]
+        if any(border):
+            out = cv2.copyMakeBorder(out, *border, cv2.BORDER_REPLICATE)
+        out = out.reshape(1, *self.shape)
         return out.copy() if np.may_share_memory(out, image) else out
+
+    def merge(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What a model said of the views of one image -> what it says of the image.
+
+        Parameters
+        ----------
+        outputs : mapping of str to ndarray, shape (T, ...)
+            Of its T views, in their order.
+
+        Returns
+        -------
+        dict of str to ndarray
+            "score" of shape (); "anomaly_map" (height, width) and "reconstruction"
+            (height, width, channels) where the method has them.
+        """
+        return {name: values[0] for name, values in outputs.items()}
 
     def boxes_to_original(
         self, boxes: NDArray[np.integer], image_size: tuple[int, int]
@@ -173,3 +229,22 @@ def _resize(image: NDArray, size: tuple[int, int]) -> NDArray:
     if shrunk != size:
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     return image
+
+
+def model_inputs(views: NDArray[np.uint8], channels: int) -> list[NDArray[np.uint8]]:
+    """Views as a model takes them: the images and, where they have one, their `inside`.
+
+    Parameters
+    ----------
+    views : ndarray of uint8, shape (B, height, width, channels or channels + 1)
+    channels : int
+        Of the model's images.
+
+    Returns
+    -------
+    list of ndarray of uint8
+        Images (B, height, width, channels); and (B, height, width), 1 where the image counts.
+    """
+    if views.shape[-1] == channels:
+        return [views]
+    return [np.ascontiguousarray(views[..., :channels]), np.ascontiguousarray(views[..., channels])]

@@ -7,6 +7,7 @@ pictures and records go.
 from .inspector import Inspected, Inspector, Witness, count_verdicts, summary
 from .output import Output
 from .prediction import Prediction
+from .runs import look, predict, stream
 
 __all__ = [
     "Inspected",
@@ -15,5 +16,8 @@ __all__ = [
     "Prediction",
     "Witness",
     "count_verdicts",
+    "look",
+    "predict",
+    "stream",
     "summary",
 ]

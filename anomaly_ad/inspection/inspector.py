@@ -19,12 +19,9 @@ from ..drawing import pictures as drawing
 from ..errors import ImageError, PathError
 from ..images import Image, PathLike, image_digest
 from ..images.sources import Source, Sources
-from ..model.calibration import check_threshold
-from ..model.plan import check_patch_size
-from ..model.store import StoredModel
-from ..runtime.engine import Outputs
-from ..support.progress import bar, printable
-from ..support.threads import ordered_map
+from ..model import StoredModel, check_patch_size, check_threshold
+from ..runtime import Outputs
+from ..support import bar, ordered_map, printable
 from .output import Output
 from .prediction import Prediction
 from .regions import deviating_cells, peak_cell
@@ -49,10 +46,10 @@ class Inspected:
         What is said of it.
     image : ndarray of uint8, shape (H, W, 3), or None
         The photograph, RGB; None where it could not be inspected, or was in an earlier run.
-    framed : ndarray of uint8, shape (height, width, channels), or None
-        What the model took of it.
+    views : ndarray of uint8, shape (T, height, width, channels), or None
+        What the model took of it, see `images.Framing.views`.
     outputs : dict of str to ndarray
-        The model's raw outputs, a batch of one; empty where there is no image.
+        The model's raw outputs for it, see `images.Framing.merge`; empty where there is none.
     picture : ndarray of uint8, shape (H, W, 3), or None
         What shows the verdict, where pictures are made.
     """
@@ -60,7 +57,7 @@ class Inspected:
     source: Source
     prediction: Prediction
     image: Image | None = None
-    framed: Image | None = None
+    views: Image | None = None
     outputs: Outputs = field(default_factory=dict)
     picture: Image | None = None
 
@@ -73,8 +70,8 @@ class Inspected:
     @property
     def digest(self) -> str:
         """Of what the model took, see `images.image_digest`."""
-        assert self.framed is not None
-        return image_digest(self.framed)
+        assert self.views is not None
+        return image_digest(self.views)
 
     @property
     def verdict(self) -> str:
@@ -131,11 +128,11 @@ class Inspector:
         check_threshold(threshold)
         plan = stored.manifest.plan
         if patch_size != 0 or isinstance(patch_size, bool):
-            check_patch_size(patch_size, plan.spec.size)
+            check_patch_size(patch_size, plan.framing.size)
         self.engine = stored.engine
         self.digest = stored.digest
         self.detector = stored.detector
-        self.spec = plan.spec
+        self.framing = plan.framing
         self.calibration = stored.manifest.calibration
         self.threshold = float(threshold)
         self.patch_size = int(patch_size) or plan.patch_size
@@ -245,7 +242,8 @@ class Inspector:
         image : ndarray of uint8, shape (H, W, 3)
             RGB.
         """
-        outputs = self.engine.run_beside(self.spec.prepare(image)[None], _JUDGED)
+        views = self.framing.views(image)
+        outputs = self.framing.merge(self.engine.run_beside(views, _JUDGED))
         return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
 
     def _each(
@@ -270,27 +268,27 @@ class Inspector:
                 if not may_fail:
                     raise
                 return (source, str(error), None), None
-            framed = self.spec.prepare(image)
-            return (source, image, framed), framed
+            views = self.framing.views(image)
+            return (source, image, views), views
 
         def judge(pair: tuple[_Read, Outputs | None]) -> R:
-            (source, image, framed), outputs = pair
-            return work(self._inspected(source, image, framed, outputs or {}))
+            (source, image, views), outputs = pair
+            merged = {} if outputs is None else self.framing.merge(outputs)
+            return work(self._inspected(source, image, views, merged))
 
         if not promptly:
-            framed = ordered_map(read, sources)
-            return ordered_map(judge, self.engine.stream(framed, _JUDGED))
+            return ordered_map(judge, self.engine.stream(ordered_map(read, sources), _JUDGED))
 
         def one_by_one() -> Generator[R, None, None]:
             for source in sources:
-                item, framed = read(source)
-                outputs = None if framed is None else self.engine.run(framed[None], _JUDGED)
+                item, views = read(source)
+                outputs = None if views is None else self.engine.run(views, _JUDGED)
                 yield judge((item, outputs))
 
         return one_by_one()
 
     def _inspected(
-        self, source: Source, image: Image | str, framed: Image | None, outputs: Outputs
+        self, source: Source, image: Image | str, views: Image | None, outputs: Outputs
     ) -> Inspected:
         path = None if source.path is None else str(source.path)
         if isinstance(image, str):
@@ -300,12 +298,12 @@ class Inspector:
         if prediction.error is not None:
             return Inspected(source, prediction)
         picture = self._picture(image, prediction, anomaly_map) if self.draw else None
-        return Inspected(source, prediction, image, framed, outputs, picture)
+        return Inspected(source, prediction, image, views, outputs, picture)
 
     def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
         if self.calibration.map is None or not (self.draw or self.keep_maps):
             return None
-        scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"][0])
+        scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"])
         return scores
 
     def _judge(
@@ -315,17 +313,17 @@ class Inspector:
         outputs: Outputs,
         anomaly_map: NDArray[np.float32] | None,
     ) -> Prediction:
-        raw = float(outputs["score"][0])
+        raw = float(outputs["score"])
         if not np.isfinite(raw):
             return Prediction.failed(path, self.threshold, f"the model's score is {raw}")
         is_anomalous = raw > self._raw_threshold
         boxes = np.empty((0, 4), np.int32)
         if is_anomalous and self._raw_map_threshold is not None:
-            cells = self.spec.without_padding(outputs["anomaly_map"][0], image_size)
+            cells = self.framing.without_padding(outputs["anomaly_map"], image_size)
             found = deviating_cells(cells, self.patch_size, self._raw_map_threshold)
             if not len(found):
                 found = peak_cell(cells, self.patch_size)
-            boxes = self.spec.boxes_to_original(found, image_size)
+            boxes = self.framing.boxes_to_original(found, image_size)
         score = float(self.calibration.image.score(raw))
         kept = anomaly_map if self.keep_maps else None
         return Prediction(path, image_size, score, raw, self.threshold, is_anomalous, kept, boxes)
@@ -339,7 +337,7 @@ class Inspector:
             return drawing.draw_boxes(image, prediction.boxes)
         if anomaly_map is None:
             return image.copy()
-        return drawing.heatmap(image, anomaly_map, self.spec)
+        return drawing.heatmap(image, anomaly_map, self.framing)
 
     def compare(self, image: Image) -> Image:
         """The original beside its reconstruction or, where there is none, beside its heatmap.
@@ -356,10 +354,10 @@ class Inspector:
         ndarray of uint8, shape (H, 2 W + gap, 3)
         """
         size = image.shape[:2]
-        outputs = self.engine.run(self.spec.prepare(image)[None])
+        outputs = self.framing.merge(self.engine.run(self.framing.views(image)))
         if "reconstruction" in outputs:
-            rebuilt = drawing.to_rgb(outputs["reconstruction"][0])
-            right = self.spec.map_to_original(rebuilt, size)
+            rebuilt = drawing.to_rgb(outputs["reconstruction"])
+            right = self.framing.map_to_original(rebuilt, size)
         else:
             anomaly_map = self._calibrated_map(outputs)
             prediction = self._judge(None, size, outputs, anomaly_map)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import keras
+from typing import Any
+
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 
@@ -33,33 +33,25 @@ def gaussian_matrix(size: int, sigma: float, cell: int = 1) -> NDArray[np.float3
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@keras.saving.register_keras_serializable("anomaly_ad")
-class LinearMap(keras.layers.Layer):
-    """Apply one matrix to the rows and one to the columns of a map: ``V A Uᵀ``.
+def along_axes(xp: Any, maps: Any, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Any:
+    """Apply one matrix to the rows and one to the columns of maps: ``V A Uᵀ``.
 
     A separable filter of any width costs two small matrix products, where a convolution with a
     wide kernel over the full image would take many times as long.
 
     Parameters
     ----------
+    xp : module
+        `keras.ops` or `numpy`.
+    maps : tensor or ndarray of float32, shape (B, H, W)
     rows : ndarray of float32, shape (H_out, H)
     columns : ndarray of float32, shape (W_out, W)
 
-    Call with a tensor of shape (B, H, W); returns (B, H_out, W_out).
+    Returns
+    -------
+    of the same kind, shape (B, H_out, W_out)
     """
-
-    def __init__(self, rows: NDArray, columns: NDArray, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.rows = np.asarray(rows, np.float32)
-        self.columns = np.asarray(columns, np.float32)
-
-    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
-        """Shape (B, H, W) -> (B, H_out, W_out)."""
-        return ops.matmul(ops.matmul(self.rows, maps), self.columns.T)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Shape of the result."""
-        return (input_shape[0], len(self.rows), len(self.columns))
+    return xp.matmul(xp.matmul(rows, maps), columns.T)
 
 
 def upsampling_matrix(size: int, cells: int) -> NDArray[np.float32]:
@@ -73,6 +65,20 @@ def upsampling_matrix(size: int, cells: int) -> NDArray[np.float32]:
     """
     place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     return np.maximum(1 - np.abs(np.subtract.outer(place, np.arange(cells))), 0).astype(np.float32)
+
+
+def share_matrix(size: int, cells: int) -> NDArray[np.float32]:
+    """The matrix that averages a line of `size` pixels over `cells` equal parts, by length.
+
+    Returns
+    -------
+    ndarray of float32, shape (cells, size)
+        Each row sums to one.
+    """
+    edges = np.arange(cells + 1) * size / cells
+    left, right = np.arange(size), np.arange(size) + 1
+    overlap = np.minimum.outer(edges[1:], right) - np.maximum.outer(edges[:-1], left)
+    return (np.maximum(overlap, 0) * cells / size).astype(np.float32)
 
 
 def coarse_grid(grid: tuple[int, int], parts: int) -> NDArray[np.float32]:
@@ -90,11 +96,4 @@ def coarse_grid(grid: tuple[int, int], parts: int) -> NDArray[np.float32]:
     ndarray of float32, shape (Q, P)
         Each row sums to one.
     """
-    axes = []
-    for cells in grid:
-        count = min(parts, cells)
-        edges = np.arange(count + 1) * cells / count
-        left, right = np.arange(cells), np.arange(cells) + 1
-        overlap = np.minimum.outer(edges[1:], right) - np.maximum.outer(edges[:-1], left)
-        axes.append(np.maximum(overlap, 0) * count / cells)
-    return np.kron(*axes).astype(np.float32)
+    return np.kron(*(share_matrix(cells, min(parts, cells)) for cells in grid))

@@ -5,7 +5,7 @@ Keras nor TensorFlow; the methods themselves do.
 """
 
 from .options import Name, Names, Number, Option, WholeNumber
-from .registry import PRESETS, Preset, preset
+from .registry import PRESETS, Preset, preset, register
 
 __all__ = [
     "PRESETS",
@@ -16,4 +16,5 @@ __all__ = [
     "Preset",
     "WholeNumber",
     "preset",
+    "register",
 ]

@@ -1,7 +1,7 @@
 """The patch autoencoder: rebuild the part as a good one would look; what cannot be rebuilt is odd.
 
 A fully convolutional network squeezes the image through a narrow code and rebuilds it. In training,
-patches up to `patch_size` are spoilt and have to be rebuilt from their surroundings, so that a
+patches up to `patch_size` are hidden and have to be rebuilt from their surroundings, so that a
 defect of that size is not copied but replaced by what good parts have in its place.
 
 The image and its reconstruction are compared in two ways: absolute difference, which sees a change
@@ -33,15 +33,16 @@ from keras import layers as kl
 from keras import ops
 from numpy.typing import NDArray
 
-from ..images import ImageSet, ImageSpec
-from ..layers.maps import LinearMap, gaussian_matrix
+from ..images import Framing, model_inputs
+from ..layers.maps import along_axes, gaussian_matrix
 from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
+from ..runtime.convert import run_graph
 from .base import Arrays, TrainingRecord, check_state
-from .gradient import GradientDetector
+from .gradient import Batches, GradientDetector, Items
+from .heads import highest, joined, masked, model_input, shares_of
 
 STRIDE = 16  # of the code, in pixels
 WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
-BATCH = 8
 
 Conv = Callable[..., keras.KerasTensor]
 Tensors = dict[str, keras.KerasTensor]
@@ -53,17 +54,18 @@ class Measured:
 
     Parameters
     ----------
-    images : tensor of uint8, shape (B, H, W, C)
+    inputs : tensor of uint8, shape (B, H, W, C), or a list of two
+        Images, and `inside` where there is one.
     found : dict of tensor
         What the network makes of them.
     errors : dict of tensor of float32, shape (B, kinds, h, w)
         See `Autoencoder.errors`.
     excess : dict of tensor of float32, shape (B, h, w)
         The same, standardised: (max(z1, 0)^2 + max(z2, 0)^2 ...)^(1/2) over the kinds of an error,
-        with z = (error - mean) / deviation.
+        with z = (error - mean) / deviation. Zero where the image does not count.
     """
 
-    images: keras.KerasTensor
+    inputs: Any
     found: Tensors
     errors: Tensors
     excess: Tensors
@@ -74,18 +76,18 @@ class Autoencoder(GradientDetector):
 
     Parameters
     ----------
-    spec, patch_size, seed
-        See `Detector`. `patch_size` is the side of the largest patch that training spoils and of
+    framing, patch_size, seed
+        See `Detector`. `patch_size` is the side of the largest patch that training hides and of
         the window that the error is smoothed over; it should exceed the largest defect.
     code_channels : int
         Width of the code; a narrower one rebuilds less detail, defects included. 1 to 64.
     hidden_share : float
-        Share of an image that is spoilt in training, on average. 0 to 0.5.
+        Share of an image that is hidden in training, on average. 0 to 0.5.
     """
 
     def __init__(
         self,
-        spec: ImageSpec,
+        framing: Framing,
         patch_size: int,
         seed: int,
         *,
@@ -94,12 +96,12 @@ class Autoencoder(GradientDetector):
     ) -> None:
         self.code_channels = code_channels
         self.hidden_share = hidden_share
-        self.spec = spec
+        self.framing = framing
         self.patch_size = patch_size
         self.seed = seed
-        self.network = _network(spec, seed, self.squeeze)
+        self.network = _network(framing, seed, self.squeeze)
         self.networks = {"network": self.network}
-        pictures = keras.Input(spec.shape)
+        pictures = keras.Input(framing.shape)
         errors = self.errors(pictures, self.network(pictures, training=False))
         self.mean = {name: np.zeros(e.shape[1:], np.float32) for name, e in errors.items()}
         self.deviation = {name: np.ones(e.shape[1:], np.float32) for name, e in errors.items()}
@@ -122,9 +124,9 @@ class Autoencoder(GradientDetector):
         Parameters
         ----------
         pictures : tensor of float32, shape (B, H, W, C)
-            Unspoilt, in [0, 1].
+            Without hidden patches, in [0, 1].
         found : dict of tensor
-            What the network makes of the spoilt ones.
+            What the network makes of those with hidden patches.
         """
         difference, dissimilarity = _errors(pictures, found["rebuilt"])
         return ops.mean(difference + dissimilarity)
@@ -136,29 +138,31 @@ class Autoencoder(GradientDetector):
         """
         # The patch is the Gaussian's width from -3 to +3 standard deviations.
         sigma = max(self.patch_size / 6, CELL / 2)
-        blur = LinearMap(*(gaussian_matrix(size, sigma, CELL) for size in self.spec.size))
+        blur = [gaussian_matrix(size, sigma, CELL) for size in self.framing.size]
         kinds = (ops.mean(error, axis=-1) for error in _errors(pictures, found["rebuilt"]))
-        return {"error": ops.stack([blur(error) for error in kinds], axis=1)}
+        return {"error": ops.stack([along_axes(ops, error, *blur) for error in kinds], axis=1)}
 
     def score(self, measured: Measured) -> keras.KerasTensor:
         """The image score, shape (B,)."""
-        return ops.max(measured.excess["error"], axis=(1, 2))
+        return highest(ops, measured.excess["error"])
 
-    def trainer(self) -> keras.Model:
-        """The network, fed with bytes."""
-        return _Trainer(self.network, self.loss)
+    def batch_loss(
+        self, x: keras.KerasTensor, y: keras.KerasTensor, *, training: bool
+    ) -> keras.KerasTensor:
+        """The loss of images with hidden patches, `x`, and the same without them, `y`."""
+        return self.loss(_pictures(y), self.network(_pictures(x), training=training))
 
-    def batches(self, images: ImageSet) -> keras.utils.PyDataset:
-        """Varied images with spoilt patches."""
-        return _SpoiltBatches(images, self.patch_size, self.hidden_share, self.seed)
+    def batches(self, items: Items) -> keras.utils.PyDataset:
+        """Varied images with hidden patches, and the same without them."""
+        return _MaskedBatches(self, items)
 
-    def validation_batches(self, images: ImageSet) -> keras.utils.PyDataset:
+    def validation_batches(self, items: Items) -> keras.utils.PyDataset:
         """Images as they are."""
-        return _Batches(images)
+        return _Batches(self, items)
 
-    def learn_after(self, images: ImageSet, validation: ImageSet) -> None:
+    def learn_after(self, items: Items, validation: Items) -> None:
         """The mean and the deviation of the errors of good images."""
-        self._learn_errors(images, validation)
+        self._learn_errors(items, validation)
 
     def graph(self) -> keras.Model:
         """The network, the error, its smoothing and its standardisation as one graph."""
@@ -168,7 +172,7 @@ class Autoencoder(GradientDetector):
             "score": self.score(measured),
             "reconstruction": measured.found["rebuilt"] * 255.0,
         }
-        return keras.Model(measured.images, outputs)
+        return keras.Model(measured.inputs, outputs)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The network's weights, and mean and deviation of the error of good images."""
@@ -188,7 +192,7 @@ class Autoencoder(GradientDetector):
 
     def measured(self) -> Measured:
         """The network at inference with its errors, as they stand now."""
-        images = keras.Input(self.spec.shape, dtype="uint8", name="images")
+        images, inside = model_input(self.framing)
         pictures = _pictures(images)
         found = self.network(pictures, training=False)
         errors = self.errors(pictures, found)
@@ -199,17 +203,20 @@ class Autoencoder(GradientDetector):
             floor = np.maximum(deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
             z = ops.relu((error - self.mean[name]) * (1 / (deviation + floor)))
             excess[name] = ops.sqrt(ops.sum(z * z, axis=1))
-        return Measured(images, found, errors, excess)
+            if inside is not None:
+                shares = shares_of(ops, inside, self.framing.size, tuple(error.shape[2:]))
+                excess[name] = masked(ops, excess[name], shares)
+        return Measured(joined(images, inside), found, errors, excess)
 
-    def _learn_errors(self, *sets: ImageSet) -> None:
+    def _learn_errors(self, *sets: Items) -> None:
         """Mean and standard deviation of the errors at each place."""
         measured = self.measured()
-        model = keras.Model(measured.images, measured.errors)
+        model = keras.Model(measured.inputs, measured.errors)
         count = 0
         mean = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
         squares = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
         for batch in (batch for images in sets for batch in images):
-            found = {name: np.asarray(e, np.float64) for name, e in model(batch).items()}
+            found = {n: e.astype(np.float64) for n, e in run_graph(model, batch).items()}
             for n in range(len(batch)):
                 count += 1  # Welford's update, which does not cancel
                 for name, error in found.items():
@@ -219,23 +226,6 @@ class Autoencoder(GradientDetector):
         for name in mean:
             self.mean[name] = mean[name].astype(np.float32)
             self.deviation[name] = np.sqrt(squares[name] / count).astype(np.float32)
-
-
-class _Trainer(keras.Model):
-    """The network as it is trained: fed with bytes, a quarter of what would be moved else."""
-
-    def __init__(self, network: keras.Model, loss: Callable[..., keras.KerasTensor]) -> None:
-        super().__init__(name="trainer")  # Keras takes no name that begins as this class's does
-        self.network = network
-        self.of_pictures = loss
-
-    def call(self, images: keras.KerasTensor, training: bool | None = None) -> Any:
-        return self.network(_pictures(images), training=training)
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any
-    ) -> keras.KerasTensor:
-        return self.of_pictures(_pictures(y), y_pred)
 
 
 def _errors(
@@ -257,7 +247,7 @@ def _pictures(images: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _network(
-    spec: ImageSpec,
+    framing: Framing,
     seed: int,
     squeeze: Callable[[keras.KerasTensor, Conv], dict[str, keras.KerasTensor]],
 ) -> keras.Model:
@@ -280,8 +270,8 @@ def _network(
         x = kl.BatchNormalization(momentum=0.9)(conv(x, filters, size, strides))
         return kl.LeakyReLU(negative_slope=0.1)(x)
 
-    padding = tuple(_halves(-size % STRIDE) for size in spec.size)
-    pictures = keras.Input(spec.shape)
+    padding = tuple(_halves(-size % STRIDE) for size in framing.size)
+    pictures = keras.Input(framing.shape)
     found = {}
     x = kl.ZeroPadding2D(padding)(pictures)
     x = found["encoded_4"] = block(x, WIDTHS[0], 4, strides=4)
@@ -292,7 +282,7 @@ def _network(
     x = found["decoded_16"] = block(found["code"], WIDTHS[2], 3)
     x = found["decoded_8"] = block(kl.UpSampling2D(2)(x), WIDTHS[1], 3)
     x = found["decoded_4"] = block(kl.UpSampling2D(2)(x), WIDTHS[0], 3)
-    x = _cells_to_pixels(conv(x, spec.channels * 16, 3), 4, spec.channels)
+    x = _cells_to_pixels(conv(x, framing.channels * 16, 3), 4, framing.channels)
     found["rebuilt"] = kl.Cropping2D(padding)(kl.Activation("sigmoid")(x))
     return keras.Model(pictures, found)
 
@@ -312,39 +302,32 @@ def _cells_to_pixels(x: keras.KerasTensor, side: int, channels: int) -> keras.Ke
 # --------------------------------------------------------------------------- training images
 
 
-class _Batches(keras.utils.PyDataset):
-    """Images as they are, each its own target."""
+class _Batches(Batches):
+    """Images as they are, each its own target; bytes, a quarter of what would be moved else."""
 
-    def __init__(self, images: ImageSet) -> None:
-        super().__init__()
-        self.images = images
+    def __init__(self, detector: Autoencoder, items: Items, seed: int | None = None) -> None:
+        super().__init__(items, detector.batch_size, seed)
+        self.detector = detector
 
-    def __len__(self) -> int:
-        return -(-len(self.images) // BATCH)
+    def chosen(self, index: int) -> NDArray[np.uint8]:
+        """The images of a batch, without their `inside`."""
+        return model_inputs(super().chosen(index), self.detector.framing.channels)[0]
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        images = self.images[slice(index * BATCH, (index + 1) * BATCH)]
+        images = self.chosen(index)
         return images, images
 
 
-class _SpoiltBatches(_Batches):
-    """Shuffled, slightly varied images with spoilt patches; the target is without them."""
+class _MaskedBatches(_Batches):
+    """Shuffled, slightly varied images with hidden patches; the target is without them."""
 
-    def __init__(self, images: ImageSet, patch_size: int, share: float, seed: int) -> None:
-        super().__init__(images)
-        self.patch_size = patch_size
-        self.share = share
-        self.random = np.random.default_rng(seed)
-        self.order = self.random.permutation(len(images))
-
-    def on_epoch_end(self) -> None:
-        """Shuffle for the next epoch."""
-        self.order = self.random.permutation(len(self.images))
+    def __init__(self, detector: Autoencoder, items: Items) -> None:
+        super().__init__(detector, items, detector.seed)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        chosen = self.order[index * BATCH : (index + 1) * BATCH]
-        target = np.stack([_vary(image, self.random) for image in self.images[chosen]])
-        return spoil(target, self.patch_size, self.share, self.random), target
+        target = np.stack([_vary(image, self.random) for image in self.chosen(index)])
+        hidden = hide(target, self.detector.patch_size, self.detector.hidden_share, self.random)
+        return hidden, target
 
 
 def _vary(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
@@ -362,10 +345,10 @@ def _light(gain: float, offset: float) -> NDArray[np.uint8]:
     return np.clip(np.arange(256) * gain + 255 * offset + 0.5, 0, 255).astype(np.uint8)
 
 
-def spoil(
+def hide(
     images: NDArray[np.uint8], patch_size: int, share: float, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Spoil rectangles with sides from a third of a patch to a whole one.
+    """Hide rectangles with sides from a third of a patch to a whole one.
 
     Each gets a flat colour, content of another place in the batch, or its own content in other
     light.
@@ -377,7 +360,7 @@ def spoil(
     patch_size : int
         In pixels.
     share : float
-        Mean share of the area that is spoilt.
+        Mean share of the area that is hidden.
     random : Generator
         Where chance comes from.
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..images import ImageSet, ImageSpec
+from ..images import Framing, ImageSet
+from .features import Features
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -29,7 +30,7 @@ class Detector:
 
     Parameters
     ----------
-    spec : ImageSpec
+    framing : Framing
         What the graph takes.
     patch_size : int
         Side of a patch in pixels of the graph's input.
@@ -39,7 +40,7 @@ class Detector:
         The method's own options, as the registry lists them.
     """
 
-    def __init__(self, spec: ImageSpec, patch_size: int, seed: int, **parameters: Any) -> None:
+    def __init__(self, framing: Framing, patch_size: int, seed: int, **parameters: Any) -> None:
         raise NotImplementedError
 
     def fit(
@@ -55,7 +56,7 @@ class Detector:
         Parameters
         ----------
         images, validation : ImageSet
-            Disjoint; re-iterable streams of uint8 batches (B, height, width, channels).
+            Disjoint; re-iterable streams of views, uint8 (B, height, width, channels).
         epochs : int
             Passes over the images, for methods that learn by gradient.
         progress : callable
@@ -69,7 +70,8 @@ class Detector:
         uint8 images (B, height, width, channels) -> a dictionary with "score", float32 (B,), and
         where the method has one "anomaly_map", float32 (B, height, width); both in the method's
         own unit, higher = more anomalous. An autoencoder adds "reconstruction", float32
-        (B, height, width, channels) in 0..255.
+        (B, height, width, channels) in 0..255. Where the framing has an `inside`, that is a second
+        input, uint8 (B, height, width): what is 0 there is not scored, and 0 in the map.
         """
         raise NotImplementedError
 
@@ -94,27 +96,35 @@ class StatisticalDetector(Detector):
     """A method that learns statistics of features in one pass; its fit is `training`'s business.
 
     Features come from the graph that `features` gives. What is learnt from them is in `statistic`,
-    an object with `update(features)`, `merge(other)`, `without(other)` and `count`.
+    an object with `update(vectors)`, `merge(other)`, `without(other)` and `count`.
     """
 
     statistic: Any
 
     def features(self) -> keras.Model:
-        """uint8 images (B, height, width, channels) -> {"features": float32 (B, ...)}."""
+        """uint8 images (B, height, width, channels) -> {"features": float32 (B, ..., C)}.
+
+        Where the framing has an `inside`, that is a second input and comes out as it is.
+        """
         raise NotImplementedError
 
     def new_statistic(self) -> Any:
         """One that has seen nothing."""
         raise NotImplementedError
 
-    def scorer(self, statistic: Any) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def learn(self, statistic: Any, features: Features) -> None:
+        """Add a batch of features, as the graph gives them, to a statistic."""
+        vectors = features["features"]
+        statistic.update(vectors.reshape(len(vectors), -1, vectors.shape[-1]))
+
+    def scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]]:
         """The formula of the graph in numpy, for statistics that are scored but never saved.
 
         Returns
         -------
         callable
-            Features (B, ...) -> "score" (B,) and, where the method has one, "anomaly_map"
-            (B, height, width), as the graph would give them with this statistic.
+            Features, as their graph gives them -> "score" (B,) and, where the method has one,
+            "anomaly_map" (B, height, width), as the graph would give them with this statistic.
         """
         raise NotImplementedError
 
@@ -134,7 +144,7 @@ def check_state(state: Arrays, expected: Mapping[str, tuple[int | None, ...]]) -
         raise ModelError(
             "The training state does not fit the model that the manifest describes: "
             f"{dict([*odd.items()][:4])}. Restore the model directory from a copy, or train it "
-            "anew."
+            "again."
         )
     for name, array in state.items():
         if not np.isfinite(array).all():

@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 
 from ..backbones.networks import feature_maps
 from ..errors import OptionError
-from ..images import ImageSpec
+from ..images import Framing
 from ..layers.density import LogDensity
 from ..statistics.density import KernelDensity
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from ..statistics.pool import VectorPool
 from .base import Arrays, StatisticalDetector, TrainingRecord, check_state
+from .features import Features
+from .heads import MapHead, joined, mean_of, model_input
 
 _IMAGES = 20_000  # that the density is made of, at most; a random sample of more
 _CHANNELS = 4096  # at most; their covariance then takes 130 MB
@@ -43,7 +45,7 @@ class DFKDE(StatisticalDetector):
 
     Parameters
     ----------
-    spec, patch_size, seed
+    framing, patch_size, seed
         See `Detector`. `patch_size` has no meaning here; the seed chooses which images are kept of
         more than 20,000.
     backbone : str or keras.Model
@@ -59,7 +61,7 @@ class DFKDE(StatisticalDetector):
 
     def __init__(
         self,
-        spec: ImageSpec,
+        framing: Framing,
         patch_size: int,
         seed: int,
         *,
@@ -72,16 +74,16 @@ class DFKDE(StatisticalDetector):
         self.bandwidth = bandwidth
         self.seed = seed
         self.record = TrainingRecord()
-        images = keras.Input(spec.shape, dtype="uint8", name="images")
-        maps = feature_maps(images, spec, backbone, layers)
-        means = [ops.mean(features, axis=(1, 2)) for features in maps]
+        images, inside = model_input(framing)
+        maps = feature_maps(images, framing, backbone, layers)
+        means = [_mean(features, framing, inside) for features in maps]
         features = ops.concatenate(means, axis=-1) if len(means) > 1 else means[0]
         if features.shape[-1] > _CHANNELS:
             raise OptionError(
                 f"dfkde takes layers of {_CHANNELS} channels together at most, since its memory "
                 f"grows with their square. Received: {features.shape[-1]}. Choose others."
             )
-        self._features = keras.Model(images, {"features": features})
+        self._features = keras.Model(joined(images, inside), {"features": features})
         self.statistic = self.new_statistic()
 
     def features(self) -> keras.Model:
@@ -92,12 +94,12 @@ class DFKDE(StatisticalDetector):
         """A pool of no images."""
         return VectorPool(self._features.output["features"].shape[-1], _IMAGES, self.seed)
 
-    def scorer(self, statistic: VectorPool) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def scorer(self, statistic: VectorPool) -> Callable[[Features], dict[str, NDArray]]:
         """The graph's formula in numpy."""
         subspace, density = self._learnt(statistic)
 
-        def score(features: NDArray[np.float32]) -> dict[str, NDArray]:
-            inside = (features - subspace.mean) @ subspace.basis
+        def score(features: Features) -> dict[str, NDArray]:
+            inside = (features["features"] - subspace.mean) @ subspace.basis
             return {"score": -density.log_density(inside)}
 
         return score
@@ -126,3 +128,16 @@ class DFKDE(StatisticalDetector):
         check_state(state, self.statistic.shapes())
         self.statistic = self.new_statistic().restore(state)
         return self
+
+
+def _mean(
+    features: keras.KerasTensor, framing: Framing, inside: keras.KerasTensor | None
+) -> keras.KerasTensor:
+    """The mean of a feature map (B, h, w, C) over what counts of the image: (B, C)."""
+    if inside is None:
+        return ops.mean(features, axis=(1, 2))
+    height, width, channels = features.shape[1:]
+    shares = MapHead(framing.size, (height, width), 0).shares(ops, inside)
+    every = np.full((1, height * width), 1 / (height * width), np.float32)
+    vectors = ops.reshape(features, (-1, height * width, channels))
+    return mean_of(ops, every, vectors, shares)[:, 0]

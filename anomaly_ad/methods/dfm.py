@@ -20,7 +20,7 @@ docs/quality.md holds the trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -29,13 +29,15 @@ from keras import ops
 from numpy.typing import NDArray
 
 from ..errors import OptionError
-from ..images import ImageSpec
+from ..images import Framing
 from ..layers.gaussian import SubspaceErrors
 from ..layers.maps import coarse_grid
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from .base import Arrays, check_state
-from .grid import GridDetector
+from .features import Features
+from .grid import Distances, GridDetector
+from .heads import mean_of
 
 _PARTS = 4  # of the coarse grid along each axis
 _CHANNELS = 320  # at most; the covariance of images then takes 210 MB
@@ -46,7 +48,7 @@ class DFM(GridDetector):
 
     Parameters
     ----------
-    spec, patch_size, seed
+    framing, patch_size, seed
         See `Detector`. `patch_size` is the side of boxes only; nothing is random.
     backbone, layers, blur
         See `GridDetector`.
@@ -56,7 +58,7 @@ class DFM(GridDetector):
 
     def __init__(
         self,
-        spec: ImageSpec,
+        framing: Framing,
         patch_size: int,
         seed: int,
         *,
@@ -66,7 +68,7 @@ class DFM(GridDetector):
         blur: float,
     ) -> None:
         self.variance = variance
-        super().__init__(spec, backbone, layers, blur)
+        super().__init__(framing, backbone, layers, blur)
         if sum(self.groups) > _CHANNELS:
             raise OptionError(
                 f"dfm takes layers of {_CHANNELS} channels together at most, since its memory "
@@ -79,25 +81,33 @@ class DFM(GridDetector):
         """Moments that have seen nothing."""
         return CellsAndImages(self._parts, sum(self.groups))
 
-    def distances(
-        self, statistic: CellsAndImages
-    ) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def learn(self, statistic: CellsAndImages, features: Features) -> None:
+        """Add a batch of features to a statistic."""
+        vectors = features["features"]
+        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
+        statistic.update(vectors, self.head.shares(np, features.get("inside")))
+
+    def distances(self, statistic: CellsAndImages) -> Distances:
         """Reconstruction errors of the cells, and the distance of the image."""
         cells, images = (Subspace.of(part, self.variance) for part in statistic.parts())
 
-        def measure(vectors: NDArray[np.float32]) -> dict[str, NDArray]:
+        def measure(
+            vectors: NDArray[np.float32], shares: NDArray[np.float32] | None
+        ) -> dict[str, NDArray]:
             outside, _ = cells.errors(vectors)
-            together = (self._parts @ vectors).reshape(len(vectors), -1)
+            together = mean_of(np, self._parts, vectors, shares).reshape(len(vectors), -1)
             left, inside = images.errors(together)
             return {"cells": np.sqrt(outside), "score": np.sqrt(inside + left / images.residual)}
 
         return measure
 
-    def layer(self, vectors: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    def layer(
+        self, vectors: keras.KerasTensor, shares: keras.KerasTensor | None
+    ) -> dict[str, keras.KerasTensor]:
         """Reconstruction errors of the cells, and the distance of the image."""
         cells, images = (Subspace.of(part, self.variance) for part in self.statistic.parts())
         outside, _ = SubspaceErrors(cells.mean, cells.basis, cells.variances)(vectors)
-        together = ops.matmul(self._parts, vectors)
+        together = mean_of(ops, self._parts, vectors, shares)
         together = ops.reshape(together, (-1, len(images.mean)))
         left, inside = SubspaceErrors(images.mean, images.basis, images.variances)(together)
         return {"cells": ops.sqrt(outside), "score": ops.sqrt(inside + left / images.residual)}
@@ -139,10 +149,14 @@ class CellsAndImages:
         """Of the cells, of the images."""
         return self.cells, self.images
 
-    def update(self, features: NDArray[np.floating]) -> Self:
-        """Add a batch of shape (B, P, C); it is not changed."""
-        self.cells.update(features.reshape(-1, 1, features.shape[-1]))
-        self.images.update((self._parts @ features).reshape(len(features), 1, -1))
+    def update(
+        self, vectors: NDArray[np.floating], shares: NDArray[np.float32] | None = None
+    ) -> Self:
+        """Add a batch of shape (B, P, C), and how much of each cell counts; it is not changed."""
+        counted = vectors if shares is None else vectors[shares > 0]
+        self.cells.update(counted.reshape(-1, 1, vectors.shape[-1]))
+        means = mean_of(np, self._parts, vectors, shares)
+        self.images.update(means.reshape(len(vectors), 1, -1))
         return self
 
     def merge(self, other: CellsAndImages) -> Self:

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..images import ImageSet
-from ..runtime.engine import Engine
-from ..support.spool import Spool
+from ..runtime import Engine
+from ..support import Spool
 
-Features = dict[str, NDArray[np.floating]]
+Features = dict[str, NDArray[Any]]
 
 
 class FeatureSet:
     """The feature maps of each image of a set, by name, in temporary files; in order.
 
     Iterating yields batches, indexing with integers or a slice those images: dictionaries of arrays
-    of shape (B, ...). Maps of one image may have different grids. Use it as a context manager:
-    leaving it removes the files.
+    of shape (B, ...), one after the other for each view of each image. Maps of one view may have
+    different grids. Use it as a context manager: leaving it removes the files.
 
     Parameters
     ----------
-    maps : dict of str to Spool or ndarray
-        Of the same length.
+    maps : dict of str to Spool or ndarray, shape (N, T, ...)
+        Of the same length N, the number of images, with T views each.
     """
 
     BATCH = 128  # images; the features of so many are in memory at a time
 
-    def __init__(self, maps: Mapping[str, Spool | NDArray[np.floating]]) -> None:
+    def __init__(self, maps: Mapping[str, Spool | NDArray[Any]]) -> None:
         self._maps = maps
 
     @classmethod
@@ -54,7 +54,7 @@ class FeatureSet:
         step : callable, optional
             Called after each image, for a progress bar.
         dtype : dtype
-            Of the files; float16 takes half of the room.
+            Of features in the files; float16 takes half of the room.
 
         Raises
         ------
@@ -62,15 +62,16 @@ class FeatureSet:
             The temporary files do not fit on the disk.
         """
         with ExitStack() as stack:
-            maps = {
-                name: stack.enter_context(Spool(len(images), engine.output_shape(name), dtype))
-                for name in engine.output_names
-            }
-            singles = ((None, image) for batch in images for image in batch)
-            for index, (_, outputs) in enumerate(engine.stream(singles)):
+            maps: dict[str, Spool] = {}
+            each = ((None, views) for views in images.singly())
+            for index, (_, outputs) in enumerate(engine.stream(each)):
                 assert outputs is not None
-                for name, spool in maps.items():
-                    spool[index] = outputs[name][0]
+                for name, values in outputs.items():
+                    if name not in maps:
+                        kept = dtype if values.dtype == np.float32 else values.dtype
+                        spool = Spool(len(images), values.shape, kept)
+                        maps[name] = stack.enter_context(spool)
+                    maps[name][index] = values
                 step("")
             stack.pop_all()
         return cls(maps)
@@ -89,7 +90,8 @@ class FeatureSet:
     def __getitem__(self, indices: NDArray[np.integer] | slice) -> Features:
         if isinstance(indices, slice):
             indices = np.arange(len(self))[indices]
-        return {name: np.asarray(items[indices]) for name, items in self._maps.items()}
+        chosen = {name: np.asarray(items[indices]) for name, items in self._maps.items()}
+        return {name: some.reshape(-1, *some.shape[2:]) for name, some in chosen.items()}
 
     def __iter__(self) -> Iterator[Features]:
         return self.batches(np.arange(len(self)))

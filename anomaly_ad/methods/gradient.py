@@ -2,22 +2,30 @@
 
 Adam, a learning rate that is halved where the validation no longer improves, an early end, and the
 weights of the best epoch. A method says what its networks are, what its batches hold, what the loss
-is, and what it learns after the weights.
+is, and what it learns after the weights. It learns from images or, where it names a frozen graph of
+features, from a `FeatureSet`, which is computed once and read in every epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Self
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from ..images import ImageSet
+from ..runtime import Engine
+from ..runtime.convert import to_openvino
 from .base import Arrays, Detector, TrainingRecord, check_state
+from .features import FeatureSet
 
 _PATIENCE = 5  # epochs without improvement, then the learning rate is halved
 _WEIGHT = "weight_"
+
+Items = Any  # what a method learns from: an ImageSet or, where it has a frozen graph, a FeatureSet
 
 
 class GradientDetector(Detector):
@@ -27,22 +35,39 @@ class GradientDetector(Detector):
     """
 
     networks: dict[str, keras.Model]
+    seed: int
     learning_rate = 2e-3
+    batch_size = 8
     monitored = "val_loss"  # smaller is better
 
-    def trainer(self) -> keras.Model:
-        """A model of the networks whose `compute_loss` is the method's, not compiled yet."""
+    def frozen(self) -> keras.Model | None:
+        """The graph of the features that are learnt from: images in, named maps out; None for none.
+
+        Where there is one, `batches`, `validation_batches` and `learn_after` get what it gives.
+        """
+        return None
+
+    def batch_loss(self, x: Any, y: Any, *, training: bool) -> keras.KerasTensor:
+        """The loss of a batch, a scalar.
+
+        Parameters
+        ----------
+        x, y : tensor, or dict of tensor
+            What `batches` gives; `y` is None where that gives no pairs.
+        training : bool
+            Whether the networks are trained by it, or monitored.
+        """
         raise NotImplementedError
 
-    def batches(self, images: ImageSet) -> keras.utils.PyDataset:
+    def batches(self, items: Items) -> keras.utils.PyDataset:
         """What an epoch is trained on: seeded, shuffled by itself."""
-        raise NotImplementedError
+        return Batches(items, self.batch_size, self.seed)
 
-    def validation_batches(self, images: ImageSet) -> keras.utils.PyDataset:
+    def validation_batches(self, items: Items) -> keras.utils.PyDataset:
         """What is monitored."""
-        raise NotImplementedError
+        return Batches(items, self.batch_size)
 
-    def learn_after(self, images: ImageSet, validation: ImageSet) -> None:
+    def learn_after(self, items: Items, validation: Items) -> None:
         """What is learnt once the weights are."""
 
     def fit(
@@ -54,7 +79,21 @@ class GradientDetector(Detector):
         progress: Callable[[str], None],
     ) -> Self:
         """Train, keep the best weights, then learn what comes after them."""
-        trainer = self.trainer()
+        frozen = self.frozen()
+        if frozen is None:
+            return self._fit(images, validation, epochs, progress)
+        engine = Engine(to_openvino(frozen))
+        with ExitStack() as stack:
+            some, others = (
+                stack.enter_context(FeatureSet.compute(engine, part))
+                for part in (images, validation)
+            )
+            return self._fit(some, others, epochs, progress)
+
+    def _fit(
+        self, items: Items, validation: Items, epochs: int, progress: Callable[[str], None]
+    ) -> Self:
+        trainer = _Trainer(self.networks, self.batch_loss)
         trainer.compile(keras.optimizers.Adam(self.learning_rate))
         best = keras.callbacks.EarlyStopping(
             self.monitored, patience=max(20, epochs // 3), restore_best_weights=True
@@ -64,7 +103,7 @@ class GradientDetector(Detector):
             progress(f"{self.monitored} {logs[self.monitored]:.4f}")
 
         history = trainer.fit(
-            self.batches(images),
+            self.batches(items),
             validation_data=self.validation_batches(validation),
             epochs=epochs,
             verbose=0,
@@ -78,7 +117,7 @@ class GradientDetector(Detector):
         trainer.set_weights(best.best_weights)
         told = {name: [float(v) for v in history[name]] for name in ("loss", self.monitored)}
         self.record = TrainingRecord(len(history["loss"]), told)
-        self.learn_after(images, validation)
+        self.learn_after(items, validation)
         return self
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -101,3 +140,65 @@ class GradientDetector(Detector):
 
     def _prefix(self, name: str) -> str:
         return _WEIGHT if len(self.networks) == 1 else f"{name}_{_WEIGHT}"
+
+
+class Batches(keras.utils.PyDataset):
+    """Images or features in batches: in their order or, with a seed, shuffled for each epoch.
+
+    Parameters
+    ----------
+    items : ImageSet or FeatureSet
+        A batch is what indexing it gives.
+    size : int
+        Images in a batch.
+    seed : int, optional
+        None for the order in which they come.
+    """
+
+    def __init__(self, items: Items, size: int, seed: int | None = None) -> None:
+        super().__init__()
+        self.items = items
+        self.size = size
+        self.is_shuffled = seed is not None
+        self.random = np.random.default_rng(seed)
+        self.order = np.arange(len(items))
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // self.size)
+
+    def on_epoch_end(self) -> None:
+        """Shuffle for the next epoch."""
+        if self.is_shuffled:
+            self.order = self.random.permutation(len(self.items))
+
+    def chosen(self, index: int) -> Any:
+        """The items of a batch."""
+        return self.items[self.order[index * self.size : (index + 1) * self.size]]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.chosen(index)
+
+
+class _Trainer(keras.Model):
+    """The networks as they are trained: their loss is the method's."""
+
+    def __init__(
+        self, networks: dict[str, keras.Model], loss: Callable[..., keras.KerasTensor]
+    ) -> None:
+        super().__init__(name="trainer")  # Keras takes no name that begins as this class's does
+        self.networks = list(networks.values())
+        self.of_batch = loss
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return x  # the loss runs the networks
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> keras.KerasTensor:
+        return self.of_batch(x, y, training=training)

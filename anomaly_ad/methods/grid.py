@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from ..backbones.networks import feature_maps, on_the_coarsest_grid
 from ..errors import BackboneError
-from ..images import ImageSpec
-from ..layers.maps import LinearMap, gaussian_matrix, upsampling_matrix
+from ..images import Framing
 from .base import StatisticalDetector, TrainingRecord
+from .features import Features
+from .heads import MapHead, highest, joined, model_input
+
+# See `GridDetector.distances`.
+Distances = Callable[[NDArray[np.float32], NDArray[np.float32] | None], dict[str, NDArray]]
 
 
 class GridDetector(StatisticalDetector):
@@ -26,7 +30,7 @@ class GridDetector(StatisticalDetector):
 
     Parameters
     ----------
-    spec : ImageSpec
+    framing : Framing
         What the graph takes.
     backbone : str or keras.Model
         See `backbones.networks.feature_maps`.
@@ -48,76 +52,78 @@ class GridDetector(StatisticalDetector):
 
     def __init__(
         self,
-        spec: ImageSpec,
+        framing: Framing,
         backbone: str | keras.Model,
         layers: Sequence[str],
         blur: float,
         *,
         pooled: bool = False,
     ) -> None:
-        self.spec = spec
-        self.blur = blur
+        self.framing = framing
         self.record = TrainingRecord()
-        images = keras.Input(spec.shape, dtype="uint8", name="images")
-        maps = feature_maps(images, spec, backbone, layers)
+        images, inside = model_input(framing)
+        maps = feature_maps(images, framing, backbone, layers)
         features = on_the_coarsest_grid(maps, pooled=pooled)
         self.grid = features.shape[1:3]
         self.groups = tuple(each.shape[-1] for each in maps)
         if min(self.grid) < 2:
             raise BackboneError(
-                f"img_size {spec.height}x{spec.width} leaves a grid of {self.grid[0]}x"
+                f"img_size {framing.height}x{framing.width} leaves a grid of {self.grid[0]}x"
                 f"{self.grid[1]} features; at least 2x2 are needed. Choose a larger img_size or "
                 "finer layers."
             )
-        self._features = keras.Model(images, {"features": features})
+        self.head = MapHead(framing.size, self.grid, blur)
+        self.set_features(joined(images, inside), features)
+
+    def set_features(self, inputs: Any, found: keras.KerasTensor) -> None:
+        """Choose what the grid's vectors are: (B, grid height, grid width, channels)."""
+        outputs = {"features": found}
+        if isinstance(inputs, list):
+            outputs["inside"] = inputs[1]
+        self._features = keras.Model(inputs, outputs)
 
     def features(self) -> keras.Model:
-        """Images -> {"features": (B, grid height, grid width, channels)}."""
+        """Images -> {"features": (B, grid height, grid width, channels)}, and `inside`."""
         return self._features
 
-    def distances(self, statistic: Any) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def distances(self, statistic: Any) -> Distances:
         """The formula of `layer` in numpy.
 
         Returns
         -------
         callable
-            Vectors (B, P, C) -> "cells", the distance of each (B, P), and where it is not the
-            map's maximum "score" (B,).
+            Vectors (B, P, C), and how much of each cell counts (B, P) or None for all -> "cells",
+            the distance of each (B, P), and where it is not the map's maximum "score" (B,).
         """
         raise NotImplementedError
 
-    def layer(self, vectors: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
-        """Apply the Keras layer that scores: results as those of `distances`."""
+    def layer(
+        self, vectors: keras.KerasTensor, shares: keras.KerasTensor | None
+    ) -> dict[str, keras.KerasTensor]:
+        """Apply the Keras layer that scores: arguments and results as those of `distances`."""
         raise NotImplementedError
 
-    def scorer(self, statistic: Any) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]]:
         """The graph's formula in numpy."""
         measure = self.distances(statistic)
-        rows, columns = self._enlargement()
 
-        def score(features: NDArray[np.float32]) -> dict[str, NDArray]:
-            vectors = features.reshape(len(features), -1, features.shape[-1])
-            found = measure(vectors)
-            anomaly_map = rows @ found["cells"].reshape(-1, *self.grid) @ columns.T
-            highest = anomaly_map.max(axis=(1, 2))
-            return {"anomaly_map": anomaly_map, "score": found.get("score", highest)}
+        def score(features: Features) -> dict[str, NDArray]:
+            vectors, inside = features["features"], features.get("inside")
+            vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
+            found = measure(vectors, self.head.shares(np, inside))
+            anomaly_map = self.head(np, found["cells"], inside)
+            return {
+                "anomaly_map": anomaly_map,
+                "score": found.get("score", highest(np, anomaly_map)),
+            }
 
         return score
 
     def graph(self) -> keras.Model:
         """Backbone, distance, enlargement and blur as one graph."""
-        features = self._features.output["features"]
-        height, width, channels = features.shape[1:]
-        found = self.layer(ops.reshape(features, (-1, height * width, channels)))
-        cells = ops.reshape(found["cells"], (-1, height, width))
-        anomaly_map = LinearMap(*self._enlargement())(cells)
-        score = found["score"] if "score" in found else ops.max(anomaly_map, axis=(1, 2))
+        features, inside = self._features.output["features"], self._features.output.get("inside")
+        vectors = ops.reshape(features, (-1, self.grid[0] * self.grid[1], features.shape[-1]))
+        found = self.layer(vectors, self.head.shares(ops, inside))
+        anomaly_map = self.head(ops, found["cells"], inside)
+        score = found["score"] if "score" in found else highest(ops, anomaly_map)
         return keras.Model(self._features.input, {"anomaly_map": anomaly_map, "score": score})
-
-    def _enlargement(self) -> list[NDArray[np.float32]]:
-        """For rows and columns: grid -> pixels, bilinearly and then blurred."""
-        matrices = []
-        for size, cells in zip(self.spec.size, self.grid, strict=True):
-            matrix = upsampling_matrix(size, cells)
-            matrices.append(gaussian_matrix(size, self.blur) @ matrix if self.blur else matrix)
-        return matrices

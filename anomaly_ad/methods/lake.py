@@ -1,12 +1,12 @@
 """LAKE: how improbable an image's code and reconstruction errors are together.
 
 A variational autoencoder whose inner layers are rebuilt too: each layer behind the code is drawn
-towards the layer of the same stride before it, as it is for the unspoilt image. Of each image one
-vector is made: the first principal components of its code on a coarse grid, and for the image and
-for each of these layers the square of the largest standardised error, and the mean error. A kernel
-density of these vectors over good images gives the image score, the negative log density: an error
-that is usual for the one code is improbable for the other. The map is that of the reconstruction
-error alone.
+towards the layer of the same stride before it, as that is for the image without hidden patches. Of
+each image one vector is made: the first principal components of its code on a coarse grid, and for
+the image and for each of these layers the square of the largest standardised error, and the mean
+error. A kernel density of these vectors over good images gives the image score, the negative log
+density: an error that is usual for the one code is improbable for the other. The map is that of the
+reconstruction error alone.
 
 References
 ----------
@@ -29,15 +29,17 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ..images import ImageSet, ImageSpec
+from ..images import Framing
 from ..layers.density import LogDensity
-from ..layers.maps import LinearMap, coarse_grid, gaussian_matrix
+from ..layers.maps import along_axes, coarse_grid, gaussian_matrix
+from ..runtime.convert import run_graph
 from ..statistics.density import KernelDensity
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from ..statistics.pool import VectorPool
 from .autoencoder import STRIDE, Measured, Tensors
 from .base import Arrays, check_state
+from .gradient import Items
 from .vae import VAE
 
 _LAYERS = {f"layer_{stride}": stride for stride in (4, 8, STRIDE)}
@@ -52,17 +54,23 @@ class LAKE(VAE):
 
     Parameters
     ----------
-    spec, patch_size, seed, code_channels, hidden_share, beta
+    framing, patch_size, seed, code_channels, hidden_share, beta
         See `VAE`.
     layer_weight : float
         Weight of the inner layers' mean squared error beside the reconstruction error. 0 to 10.
     """
 
     def __init__(
-        self, spec: ImageSpec, patch_size: int, seed: int, *, layer_weight: float, **parameters: Any
+        self,
+        framing: Framing,
+        patch_size: int,
+        seed: int,
+        *,
+        layer_weight: float,
+        **parameters: Any,
     ) -> None:
         self.layer_weight = layer_weight
-        super().__init__(spec, patch_size, seed, **parameters)
+        super().__init__(framing, patch_size, seed, **parameters)
         found = self.network.output
         before = {name: found[f"encoded_{stride}"] for name, stride in _LAYERS.items()}
         self._encoder = keras.Model(self.network.input, before)
@@ -94,18 +102,18 @@ class LAKE(VAE):
             error = ops.mean(ops.square(difference), axis=-1)
             # Smoothed over the patch, as the reconstruction error is, on the layer's own grid.
             sigma = max(self.patch_size / 6 / stride, 0.5)
-            blur = LinearMap(*(gaussian_matrix(cells, sigma) for cells in error.shape[1:]))
-            out[name] = ops.expand_dims(blur(error), 1)
+            blur = [gaussian_matrix(cells, sigma) for cells in error.shape[1:]]
+            out[name] = ops.expand_dims(along_axes(ops, error, *blur), 1)
         return out
 
-    def learn_after(self, images: ImageSet, validation: ImageSet) -> None:
+    def learn_after(self, items: Items, validation: Items) -> None:
         """The errors, then the density of good images."""
-        super().learn_after(images, validation)
+        super().learn_after(items, validation)
         measured = self.measured()
-        model = keras.Model(measured.images, self.vectors(measured))
+        model = keras.Model(measured.inputs, {"vectors": self.vectors(measured)})
         self.pool = self._new_pool()
-        for batch in (batch for part in (images, validation) for batch in part):
-            self.pool.update(np.asarray(model(batch, training=False))[:, None])
+        for batch in (batch for part in (items, validation) for batch in part):
+            self.pool.update(run_graph(model, batch)["vectors"][:, None])
 
     def score(self, measured: Measured) -> keras.KerasTensor:
         """The negative log density."""

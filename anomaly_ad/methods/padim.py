@@ -19,7 +19,7 @@ docs/quality.md holds the trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -27,11 +27,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ..images import ImageSpec
+from ..images import Framing
 from ..layers.gaussian import MahalanobisDistance
 from ..statistics.moments import Moments, mahalanobis, regularized, whitening
 from .base import Arrays, check_state
-from .grid import GridDetector
+from .grid import Distances, GridDetector
 
 
 class Padim(GridDetector):
@@ -39,7 +39,7 @@ class Padim(GridDetector):
 
     Parameters
     ----------
-    spec, patch_size, seed
+    framing, patch_size, seed
         See `Detector`. `patch_size` is the side of boxes only; `seed` chooses the channels.
     backbone, layers, blur
         See `GridDetector`.
@@ -56,7 +56,7 @@ class Padim(GridDetector):
 
     def __init__(
         self,
-        spec: ImageSpec,
+        framing: Framing,
         patch_size: int,
         seed: int,
         *,
@@ -69,13 +69,13 @@ class Padim(GridDetector):
     ) -> None:
         self.prior = prior
         self.regularization = regularization
-        super().__init__(spec, backbone, layers, blur)
+        super().__init__(framing, backbone, layers, blur)
         features = self._features.output["features"]
         total = features.shape[-1]
         if total > channels:
             kept = np.sort(np.random.default_rng(seed).permutation(total)[:channels])
             features = ops.take(features, kept.astype(np.int32), axis=-1)
-            self._features = keras.Model(self._features.input, {"features": features})
+            self.set_features(self._features.input, features)
         self.statistic = self.new_statistic()
 
     def new_statistic(self) -> Moments:
@@ -83,12 +83,14 @@ class Padim(GridDetector):
         height, width, channels = self._features.output["features"].shape[1:]
         return Moments(height * width, channels)
 
-    def distances(self, statistic: Moments) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def distances(self, statistic: Moments) -> Distances:
         """Mahalanobis distances."""
         mean, covariance = statistic.mean, self._covariance(statistic)
-        return lambda vectors: {"cells": mahalanobis(vectors, mean, covariance)}
+        return lambda vectors, _: {"cells": mahalanobis(vectors, mean, covariance)}
 
-    def layer(self, vectors: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    def layer(
+        self, vectors: keras.KerasTensor, shares: keras.KerasTensor | None
+    ) -> dict[str, keras.KerasTensor]:
         """Mahalanobis distances."""
         white = whitening(self._covariance(self.statistic))
         return {"cells": MahalanobisDistance(self.statistic.mean, white)(vectors)}

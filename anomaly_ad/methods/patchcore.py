@@ -18,7 +18,7 @@ holds the trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -26,11 +26,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ..images import ImageSpec
+from ..images import Framing
 from ..layers.neighbours import NearestNeighbour
 from ..statistics.neighbours import NOISE, FeatureBank, closest, nearest
 from .base import Arrays, check_state
-from .grid import GridDetector
+from .grid import Distances, GridDetector
+from .heads import counting
 
 _SUPPORT = 9  # b of equation 7, the value of the authors' own program
 
@@ -40,7 +41,7 @@ class PatchCore(GridDetector):
 
     Parameters
     ----------
-    spec, patch_size, seed
+    framing, patch_size, seed
         See `Detector`. `patch_size` is the side of boxes only; `seed` chooses candidates and the
         projection that they are compared in.
     backbone, layers, blur
@@ -54,7 +55,7 @@ class PatchCore(GridDetector):
 
     def __init__(
         self,
-        spec: ImageSpec,
+        framing: Framing,
         patch_size: int,
         seed: int,
         *,
@@ -67,27 +68,28 @@ class PatchCore(GridDetector):
         self.neighbours = neighbours
         self.pool = pool
         self.seed = seed
-        super().__init__(spec, backbone, layers, blur, pooled=True)
+        super().__init__(framing, backbone, layers, blur, pooled=True)
         self.statistic = self.new_statistic()
 
     def new_statistic(self) -> FeatureBank:
         """A bank that has seen nothing."""
         return FeatureBank(self.groups, self.pool, self.neighbours, self.seed)
 
-    def distances(
-        self, statistic: FeatureBank
-    ) -> Callable[[NDArray[np.float32]], dict[str, NDArray]]:
+    def distances(self, statistic: FeatureBank) -> Distances:
         """Distances to the nearest, and the weighted one of the oddest cell."""
         coreset = statistic.coreset()
         bank = coreset.scaled(coreset.vectors)
         support = closest(bank, _SUPPORT)
         noise = NOISE * bank.shape[1]
 
-        def measure(vectors: NDArray[np.float32]) -> dict[str, NDArray]:
+        def measure(
+            vectors: NDArray[np.float32], shares: NDArray[np.float32] | None
+        ) -> dict[str, NDArray]:
             scaled = coreset.scaled(vectors).reshape(-1, bank.shape[1])
             cells, winners = nearest(scaled, bank)
             shape = vectors.shape[:2]
-            cells, winners = cells.reshape(shape), winners.reshape(shape)
+            cells = counting(np, cells.reshape(shape), shares)
+            winners = winners.reshape(shape)
             every = np.arange(len(vectors))
             oddest = cells.argmax(axis=1)
             cell = scaled.reshape(*shape, -1)[every, oddest]
@@ -100,7 +102,9 @@ class PatchCore(GridDetector):
 
         return measure
 
-    def layer(self, vectors: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    def layer(
+        self, vectors: keras.KerasTensor, shares: keras.KerasTensor | None
+    ) -> dict[str, keras.KerasTensor]:
         """Distances to the nearest, and the weighted one of the oddest cell.
 
         Equation 7: s = (1 - exp(s*) / sum of exp(|x - m|) over the neighbours m of the winner) s*.
@@ -112,6 +116,7 @@ class PatchCore(GridDetector):
         support = closest(bank, _SUPPORT).astype(np.int32)
         noise = NOISE * bank.shape[1]
         cells, winners = NearestNeighbour(bank, noise)(scaled)
+        cells = counting(ops, cells, shares)
         distance, oddest = ops.top_k(cells, 1)
         # A sum over one place; TensorFlow's own way to take along an axis complains on stderr.
         place = ops.one_hot(oddest[:, 0], cells.shape[1])

@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import OptionError, missing_extra
 from ..statistics.density import RULES
-from ..support.progress import say
+from ..support import say
 from .options import Name, Names, Number, Option, WholeNumber
 from .quiet import without_alarms
 
 if TYPE_CHECKING:
     from .base import Detector
+
+D = TypeVar("D", bound="Detector")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Preset:
     summary : str
         One line for people who choose.
     module, cls : str
-        The file in this folder and the class in it.
+        The file in this folder and the class in it; empty for a method that registers itself.
     gray_scale : bool
         Whether images are taken as gray.
     img_size : (int, int)
@@ -54,12 +56,12 @@ class Preset:
     """
 
     summary: str
-    module: str
-    cls: str
-    gray_scale: bool
-    img_size: tuple[int, int]
-    patch_size: int
-    epochs: int | None
+    module: str = ""
+    cls: str = ""
+    gray_scale: bool = False
+    img_size: tuple[int, int] = (256, 256)
+    patch_size: int = 32
+    epochs: int | None = None
     options: tuple[Option, ...] = ()
     min_images: int = 10
     adds_images: bool = False
@@ -75,6 +77,15 @@ class Preset:
     def parameters(self) -> dict[str, Any]:
         """The further options and their defaults."""
         return {option.name: option.default for option in self.options}
+
+    def checked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """All further options as plain values; OptionError if one cannot be used."""
+        if parameters.keys() != self.parameters.keys():
+            raise OptionError(
+                f"The options of this method are {', '.join(self.parameters) or 'none'}. "
+                f"Received: {dict(parameters)!r}."
+            )
+        return {option.name: option.check(parameters[option.name]) for option in self.options}
 
 
 _AUTOENCODER: dict[str, Any] = {
@@ -211,13 +222,51 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+_registered: dict[str, type[Detector]] = {}  # methods from outside this package
+_own = frozenset(PRESETS)
+
+
+def register(name: str, preset: Preset) -> Callable[[type[D]], type[D]]:
+    """Make a method of one's own known, as a decorator of its class.
+
+    ``AD(name)`` then trains it. A model that was trained with it predicts in any process; only to
+    train it again or to add images must it be registered there.
+
+    Parameters
+    ----------
+    name : str
+        As users give it: letters, digits and underscores.
+    preset : Preset
+        Its options and the values that it begins with.
+
+    Raises
+    ------
+    OptionError
+        The name cannot be used, or is that of a method of this package.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise OptionError(
+            f"A method's name is letters, digits and underscores. Received: {name!r}."
+        )
+    if name in _own:
+        raise OptionError(f"{name!r} is a method of this package. Choose another name.")
+
+    def remember(cls: type[D]) -> type[D]:
+        PRESETS[name] = replace(preset, module=cls.__module__, cls=cls.__name__)
+        _registered[name] = cls
+        return cls
+
+    return remember
+
+
 def preset(name: str) -> Preset:
     """The preset of that name; OptionError lists the valid names."""
     try:
         return PRESETS[name]
     except (KeyError, TypeError):
         raise OptionError(
-            f"There is no detector named {name!r}. Valid names: {', '.join(PRESETS)}."
+            f"There is no detector named {name!r}. Valid names: {', '.join(PRESETS)}. A method of "
+            "your own must be registered in this process: import the file that does it."
         ) from None
 
 
@@ -230,6 +279,8 @@ def check_extra(what: str) -> None:
 
 def detector_class(name: str) -> type[Detector]:
     """The class behind a name. Imports Keras; MissingExtraError says how to install it."""
+    if name in _registered:
+        return _registered[name]
     chosen = preset(name)
     module = keras_module(f"{__package__}.{chosen.module}", "Training")
     cls: type[Detector] = getattr(module, chosen.cls)

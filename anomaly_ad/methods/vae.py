@@ -22,7 +22,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ..images import ImageSpec
+from ..images import Framing
 from ..layers.sampling import GaussianSample
 from .autoencoder import Autoencoder, Conv, Tensors
 
@@ -32,7 +32,7 @@ class VAE(Autoencoder):
 
     Parameters
     ----------
-    spec, patch_size, seed, code_channels, hidden_share
+    framing, patch_size, seed, code_channels, hidden_share
         See `Autoencoder`.
     beta : float
         Weight of the code's divergence from a standard Gaussian, the mean over its values, beside
@@ -41,10 +41,10 @@ class VAE(Autoencoder):
     """
 
     def __init__(
-        self, spec: ImageSpec, patch_size: int, seed: int, *, beta: float, **parameters: Any
+        self, framing: Framing, patch_size: int, seed: int, *, beta: float, **parameters: Any
     ) -> None:
         self.beta = beta
-        super().__init__(spec, patch_size, seed, **parameters)
+        super().__init__(framing, patch_size, seed, **parameters)
 
     def squeeze(self, x: keras.KerasTensor, conv: Conv) -> Tensors:
         """Mean and deviation of the code, and the code that is drawn."""

@@ -13,12 +13,17 @@ from .calibration import (
     check_threshold,
     images_needed,
 )
+from .choice import SAVE_PATH, Choice
+from .manifest import Manifest, is_model, models_below
 from .plan import Plan, check_patch_size, input_size
-from .store import Manifest, ModelWriter, StoredModel, is_model, load, models_below
+from .store import StoredModel, load
+from .writer import ModelWriter
 
 __all__ = [
     "LIMIT_SCORE",
+    "SAVE_PATH",
     "Calibration",
+    "Choice",
     "GoodScores",
     "Limit",
     "Manifest",

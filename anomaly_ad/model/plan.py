@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 
 from ..errors import OptionError
-from ..images import ImageSpec
+from ..images import Framing
 from ..methods import registry
-from ..runtime.engine import check_precision
+from ..runtime import check_precision
 from .calibration import check_rate
 
 # Options of AD that become part of the plan; each method adds its own, see the registry.
@@ -27,6 +27,13 @@ OPTIONS = (
     "precision",
 )
 
+# Manifests name some fields otherwise than the code.
+_IN_MANIFESTS = {"framing": "spec"}
+# The values of fields that manifests do not name, or name as null, which were written before there
+# were these fields: of a plan and of its framing. Options of methods: `Preset.formerly`.
+_FORMERLY: dict[str, Any] = {}
+_FRAMING_FORMERLY: dict[str, Any] = {"outside": None}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,8 +45,8 @@ class Plan:
         Name in the registry.
     parameters : dict
         The method's own options, all of them.
-    spec : ImageSpec
-        What the model takes.
+    framing : Framing
+        What the model takes of a photograph.
     patch_size : int
         Side of a patch in pixels of the model's input.
     seed : int
@@ -53,27 +60,29 @@ class Plan:
     ------
     OptionError
         A value cannot be used.
+
+    Notes
+    -----
+    The options of a method that is not registered are taken as they are: its model predicts, for
+    the graph is all that takes, but cannot be trained.
     """
 
     method: str
     parameters: dict[str, Any]
-    spec: ImageSpec
+    framing: Framing
     patch_size: int
     seed: int
     precision: str
     false_alarm_rate: float
 
     def __post_init__(self) -> None:
-        preset = registry.preset(self.method)
-        own = preset.parameters
-        if not isinstance(self.parameters, dict) or self.parameters.keys() != own.keys():
-            raise OptionError(
-                f"The options of {self.method} are {', '.join(own) or 'none'}. "
-                f"Received: {self.parameters!r}."
-            )
-        checked = {o.name: o.check(self.parameters[o.name]) for o in preset.options}
-        object.__setattr__(self, "parameters", checked)
-        check_patch_size(self.patch_size, self.spec.size)
+        is_name = isinstance(self.method, str) and self.method.isidentifier()
+        if not is_name or not isinstance(self.parameters, dict):
+            raise OptionError(f"A plan has a method and its options. Received: {self!r}.")
+        if self.method in registry.PRESETS:
+            preset = registry.preset(self.method)
+            object.__setattr__(self, "parameters", preset.checked(self.parameters))
+        check_patch_size(self.patch_size, self.framing.size)
         object.__setattr__(self, "patch_size", int(self.patch_size))
         seed = self.seed
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -120,31 +129,41 @@ class Plan:
         size = given["img_size"] if "img_size" in given else input_size(preset, image_sizes)
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
-        spec = ImageSpec(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
+        framing = Framing.new(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
         return cls(
             method,
             {
                 name: copy.deepcopy(given.get(name, default))
                 for name, default in preset.parameters.items()
             },
-            spec,
-            given.get("patch_size", min(preset.patch_size, *spec.size)),
+            framing,
+            given.get("patch_size", min(preset.patch_size, *framing.size)),
             given.get("seed", 0),
             given.get("precision", "f32"),
             given.get("false_alarm_rate", 0.01),
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, by the names that manifests have."""
+        values = asdict(self)
+        return {_IN_MANIFESTS.get(name, name): value for name, value in values.items()}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`; an option that came later has its former value."""
-        formerly = registry.preset(values["method"]).formerly
-        saved = {
-            name: value
-            for name, value in values["parameters"].items()
-            if value is not None or name not in formerly
-        }
-        spec = ImageSpec(**values["spec"])
-        return cls(**{**values, "spec": spec, "parameters": {**formerly, **saved}})
+        """The inverse of `to_dict`; a field that came later has its former value."""
+        names = {_IN_MANIFESTS.get(each.name, each.name): each.name for each in fields(cls)}
+        known = {names.get(name, name): value for name, value in values.items()}
+        method = registry.PRESETS.get(known["method"])
+        known["framing"] = Framing(**_as_formerly(known["framing"], _FRAMING_FORMERLY))
+        options = {} if method is None else method.formerly
+        known["parameters"] = _as_formerly(known["parameters"], options)
+        return cls(**_as_formerly(known, _FORMERLY))
+
+
+def _as_formerly(saved: Mapping[str, Any], formerly: Mapping[str, Any]) -> dict[str, Any]:
+    """What was saved, with the former values of what came later."""
+    kept = {name: saved[name] for name in saved if saved[name] is not None or name not in formerly}
+    return {**formerly, **kept}
 
 
 def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

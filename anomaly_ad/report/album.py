@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from ..drawing import pictures as drawing
 from ..images import Image
 from ..images.labelled import GOOD
-from ..inspection.inspector import Inspected
-from ..inspection.prediction import Prediction
+from ..inspection import Inspected, Prediction
 from ..inspection.records import cannot_write
-from ..model.store import StoredModel
+from ..model import StoredModel
 
 MOST_PICTURES = 5000  # of a page; a browser holds no more
 _ALL_BYTES = 34_000_000  # of all photographs together
@@ -84,7 +83,7 @@ class Album:
     """
 
     def __init__(self, stored: StoredModel, expected: int) -> None:
-        self._spec = stored.manifest.plan.spec
+        self._framing = stored.manifest.plan.framing
         self._map = stored.manifest.calibration.map
         self._learnt = stored.manifest.learnt
         self._calibrated = stored.manifest.calibration.digests
@@ -109,7 +108,7 @@ class Album:
         size = self._size(one.photograph.shape[:2])
         heat = b""
         if self._map is not None:
-            heat = self._heat(self._map.score(one.outputs["anomaly_map"][0]), size)
+            heat = self._heat(self._map.score(one.outputs["anomaly_map"]), size)
         return Seen(one.digest, self._photo(one.photograph, size), heat)
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
@@ -165,7 +164,7 @@ class Album:
         # Half the size does for what is smooth. The opacity is stretched to the full range: the
         # page sets how strong the heatmap is.
         half = (max(size[0] // 2, 1), max(size[1] // 2, 1))
-        out = self._spec.map_to_original(colours, half)
+        out = self._framing.map_to_original(colours, half)
         out[..., 3] = np.minimum(out[..., 3].astype(np.uint16) * 2, 255)
         bgra = cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA)
         data: bytes = cv2.imencode(".webp", bgra, [cv2.IMWRITE_WEBP_QUALITY, 60])[1].tobytes()

@@ -6,33 +6,27 @@ import base64
 import contextlib
 import json
 import os
-import platform
 import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-from .._version import __version__
 from ..errors import DataError, OptionError
-from ..evaluation.figures import Evaluation, evaluate
-from ..evaluation.intervals import Estimate, wilson
+from ..evaluation import Evaluation, evaluate
 from ..images import PathLike, check_path
-from ..images.labelled import GOOD, LabelledImages, find_labelled
+from ..images.labelled import LabelledImages, Labels, find_labelled
 from ..images.sources import file_sources
-from ..inspection.inspector import Inspector, count_verdicts
+from ..inspection import Inspector, count_verdicts, summary
 from ..inspection.records import JSONL, cannot_write, read_records
-from ..model.calibration import LIMIT_SCORE
-from ..model.store import StoredModel
-from ..support.progress import bar, printable
-from ..support.threads import cpu_count
+from ..model import LIMIT_SCORE, StoredModel
+from ..support import bar, printable
 from ..web import asset, content_policy
-from . import probe
 from .album import Album, chosen
+from .content import data, facts, judged, of_what_was_seen, unjudged
 
 _SUFFIXES = (".html", ".htm")
 
@@ -83,14 +77,36 @@ def report(
     threshold = LIMIT_SCORE if threshold is None else threshold
     labelled = find_labelled(folder)
     if folder.is_file() or any(not i.is_defective or i.mask is not None for i in labelled.items):
-        return report_judged(stored, labelled, target, threshold=threshold, seed=seed)
+        return report_labelled(stored, labelled, target, threshold=threshold, seed=seed)
     paths = [item.path for item in labelled.items]
     notes = [labelled.doubt] if labelled.doubt else []
     notes += [f"Passed over: {labelled.passed_over}."] if labelled.passed_over else []
     return _report_unjudged(stored, paths, str(folder), target, threshold, folder, notes)
 
 
-def report_judged(
+def evaluated(
+    stored: StoredModel,
+    path: PathLike | Iterable[PathLike],
+    labels: Labels | None,
+    target: PathLike | None,
+    *,
+    threshold: float,
+    seed: int,
+) -> Evaluation:
+    """Evaluate a model on labelled images; with a report, if `target` names one."""
+    labelled = find_labelled(path, labels)
+    if target is None:
+        return evaluate(stored, labelled, threshold=threshold, seed=seed)
+    return report_labelled(stored, labelled, target, threshold=threshold, seed=seed)
+
+
+def told(found: Evaluation | Counter[str], target: PathLike | None) -> str:
+    """What came of it and where the report is, for people."""
+    text = summary(found, None) if isinstance(found, Counter) else str(found)
+    return text if target is None else f"{text}\nWrote {target}"
+
+
+def report_labelled(
     stored: StoredModel,
     labelled: LabelledImages,
     target: PathLike,
@@ -103,7 +119,7 @@ def report_judged(
     root = Path(labelled.source) if os.path.isdir(labelled.source) else None
     with _Page(stored, target, paths, root) as page, Album(stored, len(paths)) as album:
         found = evaluate(stored, labelled, threshold=threshold, seed=seed, witness=album)
-        page.write(album, found.threshold, labelled.source, _judged(found))
+        page.write(album, found.threshold, labelled.source, judged(found))
     return found
 
 
@@ -158,7 +174,7 @@ def _report_unjudged(
             album.add(path, None, prediction, seen)
             step("")
         counts = count_verdicts(entry.prediction for entry in album.entries)
-        page.write(album, inspector.threshold, source, _unjudged(counts, warnings))
+        page.write(album, inspector.threshold, source, unjudged(counts, warnings))
     return counts
 
 
@@ -207,7 +223,7 @@ class _Page:
         """Fill the template and put the whole page in its place at once."""
         shown = chosen(album.entries)
         style, code = asset("look.css") + _own("report.css"), asset("limit.js") + _own("report.js")
-        told["warnings"] = [*told["warnings"], *_of_what_was_seen(self._stored, album)]
+        told["warnings"] = [*told["warnings"], *of_what_was_seen(self._stored, album)]
         chunks = self._template.generate(
             **told,
             source=printable(source),
@@ -215,8 +231,8 @@ class _Page:
             method=self._stored.manifest.plan.method,
             created=time.strftime("%Y-%m-%d %H:%M %z"),
             threshold=threshold,
-            facts=_facts(self._stored, album, source),
-            data=_script(_data(self._stored, album, shown, threshold, told)),
+            facts=facts(self._stored, album, source),
+            data=_script(data(self._stored, album, shown, threshold, told)),
             pictures=_pictures(album, shown),
             n_pictures=len(shown),
             n_images=len(album.entries),
@@ -232,21 +248,6 @@ class _Page:
             raise cannot_write(self._target.parent, error) from error
 
 
-def _of_what_was_seen(stored: StoredModel, album: Album) -> Iterator[str]:
-    """What makes the counts of these images better than those of others."""
-    if album.n_learnt:
-        yield (
-            f"{album.n_learnt} of these images were in the training. Their scores are lower than "
-            "those of other images and say nothing of the model."
-        )
-    if album.n_calibrated:
-        yield (
-            f"{album.n_calibrated} of these images have set the limit "
-            f"({stored.manifest.calibration.record.get('by')}). The counts at it are better than "
-            "they will be on other images."
-        )
-
-
 def _own(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
@@ -256,201 +257,8 @@ def _script(values: Any) -> str:
     return json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _data(
-    stored: StoredModel, album: Album, shown: set[int], threshold: float, told: dict[str, Any]
-) -> dict[str, Any]:
-    """What the page computes with."""
-    limit = stored.manifest.calibration.image
-    try:
-        root = os.path.commonpath([entry.path.absolute().parent for entry in album.entries])
-    except ValueError:  # on several drives
-        root = None
-    images = [
-        {
-            "name": printable(os.path.relpath(entry.path, root) if root else entry.path),
-            "kind": None if entry.kind is None else printable(entry.kind),
-            "raw": entry.prediction.raw_score,
-            "score": entry.prediction.score,
-            "size": entry.prediction.image_size,
-            "boxes": entry.prediction.boxes.tolist(),
-            "error": entry.prediction.error and printable(entry.prediction.error),
-            "shown": n in shown,
-        }
-        for n, entry in enumerate(album.entries)
-    ]
-    return {
-        "threshold": threshold,
-        "median": limit.median,
-        "limit": limit.limit,
-        "judged": told["judged"],
-        "good": GOOD,
-        "kinds": [kind.name for kind in told["kinds"]],
-        "images": images,
-    }
-
-
 def _pictures(album: Album, shown: set[int]) -> Iterator[tuple[int, str, str]]:
     """Number, photograph and heatmap of each image that the page shows, base64."""
     for n in sorted(shown):
         photo, heat = album.pictures(album.entries[n])
         yield n, base64.b64encode(photo).decode(), base64.b64encode(heat).decode()
-
-
-def _judged(found: Evaluation) -> dict[str, Any]:
-    """What an evaluation tells, for the template."""
-    named = {
-        "Image AUROC": ("auroc", "how well the scores rank defective above good; 1 is perfect"),
-        "Average precision": ("average_precision", "area under the precision-recall curve"),
-        f"F1 at {found.threshold:g}": ("f1", "of the verdicts at the limit"),
-        "Best F1": ("best_f1", "at the limit that suits these images best"),
-        "Pixel AUROC": ("pixel_auroc", "how well the maps find the masks' pixels"),
-        "AUPRO to 0.3": ("aupro", "the same, every defective region counting as much"),
-    }
-    metrics = [
-        {
-            "name": name,
-            "meaning": meaning,
-            "estimate": getattr(found, attribute),
-            "omitted": found.omitted.get(attribute),
-        }
-        for name, (attribute, meaning) in named.items()
-    ]
-    return {
-        "judged": True,
-        "kinds": [replace(kind, name=printable(kind.name)) for kind in found.kinds],
-        "metrics": metrics,
-        "warnings": [printable(warning) for warning in found.warnings],
-        "n_good": found.n_good,
-        "n_defective": found.n_defective,
-        "n_errors": len(found.errors),
-        "tiles": [
-            _tile("good", found.rejected, found.n_good, found.rejection_rate, found.errors),
-            _tile(
-                "bad",
-                found.n_defective - found.found,
-                found.n_defective,
-                _missed(found),
-                found.errors,
-            ),
-        ],
-        "layout": found.layout,
-    }
-
-
-def _missed(found: Evaluation) -> Estimate | None:
-    rate = found.detection_rate
-    return None if rate is None else Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
-
-
-def _unjudged(counts: Counter[str], warnings: Iterable[str]) -> dict[str, Any]:
-    inspected = counts["good"] + counts["anomalous"]
-    share = wilson(counts["anomalous"] / inspected, inspected) if inspected else None
-    return {
-        "judged": False,
-        "kinds": (),
-        "metrics": [],
-        "warnings": list(warnings),
-        "n_good": 0,
-        "n_defective": 0,
-        "n_errors": counts["errors"],
-        "tiles": [_tile("all", counts["anomalous"], inspected, share, counts["errors"])],
-        "layout": "not judged: nobody has said which of these images are good",
-    }
-
-
-def _tile(
-    what: str, count: int, total: int, share: Estimate | None, errors: object
-) -> dict[str, Any]:
-    """A count as a sentence; the page's script says the same for other limits."""
-    be = "is" if count == 1 else "are"
-    sentences = {
-        "good": (f"of {total:,} good parts {be} rejected", "false alarms", "good"),
-        "bad": (
-            f"of {total:,} defective parts {'slips' if count == 1 else 'slip'} through",
-            "misses",
-            "defective",
-        ),
-        "all": (f"of {total:,} parts {be} anomalous", "anomalous", ""),
-    }
-    text, title, kind = sentences[what]
-    parts = f"{kind} parts" if kind else "parts"
-    return {
-        "what": what,
-        "count": count,
-        "total": total,
-        "text": text,
-        "title": title,
-        "missing": f"No {parts} could be inspected."
-        if errors
-        else f"There are no {parts} among these images.",
-        "interval": None if share is None else share.text(100, 1),
-    }
-
-
-def _facts(stored: StoredModel, album: Album, images_from: str) -> dict[str, dict[str, str]]:
-    """What the figures are of: the model, the images, this machine."""
-    manifest = stored.manifest
-    plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
-    size = sum(entry["size"] for entry in stored.files.values())
-    colour = "gray" if plan.spec.channels == 1 else "colour"
-    record = manifest.calibration.record
-    source = record.get("source", "the training")
-    stated = (
-        f"raw score {limit.limit:.6g}, from {limit.n_images} good images of {printable(source)}"
-    )
-    if not manifest.calibration.has_rate:
-        stated = f"raw score {limit.limit:.6g} ({record.get('created')}), {printable(source)}"
-    stated += f"; {manifest.calibration.promise}"
-    model = {
-        "Method": plan.method,
-        "Parameters": ", ".join(f"{k}={v}" for k, v in plan.parameters.items()) or "none",
-        "Input": f"{plan.spec.height}x{plan.spec.width} {colour}, {plan.spec.fit}, "
-        f"{plan.precision}",
-        "Trained on": f"{training.get('n_fit')} images, {manifest.created}",
-        "Fingerprint of these": str(training.get("images", "unknown"))[:16],
-        "Limit of good (0.8)": stated,
-        "Size": f"{size / 1e6:.1f} MB",
-        "Digest": stored.digest,
-    }
-    inspected = [entry for entry in album.entries if entry.prediction.error is None]
-    data = {
-        "Source": printable(images_from),
-        "Images": f"{len(inspected):,} inspected"
-        + (f", {len(album.entries) - len(inspected)} not" if inspected != album.entries else ""),
-        "Known to the model": f"{album.n_learnt} were in its training, {album.n_calibrated} have "
-        "set its limit",
-        "Fingerprint": album.fingerprint or "none",
-    }
-    return {
-        "Model": model,
-        "Images": data,
-        "This machine": _machine(stored, [entry.path for entry in inspected]),
-        "Trained with": manifest.versions,
-    }
-
-
-def _machine(stored: StoredModel, images: list[Path]) -> dict[str, str]:
-    facts = {
-        "Processor": f"{_processor()}, {cpu_count()} cores used",
-        "This report": f"anomaly-ad {__version__}",
-        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-    }
-    speed = probe.measure(stored.directory, images)
-    if speed is None:
-        return {**facts, "Speed": "could not be measured"}
-    return {
-        **facts,
-        "One image, file to verdict": f"{speed.image_ms:.1f} ms, median of up to ten of these",
-        "New process to first verdict": f"{speed.start_s:.2f} s",
-        "Peak memory of inspecting": "not told by this system"
-        if speed.peak_mb is None
-        else f"{speed.peak_mb:.0f} MB",
-    }
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

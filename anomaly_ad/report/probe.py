@@ -85,8 +85,8 @@ def main(model: str, images: Sequence[str]) -> None:
     import numpy as np
 
     from ..images.sources import find_sources
-    from ..inspection.inspector import Inspector
-    from ..model.store import load
+    from ..inspection import Inspector
+    from ..model import load
 
     inspector = Inspector(load(model), keep_maps=False)
     seconds, first = [], 0.0

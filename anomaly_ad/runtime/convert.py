@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ..errors import ParityError
+from ..images import model_inputs
 from .engine import Engine
 
 TOLERANCE = 1e-4  # of the output's range over the compared images, weights and arithmetic in f32
@@ -48,9 +49,8 @@ class Parity:
 
 def to_openvino(graph: keras.Model) -> ov.Model:
     """Convert a detector's graph; names of input and outputs and the open batch size are kept."""
-    shape = graph.inputs[0].shape
-    signature = [tf.TensorSpec(shape, tf.uint8, name="images")]
-    function = tf.function(lambda images: graph(images, training=False), signature)
+    signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
+    function = tf.function(lambda *inputs: _call(graph, [*inputs]), signature)
     with _unreported():
         return ov.convert_model(function)
 
@@ -81,10 +81,21 @@ def _unreported() -> Iterator[None]:
             module.tm = real
 
 
+def run_graph(graph: keras.Model, views: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The outputs of a trained graph for views (B, height, width, channels), as arrays."""
+    inputs = model_inputs(views, graph.inputs[0].shape[-1])
+    return {name: np.asarray(values) for name, values in _call(graph, inputs).items()}
+
+
+def _call(graph: keras.Model, inputs: list[Any]) -> dict[str, Any]:
+    fed = inputs if isinstance(graph.input, (list, tuple)) else inputs[0]
+    return graph(fed, training=False)
+
+
 def prove_parity(
-    graph: keras.Model, engine: Engine, images: NDArray[np.uint8], tolerance: float = TOLERANCE
+    graph: keras.Model, engine: Engine, views: NDArray[np.uint8], tolerance: float = TOLERANCE
 ) -> Parity:
-    """Run both on the same images and compare every output.
+    """Run both on the same views and compare every output.
 
     Parameters
     ----------
@@ -92,8 +103,8 @@ def prove_parity(
         The trained graph.
     engine : Engine
         The converted one, at f32.
-    images : ndarray of uint8, shape (N, height, width, channels)
-        Real images; N >= 1.
+    views : ndarray of uint8, shape (N, height, width, channels)
+        Of real images, see `images.Framing.views`; N >= 1.
     tolerance : float
         Largest accepted deviation, relative to each output's range.
 
@@ -102,13 +113,12 @@ def prove_parity(
     ParityError
         An output deviates by more than the tolerance, or is not finite.
     """
-    converted = engine.run_all(images)
+    converted = engine.run_all(views)
     parts: dict[str, list[NDArray[Any]]] = {}
-    at_a_time = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
-    for begin in range(0, len(images), at_a_time):
-        some = images[begin : begin + at_a_time]
-        for name, values in graph(some, training=False).items():
-            parts.setdefault(name, []).append(np.asarray(values))
+    at_a_time = max(1, _PIXELS // (views.shape[1] * views.shape[2]))
+    for begin in range(0, len(views), at_a_time):
+        for name, values in run_graph(graph, views[begin : begin + at_a_time]).items():
+            parts.setdefault(name, []).append(values)
     expected = {name: np.concatenate(values) for name, values in parts.items()}
     if expected.keys() != converted.keys():
         raise ParityError(
@@ -126,7 +136,7 @@ def prove_parity(
             f"outputs; at most {tolerance} is accepted. Nothing was saved. Report this as a bug, "
             "with the versions of keras, tensorflow and openvino."
         )
-    return Parity(len(images), tolerance, deviation)
+    return Parity(len(views), tolerance, deviation)
 
 
 def extent(outputs: Mapping[str, NDArray], name: str) -> float:

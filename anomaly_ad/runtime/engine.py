@@ -17,6 +17,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
+from ..images import model_inputs
 
 T = TypeVar("T")
 Outputs = dict[str, NDArray[np.float32]]
@@ -42,7 +43,8 @@ class Engine:
     Parameters
     ----------
     model : openvino.Model or path of its .xml file
-        uint8 (B, height, width, channels) -> named float32 outputs.
+        "images", uint8 (B, height, width, channels), and in some models "inside", uint8
+        (B, height, width) -> named outputs.
     precision : {"f32", "bf16", "f16"}
         Arithmetic of the model, always given explicitly: OpenVINO's own default differs between
         processors, and scores with it.
@@ -61,6 +63,7 @@ class Engine:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot read the model {model}: {error}") from error
+        self._takes_images = len(self._model.inputs) == 1
         _engines.add(self)
 
     def _begin(self) -> None:
@@ -108,29 +111,35 @@ class Engine:
             return self._requests
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images it takes."""
+    def view_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the views it takes, see `images.Framing`."""
         try:
-            _, height, width, channels = self._model.input(0).partial_shape
-            return height.get_length(), width.get_length(), channels.get_length()
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"The model's input is no batch of images: {error}") from error
+            shapes = {
+                each.get_any_name(): tuple(n.get_length() for n in [*each.partial_shape][1:])
+                for each in self._model.inputs
+            }
+            height, width, channels = shapes.pop("images")
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ModelError(f"The model's input is not a batch of images: {error}") from error
+        if shapes not in ({}, {"inside": (height, width)}):
+            raise ModelError(f"The model has inputs that are not known: {shapes}.")
+        return height, width, channels + len(shapes)
 
-    def output_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of an output for one image, without the batch."""
-        return tuple(n.get_length() for n in list(self._model.output(name).partial_shape)[1:])
+    def _inputs(self, views: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        return [views] if self._takes_images else model_inputs(views, views.shape[-1] - 1)
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs."""
         return [output.get_any_name() for output in self._model.outputs]
 
-    def run(self, images: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
+    def run(self, views: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
         """Run one batch, as fast as one batch can be; from any thread.
 
         Parameters
         ----------
-        images : ndarray of uint8, shape (B, height, width, channels)
+        views : ndarray of uint8, shape (B, height, width, channels)
+            See `images.Framing.views`.
         names : collection of str, optional
             The outputs that are wanted, where the model has them; None for all.
 
@@ -146,14 +155,12 @@ class Engine:
         except IndexError:
             request = self._single.create_infer_request()
         try:
-            request.infer([images], share_inputs=True)
+            request.infer(self._inputs(views), share_inputs=True)
             return _copy_outputs(request, names)
         finally:
             self._spare.append(request)
 
-    def run_beside(
-        self, images: NDArray[np.uint8], names: Collection[str] | None = None
-    ) -> Outputs:
+    def run_beside(self, views: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
         """Run one batch from any thread, beside those of other threads; otherwise as `run`.
 
         The threads share the asynchronous requests of the model compiled for throughput, as many
@@ -162,20 +169,19 @@ class Engine:
         """
         request = self._idle.get()
         try:
-            request.start_async([images])
+            request.start_async(self._inputs(views))
             request.wait()
             return _copy_outputs(request, names)
         finally:
             self._idle.put(request)
 
-    def run_all(self, images: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
-        """Run many images (N, height, width, channels), each alone, and put the results together.
+    def run_all(self, views: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
+        """Run many views (N, height, width, channels), each alone, and put the results together.
 
         One at a time, since the memory of a batch is never given back.
         """
-        results = [
-            outputs for _, outputs in self.stream(((None, image) for image in images), names)
-        ]
+        each = ((None, view[None]) for view in views)
+        results = [outputs for _, outputs in self.stream(each, names)]
         found = [outputs for outputs in results if outputs is not None]
         return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
 
@@ -184,20 +190,20 @@ class Engine:
         items: Iterable[tuple[T, NDArray[np.uint8] | None]],
         names: Collection[str] | None = None,
     ) -> Iterator[tuple[T, Outputs | None]]:
-        """Run single images through an asynchronous queue; results come in the order of the items.
+        """Run images through an asynchronous queue; results come in the order of the items.
 
         Parameters
         ----------
         items : iterable of (anything, ndarray of uint8 or None)
-            What comes back beside the result, and an image of shape (height, width, channels).
-            Where the image is None so is its result; it keeps its place in the order.
+            What comes back with the result, and the views of an image, (T, height, width,
+            channels). Where they are None so is the result; it keeps its place in the order.
         names : collection of str, optional
             As in `run`.
 
         Yields
         ------
         (anything, dict or None)
-            The outputs of a batch of one, as `run` returns them.
+            The outputs for these views, as `run` returns them.
         """
         # No Python callbacks: they would run in OpenVINO's threads and need the interpreter lock
         # there, also while the queue is being destroyed. Results are fetched when they are asked
@@ -214,14 +220,14 @@ class Engine:
                 del unread[slot.handle]
 
         try:
-            for item, image in items:
+            for item, views in items:
                 slot = _Slot(item)
-                if image is not None:
+                if views is not None:
                     slot.handle = queue.get_idle_request_id()
                     if slot.handle in unread:
                         fetch(unread[slot.handle])
                     unread[slot.handle] = slot
-                    queue.start_async([image[None]])
+                    queue.start_async(self._inputs(views))
                 waiting.append(slot)
                 if len(waiting) > len(requests):
                     fetch(waiting[0])

@@ -8,9 +8,8 @@ from typing import Any
 from ..drawing import pictures as drawing
 from ..errors import ImageError, ImageTooLargeError
 from ..images import decode_image
-from ..inspection.inspector import Inspector
+from ..inspection import Inspector, Prediction
 from ..inspection.output import encode_picture
-from ..inspection.prediction import Prediction
 from .models import Served
 from .refusal import Refusal
 
@@ -82,5 +81,5 @@ def _heatmap(prediction: Prediction, inspector: Inspector) -> str | None:
     if prediction.anomaly_map is None or prediction.image_size is None:
         return None
     colours = drawing.colours(prediction.anomaly_map)
-    overlay = inspector.spec.map_to_original(colours, prediction.image_size)
+    overlay = inspector.framing.map_to_original(colours, prediction.image_size)
     return base64.b64encode(encode_picture(overlay, ".png")).decode("ascii")

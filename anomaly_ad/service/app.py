@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from .._version import __version__
 from ..errors import OptionError
-from ..model.calibration import check_threshold
-from ..support.threads import cpu_count
+from ..model import check_threshold
+from ..support import cpu_count
 from . import uploads
 from .admission import Admission, Stay
 from .answers import answer

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..support.progress import printable
+from ..support import printable
 
 _MAX_LINE = 2_000  # characters
 _LINES_PER_SECOND = 10

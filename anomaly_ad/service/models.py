@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import AnomalyADError, ModelError
-from ..model.store import MANIFEST, StoredModel, load
+from ..model import StoredModel, load
+from ..model.manifest import MANIFEST
 from .refusal import Refusal
 
 LOOK_EVERY = 1.0  # seconds between two looks at the directories
@@ -43,10 +44,10 @@ class Served:
             "digest": self.stored.digest,
             "method": plan.method,
             "input": {
-                "height": plan.spec.height,
-                "width": plan.spec.width,
-                "channels": plan.spec.channels,
-                "fit": plan.spec.fit,
+                "height": plan.framing.height,
+                "width": plan.framing.width,
+                "channels": plan.framing.channels,
+                "fit": plan.framing.fit,
             },
             "patch_size": plan.patch_size,
             "precision": plan.precision,
@@ -169,7 +170,7 @@ class Models:
 def _serve(name: str, path: Path) -> Served:
     stored = load(path)
     # Compiles, and shows that it runs.
-    stored.engine.run_beside(np.zeros((1, *stored.manifest.plan.spec.shape), np.uint8))
+    stored.engine.run_beside(np.zeros((1, *stored.manifest.plan.framing.view_shape), np.uint8))
     return Served(name, stored)
 
 

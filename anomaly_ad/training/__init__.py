@@ -1,12 +1,18 @@
 """Stage 3, training: learn, graph, convert, prove, scores of unseen good images, limits, save.
 
-One straight line in `steps`; Keras is loaded when it works, not when it is imported.
+One straight line in `steps`, what is said around it in `work`. Keras is loaded when it works, not
+when it is imported.
 """
 
-from .steps import add_images, still_falling, train
+from .work import Trained, Work, add_images, check, check_adding, doubts, prepare, train
 
 __all__ = [
+    "Trained",
+    "Work",
     "add_images",
-    "still_falling",
+    "check",
+    "check_adding",
+    "doubts",
+    "prepare",
     "train",
 ]

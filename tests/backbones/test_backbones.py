@@ -12,7 +12,7 @@ import keras
 from anomaly_ad import AD, BackboneError, MissingExtraError, OptionError
 from anomaly_ad.backbones import networks, weights
 from anomaly_ad.backbones.efficientnet_lite import NAMES, efficientnet_lite
-from anomaly_ad.images import ImageSpec
+from anomaly_ad.images import Framing
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.training.steps import build
 
@@ -35,7 +35,7 @@ def cat():
 def test_a_cat_is_labelled_a_cat(name, cat):
     size, expected = LOGITS[name]
     network = efficientnet_lite(name, weights.WEIGHTS[name].read(), size)
-    picture = ImageSpec(*size, 3).prepare(cat)
+    picture = Framing(*size, 3).views(cat)[0]
     logits = np.asarray(network(picture[None].astype(np.float32)))[0]
     assert logits.argmax() == EGYPTIAN_CAT
     assert set(np.argsort(logits)[-3:]) == {TABBY, TIGER_CAT, EGYPTIAN_CAT}
@@ -202,11 +202,11 @@ def test_a_missing_file_in_the_package(monkeypatch, tmp_path):
 # -------------------------------------------------------------------- the choice of a backbone
 
 
-def padim(spec=ImageSpec(64, 64, 3), **options):  # noqa: B008 - a frozen value
+def padim(framing=Framing(64, 64, 3), **options):  # noqa: B008 - a frozen value
     preset = Plan.from_options("padim", {})
     network = options.pop("network", None)
     parameters = {**preset.parameters, **options}
-    return build(Plan("padim", parameters, spec, 16, 0, "f32", 0.01), network)
+    return build(Plan("padim", parameters, framing, 16, 0, "f32", 0.01), network)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def padim(spec=ImageSpec(64, 64, 3), **options):  # noqa: B008 - a frozen value
         ({"prior": "20"}, "prior is a number of images from 0"),
         ({"regularization": 10**400}, "regularization is a number from"),
         ({"blur": -1}, "blur is a number of pixels from 0 to 100"),
-        ({"spec": ImageSpec(16, 64, 3)}, "grid of 1x4 features"),
+        ({"framing": Framing(16, 64, 3)}, "grid of 1x4 features"),
     ],
 )
 def test_options_that_cannot_be_used(options, message):
@@ -263,10 +263,10 @@ def test_a_model_of_keras_applications_with_named_layers(monkeypatch):
     without_weights.__module__ = real.__module__
     monkeypatch.setattr(keras.applications, "MobileNetV2", without_weights)
     layers = ["block_2_add", "block_5_add"]
-    detector = padim(ImageSpec(96, 96, 3), backbone="MobileNetV2", layers=layers)
+    detector = padim(Framing(96, 96, 3), backbone="MobileNetV2", layers=layers)
     assert detector.grid == (12, 12)
     with pytest.raises(BackboneError, match=r"no layer 'x'.*block_5_add|no layer 'x'.*out_relu"):
-        padim(ImageSpec(96, 96, 3), backbone="MobileNetV2", layers=["x"])
+        padim(Framing(96, 96, 3), backbone="MobileNetV2", layers=["x"])
     # what the user's images go through is the family's own preprocessing: 0..255 -> -1..1
     images = np.stack([draw_part(0, size=96)])
     bare = real(include_top=False, weights=None, input_shape=(96, 96, 3))
@@ -313,7 +313,7 @@ def test_networks_whose_layers_cannot_be_reached():
 
 
 def test_gray_images_are_given_as_three_equal_channels():
-    features = [padim(ImageSpec(64, 64, channels)).features() for channels in (1, 3)]
+    features = [padim(Framing(64, 64, channels)).features() for channels in (1, 3)]
     gray = draw_part(0)[..., :1]
     first = features[0](gray[None])["features"]
     second = features[1](np.repeat(gray, 3, axis=2)[None])["features"]

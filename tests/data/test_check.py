@@ -288,10 +288,10 @@ def test_odd_images_and_a_folder_of_them(tmp_path):
 
 
 def test_without_keras_the_rest_is_done(folder, monkeypatch):
-    from anomaly_ad.data import check as module
+    from anomaly_ad.data import pictures as module
 
     write_parts(folder / "train" / "good", 12, first=20)
-    module._features.cache_clear()
+    module.feature_engine.cache_clear()
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     found = check(folder, false_alarm_rate=0.1, progress=False)
     assert "anomaly-ad[train]" in found.omitted["outliers"] and found.n_train == 24

@@ -2,9 +2,9 @@ import numpy as np
 from conftest import draw_part
 
 from anomaly_ad.drawing.pictures import BOX_COLOUR, draw_boxes, heatmap, side_by_side, to_rgb
-from anomaly_ad.images import ImageSpec
+from anomaly_ad.images import Framing
 
-SPEC = ImageSpec(32, 32, 3)
+SPEC = Framing(32, 32, 3)
 
 
 def test_a_good_part_looks_like_itself():

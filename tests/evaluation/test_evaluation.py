@@ -61,13 +61,13 @@ def test_the_figures_are_those_of_scikit_learn(model, judged, capsys):
     ]
     assert found.best_f1.value == pytest.approx(metrics.f1_score(bad, at_best), abs=1e-9)
     masks, maps = [], []
-    spec, engine = model.model.manifest.plan.spec, model.model.engine
+    framing, engine = model.model.manifest.plan.framing, model.model.engine
     for prediction in predictions:
         kind, name = prediction.path.split("/")[-2:]
         mask = judged / "ground_truth" / kind / name.replace(".png", "_mask.png")
         masks.append(read_image(mask)[..., 0] > 127 if mask.exists() else np.zeros((64, 64), bool))
-        prepared = spec.prepare(read_image(prediction.path))[None]
-        maps.append(spec.map_to_original(engine.run(prepared)["anomaly_map"][0], (64, 64)))
+        prepared = framing.views(read_image(prediction.path))
+        maps.append(framing.map_to_original(engine.run(prepared)["anomaly_map"][0], (64, 64)))
     pixels = metrics.roc_auc_score(np.ravel(masks), np.ravel(maps))
     assert found.pixel_auroc.value == pytest.approx(pixels, abs=1e-6)
     assert [(k.name, k.n_images) for k in found.kinds] == [("bar", 4), ("speck", 3)]

@@ -8,7 +8,8 @@ from conftest import draw_part, write_image, write_parts
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
-from anomaly_ad import AD, cli
+from anomaly_ad import AD
+from anomaly_ad.cli import other as cli
 from anomaly_ad.errors import DataError, ModelError, OptionError
 
 

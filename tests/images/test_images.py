@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from anomaly_ad.errors import DataError, ImageError, OptionError, PathError
 from anomaly_ad.images import (
     MAX_PIXELS,
+    Framing,
     ImageSet,
-    ImageSpec,
     check_array,
     find_images,
     find_training_images,
@@ -23,7 +23,7 @@ from anomaly_ad.images import (
 )
 from anomaly_ad.inspection.regions import peak_cell
 
-# ------------------------------------------------------------------------------- ImageSpec
+# ------------------------------------------------------------------------------- Framing
 
 sizes = st.tuples(st.integers(16, 300), st.integers(16, 300))
 fits = st.sampled_from(["stretch", "pad"])
@@ -31,10 +31,10 @@ fits = st.sampled_from(["stretch", "pad"])
 
 @given(sizes, sizes, st.sampled_from([1, 3]), fits)
 @settings(max_examples=50, deadline=None)
-def test_prepare_gives_the_shape_of_the_spec_and_keeps_its_input(image_size, size, channels, fit):
+def test_a_view_has_the_shape_of_the_framing_and_the_input_is_kept(image_size, size, channels, fit):
     image = np.random.default_rng(0).integers(0, 256, (*image_size, 3), dtype=np.uint8)
     before = image.copy()
-    out = ImageSpec(*size, channels, fit).prepare(image)
+    out = Framing(*size, channels, fit).views(image)[0]
     assert out.shape == (*size, channels) and out.dtype == np.uint8
     assert not np.shares_memory(out, image)
     np.testing.assert_array_equal(image, before)
@@ -43,8 +43,8 @@ def test_prepare_gives_the_shape_of_the_spec_and_keeps_its_input(image_size, siz
 @given(sizes, sizes, fits)
 @settings(max_examples=100, deadline=None)
 def test_boxes_of_the_whole_input_cover_the_whole_photograph(image_size, size, fit):
-    spec = ImageSpec(*size, 3, fit)
-    boxes = spec.boxes_to_original(np.array([[0, 0, size[1], size[0]]]), image_size)
+    framing = Framing(*size, 3, fit)
+    boxes = framing.boxes_to_original(np.array([[0, 0, size[1], size[0]]]), image_size)
     assert boxes.tolist() == [[0, 0, image_size[1], image_size[0]]]
     assert boxes.dtype == np.int32
 
@@ -54,52 +54,52 @@ def test_boxes_of_the_whole_input_cover_the_whole_photograph(image_size, size, f
 def test_boxes_lie_within_the_photograph(image_size, size, fit, data):
     x1, y1 = data.draw(st.integers(0, size[1] - 1)), data.draw(st.integers(0, size[0] - 1))
     x2, y2 = data.draw(st.integers(x1 + 1, size[1])), data.draw(st.integers(y1 + 1, size[0]))
-    boxes = ImageSpec(*size, 3, fit).boxes_to_original(np.array([[x1, y1, x2, y2]]), image_size)
+    boxes = Framing(*size, 3, fit).boxes_to_original(np.array([[x1, y1, x2, y2]]), image_size)
     assert len(boxes) == 1 or fit == "pad"
     for a, b, c, d in boxes:
         assert 0 <= a < c <= image_size[1] and 0 <= b < d <= image_size[0]
 
 
-def test_a_box_finds_the_spot_that_prepare_moved():
+def test_a_box_finds_the_spot_that_framing_moved():
     image = np.zeros((300, 100, 3), np.uint8)
     image[200:220, 40:60] = 255
     for fit in ("stretch", "pad"):
-        spec = ImageSpec(150, 150, 1, fit)
-        ys, xs = np.nonzero(spec.prepare(image)[..., 0] > 128)
+        framing = Framing(150, 150, 1, fit)
+        ys, xs = np.nonzero(framing.views(image)[0][..., 0] > 128)
         box = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]])
-        found = spec.boxes_to_original(box, (300, 100))[0]
+        found = framing.boxes_to_original(box, (300, 100))[0]
         np.testing.assert_allclose(found, [40, 200, 60, 220], atol=2)
 
 
 def test_a_box_in_the_padding_is_left_out():
-    spec = ImageSpec(100, 100, 3, "pad")
-    assert spec.boxes_to_original(np.array([[0, 0, 10, 100]]), (200, 100)).shape == (0, 4)
+    framing = Framing(100, 100, 3, "pad")
+    assert framing.boxes_to_original(np.array([[0, 0, 10, 100]]), (200, 100)).shape == (0, 4)
 
 
 @given(sizes, sizes)
 @settings(max_examples=50, deadline=None)
 def test_a_map_without_padding_has_its_peak_in_the_photograph(image_size, size):
-    spec = ImageSpec(*size, 3, "pad")
+    framing = Framing(*size, 3, "pad")
     peak_outside = np.zeros(size, np.float32)
     peak_outside[0, 0] = peak_outside[-1, -1] = 9
-    inside = spec.without_padding(peak_outside, image_size)
+    inside = framing.without_padding(peak_outside, image_size)
     assert np.isfinite(inside).any()
     boxes = peak_cell(inside, 16)
-    assert len(spec.boxes_to_original(boxes, image_size)) == 1
+    assert len(framing.boxes_to_original(boxes, image_size)) == 1
 
 
 def test_pad_keeps_the_aspect_ratio_and_repeats_the_border():
     image = np.full((50, 100, 3), 200, np.uint8)
-    out = ImageSpec(100, 100, 3, "pad").prepare(image)
+    out = Framing(100, 100, 3, "pad").views(image)[0]
     assert (out == 200).all()
 
 
 def test_map_to_original_inverts_the_padding():
-    spec = ImageSpec(64, 64, 3, "pad")
+    framing = Framing(64, 64, 3, "pad")
     array = np.zeros((64, 64), np.float32)
     array[16:48] = 1  # the photograph's place
-    assert spec.map_to_original(array, (128, 256)).shape == (128, 256)
-    assert spec.map_to_original(array, (128, 256)).min() > 0.5
+    assert framing.map_to_original(array, (128, 256)).shape == (128, 256)
+    assert framing.map_to_original(array, (128, 256)).min() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_map_to_original_inverts_the_padding():
 )
 def test_a_spec_that_cannot_be_is_refused(arguments):
     with pytest.raises(OptionError, match="Received"):
-        ImageSpec(*arguments)
+        Framing(*arguments)
 
 
 # ----------------------------------------------------------------------------- read_image
@@ -232,7 +232,7 @@ def test_mutated_images_raise_nothing_else(tmp_path_factory, suffix, data):
         assert str(path) in str(error)
         return
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-    assert ImageSpec(32, 32, 1).prepare(image).shape == (32, 32, 1)
+    assert Framing(32, 32, 1).views(image)[0].shape == (32, 32, 1)
 
 
 @pytest.mark.parametrize(
@@ -371,12 +371,12 @@ def test_a_file_is_no_folder_of_good_parts(tmp_path):
 # ------------------------------------------------------------------------------- ImageSet
 
 
-def test_image_set_holds_what_prepare_gives(tmp_path):
-    spec = ImageSpec(32, 48, 1)
+def test_image_set_holds_the_views(tmp_path):
+    framing = Framing(32, 48, 1)
     paths = find_images(write_parts(tmp_path, 40))
-    with ImageSet.decode(paths, spec) as images:
-        assert len(images) == 40 and images.shape == (32, 48, 1)
-        expected = np.stack([spec.prepare(read_image(path)) for path in paths])
+    with ImageSet.decode(paths, framing) as images:
+        assert len(images) == 40
+        expected = np.concatenate([framing.views(read_image(path)) for path in paths])
         for _ in range(2):  # re-iterable
             np.testing.assert_array_equal(np.concatenate(list(images)), expected)
         part = images.subset(np.array([3, 30]))
@@ -392,7 +392,7 @@ def test_image_set_lists_every_broken_file(tmp_path):
     (tmp_path / "x.png").write_text("x")
     (tmp_path / "y.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)2 of 5 .*x\.png.*y\.jpg"):
-        ImageSet.decode([*paths, tmp_path / "x.png", tmp_path / "y.jpg"], ImageSpec(32, 32, 3))
+        ImageSet.decode([*paths, tmp_path / "x.png", tmp_path / "y.jpg"], Framing(32, 32, 3))
 
 
 @given(st.integers(3, 500), st.integers(0, 2**31 - 1))

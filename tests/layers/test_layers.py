@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -6,7 +7,7 @@ pytest.importorskip("tensorflow", reason="layers need the extra 'train'")
 from scipy.ndimage import gaussian_filter1d
 
 from anomaly_ad.layers.gaussian import SubspaceErrors
-from anomaly_ad.layers.maps import LinearMap, gaussian_matrix
+from anomaly_ad.layers.maps import along_axes, gaussian_matrix
 from anomaly_ad.layers.neighbours import NearestNeighbour
 from anomaly_ad.layers.similarity import cell_mean, structural_dissimilarity
 from anomaly_ad.statistics.moments import Moments
@@ -26,11 +27,13 @@ def test_the_gaussian_matrix_leaves_a_constant_alone():
     np.testing.assert_allclose(gaussian_matrix(50, 7) @ np.full(50, 3.0), 3, rtol=1e-6)
 
 
-def test_linear_map_applies_a_matrix_per_axis():
+@pytest.mark.parametrize("xp", [np, keras.ops], ids=["numpy", "keras"])
+def test_along_axes_applies_a_matrix_per_axis(xp):
     random = np.random.default_rng(0)
     maps = random.random((2, 5, 7)).astype(np.float32)
     rows, columns = random.random((6, 5)), random.random((9, 7))
-    out = np.asarray(LinearMap(rows, columns)(maps))
+    rows, columns = rows.astype(np.float32), columns.astype(np.float32)
+    out = np.asarray(along_axes(xp, maps, rows, columns))
     np.testing.assert_allclose(out, np.stack([rows @ m @ columns.T for m in maps]), rtol=1e-5)
 
 

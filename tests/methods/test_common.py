@@ -1,7 +1,15 @@
-"""What every detector must do, on more configurations than its default."""
+"""What every detector must do, on more configurations than its default.
 
+The methods of the examples are tested along. For one of your own, name its file:
+
+    ANOMALY_AD_METHODS=my_method.py python -m pytest tests/methods/test_common.py -k my_name
+"""
+
+import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,20 +18,41 @@ from conftest import draw_part, write_parts
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, DataError, OptionError
-from anomaly_ad.images import ImageSet, ImageSpec
+from anomaly_ad.images import Framing, ImageSet
 from anomaly_ad.methods import registry
 from anomaly_ad.model.plan import Plan
-from anomaly_ad.runtime.convert import prove_parity, to_openvino
+from anomaly_ad.runtime.convert import prove_parity, run_graph, to_openvino
 from anomaly_ad.runtime.engine import Engine
 from anomaly_ad.training.steps import build, learn
 
-STATISTICAL = [name for name, preset in registry.PRESETS.items() if preset.epochs is None]
-ADDS_IMAGES = [name for name in STATISTICAL if registry.preset(name).adds_images]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = [*EXAMPLES.glob("my_*_method.py"), *os.environ.get("ANOMALY_AD_METHODS", "").split()]
+
+
+def registered(files):
+    """The methods that files register, as long as the files run; other tests do not see them."""
+    before = dict(registry.PRESETS), dict(registry._registered)
+    for file in files:
+        runpy.run_path(str(file), run_name="method")
+    added = [
+        {name: now[name] for name in now if name not in then}
+        for now, then in zip((registry.PRESETS, registry._registered), before, strict=True)
+    ]
+    for now, new in zip((registry.PRESETS, registry._registered), added, strict=True):
+        for name in new:
+            del now[name]
+    return added
+
+
+ADDED, CLASSES = registered(FILES)
+PRESETS = {**registry.PRESETS, **ADDED}
+STATISTICAL = [name for name, preset in PRESETS.items() if preset.is_statistical]
+ADDS_IMAGES = [name for name in STATISTICAL if PRESETS[name].adds_images]
 CONFIGURATIONS = {
-    "gray": ImageSpec(64, 64, 1),
-    "colour": ImageSpec(64, 64, 3),
-    "not square, no multiple of the stride": ImageSpec(70, 57, 3),
-    "padded": ImageSpec(48, 80, 1, "pad"),
+    "gray": Framing(64, 64, 1),
+    "colour": Framing(64, 64, 3),
+    "not square, no multiple of the stride": Framing(70, 57, 3),
+    "padded": Framing.new(80, 112, 1, "pad"),
 }
 # One of each family stands for the others in the rest of the configurations.
 FEWER = {
@@ -33,19 +62,30 @@ FEWER = {
     "lake": ["not square, no multiple of the stride"],
     "dfm": ["colour", "not square, no multiple of the stride"],
     "dfkde": ["gray", "padded"],
+    "variances": ["padded"],
+    "feature_autoencoder": ["colour", "padded"],
 }
 CASES = [
     pytest.param((name, CONFIGURATIONS[label]), id=f"{name}-{label}")
-    for name in registry.PRESETS
+    for name in PRESETS
     for label in FEWER.get(name, CONFIGURATIONS)
 ]
 
 
-def fitted(name, spec, seed=0, epochs=4):
+@pytest.fixture(scope="module", autouse=True)
+def methods_from_outside():
+    registry.PRESETS.update(ADDED)
+    registry._registered.update(CLASSES)
+    yield
+    for name in ADDED:
+        del registry.PRESETS[name], registry._registered[name]
+
+
+def fitted(name, framing, seed=0, epochs=4):
     parameters = dict(registry.preset(name).parameters)
-    plan = Plan(name, parameters, spec, 16, seed, "f32", 0.01)
+    plan = Plan(name, parameters, framing, 16, seed, "f32", 0.01)
     detector = build(plan)
-    images = ImageSet(np.stack([spec.prepare(draw_part(n, size=96)) for n in range(23)]))
+    images = ImageSet(np.stack([framing.views(draw_part(n, size=96)) for n in range(23)]))
     before = images[slice(0, 23)]
     learn(detector, images, plan, epochs=epochs)
     np.testing.assert_array_equal(images[slice(0, 23)], before)
@@ -54,43 +94,43 @@ def fitted(name, spec, seed=0, epochs=4):
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
-    name, spec = request.param
-    detector = fitted(name, spec, epochs=12)
-    return name, spec, detector, detector.graph()
+    name, framing = request.param
+    detector = fitted(name, framing, epochs=12)
+    return name, framing, detector, detector.graph()
 
 
-def run(graph, images):
-    return {name: np.asarray(value) for name, value in graph(images, training=False).items()}
+run = run_graph
 
 
-def images_of(spec, *, defect=False, count=3):
+def images_of(framing, *, defect=False, count=3):
     drawn = (draw_part(500 + n, defect=defect, size=96) for n in range(count))
-    return np.stack([spec.prepare(image) for image in drawn])
+    return np.concatenate([framing.views(image) for image in drawn])
 
 
 def test_shapes_and_types(case):
-    _, spec, _, graph = case
-    out = run(graph, images_of(spec))
+    _, framing, _, graph = case
+    out = run(graph, images_of(framing))
     assert out["score"].shape == (3,) and out["score"].dtype == np.float32
     if "anomaly_map" in out:
-        assert out["anomaly_map"].shape == (3, *spec.size)
+        assert out["anomaly_map"].shape == (3, *framing.size)
         assert out["anomaly_map"].dtype == np.float32
     if "reconstruction" in out:
-        assert out["reconstruction"].shape == (3, *spec.shape)
+        assert out["reconstruction"].shape == (3, *framing.shape)
         assert out["reconstruction"].min() >= 0 and out["reconstruction"].max() <= 255
 
 
 def test_finite_on_constant_and_noise_images(case):
-    _, spec, _, graph = case
-    noise = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
-    constant = [np.full(spec.shape, value, np.uint8) for value in (0, 128, 255)]
-    for values in run(graph, np.stack([noise, *constant])).values():
+    _, framing, _, graph = case
+    noise = np.random.default_rng(0).integers(0, 256, (96, 90, 3), dtype=np.uint8)
+    constant = [np.full((96, 90, 3), value, np.uint8) for value in (0, 128, 255)]
+    views = np.concatenate([framing.views(image) for image in (noise, *constant)])
+    for values in run(graph, views).values():
         assert np.isfinite(values).all()
 
 
 def test_a_planted_defect_scores_higher_and_the_map_peaks_on_it(case):
-    _, spec, _, graph = case
-    good, bad = images_of(spec), images_of(spec, defect=True)
+    _, framing, _, graph = case
+    good, bad = images_of(framing), images_of(framing, defect=True)
     good_out, bad_out = run(graph, good), run(graph, bad)
     assert bad_out["score"].min() > good_out["score"].max()
     for n, anomaly_map in enumerate(bad_out.get("anomaly_map", [])):
@@ -101,8 +141,8 @@ def test_a_planted_defect_scores_higher_and_the_map_peaks_on_it(case):
 
 
 def test_a_batch_equals_single_images(case):
-    _, spec, _, graph = case
-    images = images_of(spec, defect=True)
+    _, framing, _, graph = case
+    images = images_of(framing, defect=True)
     together = run(graph, images)
     for n in range(len(images)):
         alone = run(graph, images[n : n + 1])
@@ -111,43 +151,61 @@ def test_a_batch_equals_single_images(case):
 
 
 def test_the_converted_graph_is_the_trained_one(case):
-    _, spec, _, graph = case
+    _, framing, _, graph = case
     model = to_openvino(graph)
-    images = np.concatenate([images_of(spec), images_of(spec, defect=True)])
+    images = np.concatenate([images_of(framing), images_of(framing, defect=True)])
     parity = prove_parity(graph, Engine(model), images)
     assert set(parity.deviation) == {output.get_any_name() for output in model.outputs}
-    assert model.inputs[0].get_any_name() == "images"
-    assert model.inputs[0].partial_shape[0].is_dynamic
+    names = [each.get_any_name() for each in model.inputs]
+    assert names == (["images", "inside"] if framing.has_inside else ["images"])
+    assert all(each.partial_shape[0].is_dynamic for each in model.inputs)
+
+
+def test_what_lies_outside_is_not_scored(case):
+    """The map is zero there, and its largest value is one of the photograph."""
+    _, framing, _, graph = case
+    if not framing.has_inside:
+        pytest.skip("the whole view counts")
+    views = images_of(framing, defect=True)
+    assert 0 < views[..., -1].mean() < 1
+    out = run(graph, views)
+    if "anomaly_map" in out:
+        assert (out["anomaly_map"][views[..., -1] == 0] == 0).all()
+        found = out["anomaly_map"].max(axis=(1, 2))
+        inner = np.where(views[..., -1] > 0, out["anomaly_map"], -np.inf).max(axis=(1, 2))
+        np.testing.assert_array_equal(found, inner)
 
 
 def test_state_restores_the_detector(case):
-    name, spec, detector, graph = case
+    name, framing, detector, graph = case
     parameters = dict(registry.preset(name).parameters)
     seed = 0 if name in STATISTICAL else 99  # which also chooses channels there
-    restored = build(Plan(name, parameters, spec, 16, seed, "f32", 0.01)).restore(detector.state())
-    images = images_of(spec)
+    restored = build(Plan(name, parameters, framing, 16, seed, "f32", 0.01)).restore(
+        detector.state()
+    )
+    images = images_of(framing)
     for key, values in run(restored.graph(), images).items():
         # The seed also orders what densities are sums of, so that these differ in their rounding.
         np.testing.assert_allclose(values, run(graph, images)[key], rtol=1e-4, atol=1e-4)
 
 
 # AD1 is AD0 in gray, which all are here.
-@pytest.mark.parametrize("name", [name for name in registry.PRESETS if name != "AD1"])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "AD1"])
 def test_the_same_seed_gives_the_same_detector_and_another_another(name):
-    first, same = (fitted(name, ImageSpec(48, 48, 1), 0, epochs=2).state() for _ in range(2))
+    first, same = (fitted(name, Framing(48, 48, 1), 0, epochs=2).state() for _ in range(2))
     assert all(np.array_equal(first[key], same[key]) for key in first)
-    if name not in ("dfm", "dfkde"):  # where nothing is random
-        other = fitted(name, ImageSpec(48, 48, 1), 1, epochs=2).state()
+    if name not in ("dfm", "dfkde", "variances"):  # where nothing is random
+        other = fitted(name, Framing(48, 48, 1), 1, epochs=2).state()
         assert any(not np.array_equal(first[key], other[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", STATISTICAL)
 def test_statistics_of_halves_merged_are_those_of_the_whole(name):
-    spec = ImageSpec(48, 48, 1)
+    framing = Framing(48, 48, 1)
     detector = build(Plan.from_options(name, {"img_size": (48, 48), "gray_scale": True}))
-    images = np.stack([spec.prepare(draw_part(n, size=96)) for n in range(12)])
-    shaped = np.asarray(detector.features()(images)["features"])
-    features = shaped.reshape(12, -1, shaped.shape[-1])
+    images = np.concatenate([framing.views(draw_part(n, size=96)) for n in range(12)])
+    shaped = run(detector.features(), images)
+    features = shaped["features"].reshape(12, -1, shaped["features"].shape[-1])
     whole = detector.new_statistic().update(features)
     merged = detector.new_statistic().update(features[7:])
     merged.merge(detector.new_statistic().update(features[:7]))
@@ -205,7 +263,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("name", registry.PRESETS)
+@pytest.mark.parametrize("name", PRESETS)
 def test_another_process_without_tensorflow_gives_the_same_scores(name, tmp_path):
     folder = write_parts(tmp_path / "parts", 12)
     ad = AD(name, folder, save_path=tmp_path, img_size=(48, 48), patch_size=16).train(1)

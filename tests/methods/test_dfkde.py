@@ -11,10 +11,10 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD
 from anomaly_ad.drawing.pictures import BOX_COLOUR
 from anomaly_ad.errors import BackboneError, ModelError, OptionError
-from anomaly_ad.images import ImageSpec, read_image
+from anomaly_ad.images import Framing, read_image
 from anomaly_ad.methods import dfkde, registry
 
-SPEC = ImageSpec(64, 64, 3)
+SPEC = Framing(64, 64, 3)
 
 
 def detector(**options):
@@ -47,7 +47,7 @@ def test_the_score_is_the_density_of_the_principal_components(bandwidth):
     method.statistic.update(features[:, None])
     pca = decomposition.PCA(0.9, svd_solver="full").fit(features.astype(np.float64))
     density = stats.gaussian_kde(pca.transform(features).T, bw_method=bandwidth)
-    received = method.scorer(method.statistic)(others)["score"]
+    received = method.scorer(method.statistic)({"features": others})["score"]
     np.testing.assert_allclose(received, -density.logpdf(pca.transform(others).T), rtol=1e-3)
 
 

@@ -27,7 +27,9 @@ def engine():
 def test_maps_of_different_grids(engine, dtype):
     images = np.random.default_rng(0).integers(0, 255, (300, 8, 8, 1), np.uint8)
     steps = []
-    with FeatureSet.compute(engine, ImageSet(images), steps.append, dtype=dtype) as features:
+    with FeatureSet.compute(
+        engine, ImageSet(images[:, None]), steps.append, dtype=dtype
+    ) as features:
         assert len(features) == len(steps) == 300
         for _ in range(2):  # re-iterable
             batches = list(features)
@@ -45,5 +47,6 @@ def test_maps_of_different_grids(engine, dtype):
 
 
 def test_of_arrays_in_memory():
-    with FeatureSet({"features": np.arange(6.0).reshape(3, 2)}) as features:
-        assert features[np.array([2])]["features"].tolist() == [[4, 5]]
+    with FeatureSet({"features": np.arange(12.0).reshape(3, 2, 2)}) as features:  # two views each
+        assert features[np.array([2])]["features"].tolist() == [[8, 9], [10, 11]]
+        assert len(features) == 3

@@ -9,7 +9,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, BackboneError, DataError, MissingExtraError
 from anomaly_ad.backbones import weights
-from anomaly_ad.images import ImageSpec
+from anomaly_ad.images import Framing
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.training.steps import build
 
@@ -59,7 +59,7 @@ def test_copies_count_once(tmp_path, capsys):
     assert ad.model.manifest.training["n_fit"] == 12
     write_parts(folder, 2, first=80)  # the usual way: more photographs in the same folder
     ad.add_images(folder)
-    assert "are left out" in capsys.readouterr().out
+    assert "were left out" in capsys.readouterr().out
     assert ad.model.manifest.training["n_fit"] == 14
     with pytest.raises(DataError, match="learnt from all of these images already"):
         ad.add_images(folder)
@@ -104,12 +104,12 @@ def test_adding_saves_in_place_or_where_it_is_told(model, tmp_path):
 
 
 def test_the_channels_are_chosen_by_the_seed_and_all_are_taken_where_there_are_few():
-    spec = ImageSpec(64, 64, 3)
+    framing = Framing(64, 64, 3)
     shapes = {}
     images = np.stack([draw_part(0)])
     for seed, channels in ((0, 8), (1, 8), (0, 1000)):
         parameters = {**Plan.from_options("padim", {}).parameters, "channels": channels}
-        detector = build(Plan("padim", parameters, spec, 16, seed, "f32", 0.01))
+        detector = build(Plan("padim", parameters, framing, 16, seed, "f32", 0.01))
         shapes[seed, channels] = np.asarray(detector.features()(images)["features"])
     assert shapes[0, 8].shape == shapes[1, 8].shape == (1, 4, 4, 8)
     assert (shapes[0, 8] != shapes[1, 8]).any()
@@ -145,7 +145,7 @@ def test_what_may_mislead_is_said(tmp_path, capsys):
 
 
 def test_a_training_that_had_enough_is_not_complained_of():
-    from anomaly_ad.training.steps import still_falling
+    from anomaly_ad.training.work import still_falling
 
     assert still_falling({}) == "" and still_falling({"history": {"val_loss": [1.0]}}) == ""
     flat = [1 / n for n in range(1, 30)] + [0.033, 0.0331]

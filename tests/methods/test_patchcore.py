@@ -7,7 +7,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD, DataError, OptionError
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.statistics.neighbours import NOISE
-from anomaly_ad.training import steps as training
+from anomaly_ad.training import unseen
 from anomaly_ad.training.steps import build
 
 SMALL = {"img_size": (64, 64), "patch_size": 16}
@@ -61,9 +61,10 @@ def test_the_score_is_that_of_the_paper():
     tested = np.stack([draw_part(50 + n, defect=n % 2 == 0) for n in range(6)])
     features = np.asarray(method.features()(tested)["features"])
     expected = naive_scores(features, coreset.vectors, coreset.mean, coreset.scale)
-    plain = method.distances(method.statistic)(features.reshape(6, -1, features.shape[-1]))["cells"]
+    vectors = features.reshape(6, -1, features.shape[-1])
+    plain = method.distances(method.statistic)(vectors, None)["cells"]
     assert (expected < 0.99 * plain.max(axis=1)).any()
-    received = method.scorer(method.statistic)(features)["score"]
+    received = method.scorer(method.statistic)({"features": features})["score"]
     np.testing.assert_allclose(received, expected, rtol=1e-3)
     np.testing.assert_allclose(method.graph()(tested)["score"], expected, rtol=1e-3)
 
@@ -211,7 +212,7 @@ def test_other_arithmetic_has_limits_in_its_own(method, tmp_path):
 def test_scores_and_maxima_are_each_raised_by_what_their_own_output_deviates(tmp_path, monkeypatch):
     folder = write_parts(tmp_path / "parts", 12)
     plain = AD("dfm", folder, save_path=tmp_path / "plain", **SMALL).train().model
-    monkeypatch.setattr(training, "_prove_formula", lambda *_: training._Higher(1.0, 10.0))
+    monkeypatch.setattr(unseen, "_prove_formula", lambda *_: unseen._Higher(1.0, 10.0))
     raised = AD("dfm", folder, save_path=tmp_path / "raised", **SMALL).train().model
     before, after = plain.manifest.calibration, raised.manifest.calibration
     assert after.image.limit == pytest.approx(before.image.limit + 1, rel=1e-5)

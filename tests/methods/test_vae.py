@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from anomaly_ad import AD
 from anomaly_ad.errors import ModelError, OptionError
-from anomaly_ad.images import ImageSet, ImageSpec
+from anomaly_ad.images import Framing, ImageSet
 from anomaly_ad.layers.sampling import GaussianSample
 from anomaly_ad.methods import lake, registry
 from anomaly_ad.methods.autoencoder import Autoencoder
 from anomaly_ad.methods.lake import LAKE
 from anomaly_ad.methods.vae import VAE
 
-SPEC = ImageSpec(64, 64, 3)
-PARTS = ImageSet(np.stack([draw_part(seed) for seed in range(24)]))
+SPEC = Framing(64, 64, 3)
+PARTS = ImageSet(np.stack([draw_part(seed)[None] for seed in range(24)]))
 
 
 def made(cls, seed=0, **options):
@@ -138,7 +138,7 @@ def test_the_score_is_the_density_of_code_and_errors(trained_lake):
         **{f"error {name}": error for name, error in measured.errors.items()},
         **{f"excess {name}": excess for name, excess in measured.excess.items()},
     }
-    model = keras.Model(measured.images, outputs)
+    model = keras.Model(measured.inputs, outputs)
 
     def parts(images):
         found = {name: np.asarray(value) for name, value in model(images).items()}

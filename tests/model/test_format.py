@@ -14,7 +14,8 @@ import pytest
 from conftest import write_parts
 
 from anomaly_ad import AD
-from anomaly_ad.model.store import FORMAT, load
+from anomaly_ad.model import load
+from anomaly_ad.model.manifest import FORMAT
 
 DATA = Path(__file__).parent / "data"
 FROZEN = sorted(DATA.glob("format*"))

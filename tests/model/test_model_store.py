@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_ad import AD, AnomalyADError, ModelError, OutputError
-from anomaly_ad.model import store
-from anomaly_ad.model.store import MANIFEST, ModelWriter, load
+from anomaly_ad.model import ModelWriter, load, manifest
+from anomaly_ad.model.manifest import MANIFEST
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def rewrite(model, change):
     """Change the manifest and make its digest fit, as someone who means harm would."""
     data = json.loads((model / MANIFEST).read_text())
     change(data)
-    data["digest"] = store._digest(data)
+    data["digest"] = manifest.digest_of(data)
     (model / MANIFEST).write_text(json.dumps(data))
 
 
@@ -112,7 +112,7 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(model, name):
         data["files"][name] = data["files"].pop(old)
 
     rewrite(model, rename)
-    with pytest.raises(ModelError, match="no name of a file of a model"):
+    with pytest.raises(ModelError, match="not the name of a file of a model"):
         load(model)
 
 
@@ -239,7 +239,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, openvino as ov
 from anomaly_ad import OutputError
-from anomaly_ad.model_store import ModelWriter, load
+from anomaly_ad.model import ModelWriter, load
 
 directory = Path(sys.argv[1])
 stored = load(directory)
@@ -278,10 +278,11 @@ import os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from anomaly_ad.model_store import Manifest, ModelWriter, _read_manifest
+from anomaly_ad.model import Manifest, ModelWriter
+from anomaly_ad.model.manifest import read_manifest
 
 directory, copies = Path(sys.argv[1]), Path(sys.argv[2])
-manifest = Manifest.from_dict(_read_manifest(directory))
+manifest = Manifest.from_dict(read_manifest(directory))
 
 def save(seed):
     with ModelWriter(directory) as writer:
@@ -377,7 +378,7 @@ def test_mutated_manifests_raise_nothing_else(trained, tmp_path_factory, data):
         else:
             holder[key] = data.draw(VALUES)
     if "digest" in content:
-        content["digest"] = store._digest(content)
+        content["digest"] = manifest.digest_of(content)
     (model / MANIFEST).write_text(json.dumps(content))
     try:
         ad = AD(model)
@@ -436,10 +437,11 @@ TWO_WRITERS = """
 import shutil, sys
 from pathlib import Path
 import numpy as np
-from anomaly_ad.model_store import Manifest, ModelWriter, _read_manifest
+from anomaly_ad.model import Manifest, ModelWriter
+from anomaly_ad.model.manifest import read_manifest
 
 directory, copies, number = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-manifest = Manifest.from_dict(_read_manifest(directory))
+manifest = Manifest.from_dict(read_manifest(directory))
 for turn in range(40):
     with ModelWriter(directory) as writer:
         for suffix in (".xml", ".bin"):
@@ -466,7 +468,7 @@ def test_two_processes_that_save_leave_a_whole_model(model, tmp_path):
 def test_a_lock_that_somebody_holds_is_said(model, monkeypatch):
     from filelock import FileLock
 
-    monkeypatch.setattr("anomaly_ad.model.store._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("anomaly_ad.model.writer._LOCK_SECONDS", 0.2)
     digest = load(model).digest
     with (
         FileLock(model.with_name(".model.lock")),

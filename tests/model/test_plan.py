@@ -35,7 +35,7 @@ SHAPED = [name for name, preset in PRESETS.items() if preset.largest_area is not
 )
 def test_the_input_takes_the_shape_of_the_images(method, sizes, expected):
     assert input_size(PRESETS[method], sizes) == expected
-    assert Plan.from_options(method, {}, sizes).spec.size == expected
+    assert Plan.from_options(method, {}, sizes).framing.size == expected
 
 
 @given(
@@ -52,7 +52,7 @@ def test_whatever_the_images_the_input_is_of_a_usable_size(method, sizes):
 
 def test_a_size_that_is_given_is_kept():
     plan = Plan.from_options("patchcore", {"img_size": (64, 96)}, [(500, 1240)])
-    assert plan.spec.size == (64, 96)
+    assert plan.framing.size == (64, 96)
 
 
 def test_sizes_are_those_of_the_decoded_images(tmp_path):

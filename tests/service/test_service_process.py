@@ -600,9 +600,9 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
 
 
 def load_client():
-    spec = importlib.util.spec_from_file_location("client", ROOT / "examples" / "client.py")
-    client = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(client)
+    framing = importlib.util.spec_from_file_location("client", ROOT / "examples" / "client.py")
+    client = importlib.util.module_from_spec(framing)
+    framing.loader.exec_module(client)
     return client
 
 

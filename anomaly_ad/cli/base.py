@@ -1,0 +1,152 @@
+"""The command line: results on stdout, everything else on stderr.
+
+Exit status: 0, 1 for an error (also when an image could not be inspected), 2 for wrong usage, 3 for
+an anomaly where --fail-on-anomaly asks for it, 130 after Ctrl-C.
+
+Nothing but typer is imported before a command runs, so --help answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from .._version import __version__
+from ..errors import AnomalyADError, OptionError
+
+if TYPE_CHECKING:
+    from ..model import StoredModel
+
+
+P = ParamSpec("P")
+
+EXIT_ERROR, EXIT_USAGE, EXIT_ANOMALY, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="anomaly-ad",
+    help="Visual inspection that learns from images of good parts only.",
+    epilog="Results go to stdout, all else to stderr. Exit status: 0; 1 for an error, or when an "
+    "image could not be inspected; 2 for wrong usage; 3 for an anomaly with --fail-on-anomaly.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point of `anomaly-ad` and of ``python -m anomaly_ad``."""
+    _open_streams()
+    # File names may hold bytes that are no text; they go out as they came in.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    app(prog_name="anomaly-ad")
+
+
+def _open_streams() -> None:
+    """Give stdin, stdout and stderr back where they were closed (`2>&-`); what they get is lost.
+
+    Otherwise the next files that are opened have their numbers, and get what is meant for them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Register a command whose errors become a message and an exit status."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                function(*args, **kwargs)
+            sys.stdout.flush()
+        except AnomalyADError as error:
+            _fail(str(error), EXIT_USAGE if isinstance(error, OptionError) else EXIT_ERROR)
+        except KeyboardInterrupt:
+            _fail("Interrupted.", EXIT_INTERRUPTED)
+
+    app.command(name=function.__name__.replace("_", "-").rstrip("-"))(guarded)
+    return guarded
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Without the place in the code, which tells nothing at the command line."""
+    from ..support import say
+
+    say(str(message))
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"anomaly-ad: {message}", file=sys.stderr)
+    raise typer.Exit(status)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"anomaly-ad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def as_path(text: str | Path) -> Path:
+    """A path as it is given: an empty one, as of a variable that is not set, is none."""
+    if not str(text):
+        raise typer.BadParameter("the path is empty; '.' is the current folder")
+    return Path(text)
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(parser=as_path, metavar="MODEL", help="Model directory, such as Models/model."),
+]
+Thresh = Annotated[
+    float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+]
+Seed = Annotated[int, typer.Option(help="Of the resampling behind some intervals.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def open_model(model: Path) -> StoredModel:
+    """The model of a directory."""
+    from ..ad import AD
+
+    return AD(as_directory(model)).model
+
+
+def as_directory(model: Path) -> str:
+    """A path that cannot be taken for the name of a method."""
+    return str(model.absolute())
+
+
+def print_table(lines: Mapping[str, object]) -> None:
+    """Print names and texts in two columns."""
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        print(f"{name:{width}}  {text}")

@@ -1,0 +1,116 @@
+"""Commands that inspect images: predict, test-img."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import OptionError
+
+if TYPE_CHECKING:
+    from ..inspection import Prediction
+from .base import EXIT_ANOMALY, EXIT_ERROR, Model, Thresh, as_directory, as_path, command
+
+
+@command
+def predict(
+    model: Model,
+    path: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=as_path,
+            metavar="PATH...",
+            help="Image, folder with the folders in it, or several images.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(parser=as_path, help="Where pictures and records go.")
+    ] = Path("Output"),
+    thresh: Thresh = 0.8,
+    hardcore: Annotated[
+        bool, typer.Option("--hardcore", help="Draw boxes instead of a heatmap.")
+    ] = False,
+    patch_size: Annotated[
+        int, typer.Option(help="Side of the boxes in pixels of the model's input; 0: the model's.")
+    ] = 0,
+    save: Annotated[bool, typer.Option(help="Write pictures and records.")] = True,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the last such run: skip what it has recorded."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object per image, one a line.")
+    ] = False,
+    fail_on_anomaly: Annotated[
+        bool,
+        typer.Option("--fail-on-anomaly", help="Exit with status 3 if an image is anomalous."),
+    ] = False,
+) -> None:
+    """Inspect images. Prints verdict, score and path of each."""
+    from ..ad import AD
+    from ..inspection import count_verdicts, summary
+    from ..support import say
+
+    predictions = AD(as_directory(model)).stream(
+        path[0] if len(path) == 1 else path,
+        output if save else None,
+        patch_size=patch_size,
+        thresh=thresh,
+        hardcore=hardcore,
+        resume=resume,
+        progress=not sys.stdout.isatty(),  # else the lines themselves show how far it is
+    )
+
+    def shown() -> Iterable[Prediction]:
+        for prediction in predictions:
+            if prediction.error is not None:
+                say(prediction.error)
+            line = json.dumps(prediction.to_dict()) if as_json else _line(prediction)
+            print(line, flush=sys.stdout.isatty())
+            yield prediction
+
+    with closing(predictions):
+        counts = count_verdicts(shown())
+    sys.stdout.flush()
+    say(summary(counts, output if save else None))
+    if counts["anomalous"] and fail_on_anomaly:
+        raise typer.Exit(EXIT_ANOMALY)
+    if counts["errors"]:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@command
+def test_img(
+    model: Model,
+    image: Annotated[Path, typer.Argument(parser=as_path, metavar="IMAGE", help="Image file.")],
+    output: Annotated[
+        Path,
+        typer.Option(parser=as_path, help="Picture file (.jpg .png .bmp .webp), or folder for it."),
+    ] = Path("Output"),
+) -> None:
+    """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
+    from ..ad import AD
+    from ..images import read_image
+    from ..inspection import Inspector
+    from ..inspection.output import PICTURES, picture_name, write_picture
+
+    is_file = output.suffix.lower() in PICTURES
+    target = output if is_file else output / picture_name(Path(image.name))
+    if target.exists() and image.exists() and target.samefile(image):
+        raise OptionError(f"{target} is the image itself. Choose another --output.")
+    picture = Inspector(AD(as_directory(model)).model).compare(read_image(image))
+    write_picture(picture, target)
+    print(target)
+
+
+def _line(prediction: Prediction) -> str:
+    if prediction.error is not None:
+        return f"ERROR             {prediction.path}"
+    verdict = "ANOMALOUS" if prediction.is_anomalous else "good"
+    return f"{verdict:9}  {prediction.score:.3f}  {prediction.path}"

@@ -1,0 +1,154 @@
+"""Commands that lead to a model: check, train, add-images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ..errors import OptionError
+
+if TYPE_CHECKING:
+    pass
+from .base import EXIT_ERROR, Json, Model, as_directory, as_path, command
+
+
+@command
+def check(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path, metavar="DIR", help="The folder that training would be given."
+        ),
+    ],
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.")
+    ] = 0.01,
+    outliers: Annotated[
+        bool, typer.Option(help="Look for odd images among the good; needs the extra train.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Look at a data set before training. Says what to mend; status 1 if something must be."""
+    from ..data.check import check as run
+
+    found = run(path, false_alarm_rate=false_alarm_rate, outliers=outliers)
+    print(found.to_json() if as_json else found)
+    if found.to_mend:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@command
+def train(
+    path: Annotated[
+        Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder of images of good parts.")
+    ],
+    detector: Annotated[str, typer.Option(help="Method; see `anomaly-ad detectors`.")] = "padim",
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045 - typer reads it
+        typer.Option(help="Passes over the images. [default: the method's own]"),
+    ] = None,
+    save_path: Annotated[
+        Path,
+        typer.Option(
+            "--save-path", "--output", parser=as_path, help="Folder that the model's goes into."
+        ),
+    ] = Path("Models"),
+    name: Annotated[
+        str, typer.Option(help="Of the model's folder; another one keeps both.")
+    ] = "model",
+    gray_scale: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--gray-scale/--colour",
+            help="Take images as gray or in colour. [default: the method's own]",
+        ),
+    ] = None,
+    img_size: Annotated[
+        Optional[tuple[int, int]],  # noqa: UP045
+        typer.Option(
+            metavar="HEIGHT WIDTH", help="Size of the model's input. [default: the method's own]"
+        ),
+    ] = None,
+    patch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Side of a patch in pixels of the model's input. [default: the method's own]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same images, seed and machine: same model.")] = 0,
+    fit: Annotated[
+        str, typer.Option(help="stretch, or pad: keep the aspect ratio of photographs.")
+    ] = "stretch",
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected at thresh 0.8.")
+    ] = 0.01,
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic of the model: f32, bf16 or f16.")
+    ] = "f32",
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME=VALUE", help="An option of the method's own; repeatable."),
+    ] = None,
+) -> None:
+    """Learn from images of good parts. Prints the directory of the model that is saved."""
+    own = _own_options(detector, option or [])
+    from ..ad import AD
+
+    ad = AD(
+        detector,
+        path,
+        gray_scale,
+        save_path,
+        img_size,
+        patch_size,
+        seed=seed,
+        fit=fit,  # type: ignore[arg-type]  # AD checks it
+        false_alarm_rate=false_alarm_rate,
+        precision=precision,
+        name=name,
+        **own,
+    )
+    with redirect_stdout(sys.stderr):
+        ad.train(epochs)
+    print(ad.model.directory)
+
+
+@command
+def add_images(
+    model: Model,
+    path: Annotated[
+        Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder of images of good parts.")
+    ],
+) -> None:
+    """Add images of good parts to a model. Exactly, and without the first ones being there."""
+    from ..ad import AD
+
+    ad = AD(as_directory(model))
+    with redirect_stdout(sys.stderr):
+        ad.add_images(path)
+    print(ad.model.directory)
+
+
+def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:
+    from ..methods import registry
+
+    known = registry.preset(detector).parameters  # here a path is no model to go on with
+    options = {}
+    for entry in given:
+        name, equals, value = entry.partition("=")
+        if not equals or name not in known:
+            raise OptionError(
+                f"--option takes NAME=VALUE with an option of {detector}'s own: "
+                f"{', '.join(known) or 'it has none'}. Received: {entry!r}."
+            )
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value  # a word
+    return options

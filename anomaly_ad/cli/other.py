@@ -1,0 +1,176 @@
+"""Commands around models: info, serve, sample, detectors."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ..errors import missing_extra
+
+if TYPE_CHECKING:
+    pass
+from .base import Json, Model, as_directory, as_path, command, print_table
+
+
+@command
+def info(
+    model: Model,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every file against its hash.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print what a model is. Its method, limit, training, parity and versions."""
+    from ..ad import AD
+    from ..evaluation import calibrated_by
+
+    stored = AD(as_directory(model)).model
+    if verify:
+        stored.verify()
+    if as_json:
+        facts = {
+            **stored.manifest.to_dict(),
+            "files": stored.files,
+            "digest": stored.digest,
+            "verified": verify,
+        }
+        print(json.dumps(facts, indent=2))
+        return
+    manifest = stored.manifest
+    plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
+    deviations = manifest.parity.get("deviation", {})
+    size = sum(entry["size"] for entry in stored.files.values())
+    lines = {
+        "model": stored.directory,
+        "digest": stored.digest,
+        "method": " ".join([plan.method, *(f"{k}={v}" for k, v in plan.parameters.items())]),
+        "input": f"{plan.framing.height}x{plan.framing.width} "
+        f"{'gray' if plan.framing.channels == 1 else 'colour'}, {plan.framing.fit}, "
+        f"patch {plan.patch_size}, {plan.precision}",
+        "outputs": ", ".join(manifest.outputs),
+        "trained": f"{manifest.created} on "
+        + ", ".join(str(entry.get("source")) for entry in training.get("sets", [])),
+        "images": f"{training.get('n_fit')} fitted, {training.get('n_validation', 0)} for "
+        f"validation, {limit.n_images} for the limit"
+        + (", cross-fitted" if "folds" in training else ""),
+        "limit": f"raw score {limit.limit:.6g}; "
+        + manifest.calibration.promise
+        + (f" ({limit.asked_rate:.1%} asked)" if manifest.calibration.has_rate else ""),
+        **calibrated_by(manifest.calibration.record),
+        "parity": "deviation from the trained graph, as part of its range: "
+        + ", ".join(f"{name} {value:.1e}" for name, value in deviations.items()),
+        "size": f"{size / 1e6:.1f} MB in {len(stored.files)} files",
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+    }
+    if verify:
+        lines["verified"] = "every file is as it was saved"
+    print_table(lines)
+
+
+@command
+def serve(
+    model: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]MODEL...", help="Model directories; the first is the default."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
+    root: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            parser=as_path, metavar="DIR", help="Folder below which files can be named; repeatable."
+        ),
+    ] = None,
+    thresh: Annotated[
+        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+    ] = 0.8,
+    queue: Annotated[
+        int, typer.Option(help="Images that wait for their verdict; more get status 503.")
+    ] = 64,
+    max_bytes: Annotated[int, typer.Option(help="Largest request.")] = 32_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 50_000_000,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to send a request, to judge it, to take the answer.")
+    ] = 30.0,
+    token_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path,
+            metavar="FILE",
+            help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if set]",
+        ),
+    ] = None,
+) -> None:
+    """Answer over HTTP, with a page at /. Prints the address when requests are taken."""
+    from ..service.settings import Settings, name_models, read_token
+
+    settings = Settings(
+        roots=tuple(root or ()),
+        threshold=thresh,
+        queue=queue,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        timeout=timeout,
+        token=read_token(token_file, os.environ),
+    )
+    directories = name_models(model)
+    try:
+        from ..service.server import serve as run
+    except ModuleNotFoundError as error:
+        raise missing_extra("The service", "serve", str(error.name)) from error
+    run(directories, settings, host, port)
+
+
+@command
+def sample(
+    path: Annotated[Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder to make.")],
+    pose: Annotated[
+        str, typer.Option(help="small: parts lie as in a fixture; any: in any rotation.")
+    ] = "small",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+) -> None:
+    """Render the sample data set. For a machine without data; prints its folder."""
+    from ..data import render_sample
+
+    print(render_sample(path, pose=pose, seed=seed, progress=True))
+
+
+@command
+def detectors(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[NAME]", help="A method, for its options and their ranges."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods and their options. With a name, what each option may be and means."""
+    from dataclasses import asdict
+
+    from ..methods import PRESETS, preset
+
+    presets = PRESETS if name is None else {name: preset(name)}
+    if as_json:
+        print(json.dumps({key: asdict(some) for key, some in presets.items()}, indent=2))
+        return
+    if name is None:
+        options = {
+            key: ", ".join(f"{option}={value}" for option, value in some.parameters.items())
+            for key, some in presets.items()
+        }
+        print_table({key: f"{some.summary}. {options[key]}" for key, some in presets.items()})
+        return
+    print(presets[name].summary)
+    rows = [("option", "default", "may be", "meaning")]
+    rows += [(o.name, json.dumps(o.default), o.valid, o.meaning) for o in presets[name].options]
+    widths = [max(len(row[n]) for row in rows) for n in range(3)]
+    for row in rows:
+        cells = [f"{cell:{width}}" for cell, width in zip(row[:3], widths, strict=True)]
+        print("  ".join([*cells, row[3]]))

@@ -1,0 +1,165 @@
+"""Commands that tell how good a model is: calibrate, evaluate, report, drift."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ..errors import OptionError
+
+if TYPE_CHECKING:
+    pass
+from .base import EXIT_ERROR, Json, Model, Seed, Thresh, as_directory, as_path, command, open_model
+
+
+@command
+def calibrate(
+    model: Model,
+    false_alarm_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Share of good parts that may be rejected, from good images."),
+    ] = None,
+    good: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="DIR", help="Good images that training has not seen."),
+    ] = None,
+    defective: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path,
+            metavar="DIR",
+            help="good/ and folders of defects, or all defective: best F1.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path, metavar="CSV", help="Instead of --defective: a table path,label."
+        ),
+    ] = None,
+    cost_ratio: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Least cost instead of best F1: of a false alarm beside a miss."),
+    ] = None,
+    limit: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="The limit by hand, a raw score."),
+    ] = None,
+    another_day: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path,
+            metavar="DIR",
+            help="Good images of another day: count what is rejected.",
+        ),
+    ] = None,
+) -> None:
+    """Move the limit of good. From good images, judged ones, or by hand; prints the directory."""
+    if labels is not None and defective is not None:
+        raise OptionError("--defective and --labels both name judged images; give one of them.")
+    from ..ad import AD
+
+    ad = AD(as_directory(model))
+    with redirect_stdout(sys.stderr):
+        ad.calibrate(
+            false_alarm_rate=false_alarm_rate,
+            good=good,
+            defective=defective if labels is None else labels,
+            cost_ratio=cost_ratio,
+            limit=limit,
+            another_day=another_day,
+        )
+    print(ad.model.directory)
+
+
+@command
+def evaluate(
+    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path,
+            metavar="DIR",
+            help="good/ and folders of defects, MVTec layout, or a CSV path,label.",
+        ),
+    ],
+    thresh: Thresh = 0.8,
+    seed: Seed = 0,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="HTML", help="Write a report, too."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
+    from ..report.page import evaluated
+
+    found = evaluated(open_model(model), path, None, report, threshold=thresh, seed=seed)
+    print(found.to_json() if as_json else found)
+    if found.errors:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@command
+def report(
+    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path,
+            metavar="DIR",
+            help="Images, judged (good/ and defects, or a CSV) or not, or predict's output.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(parser=as_path, metavar="HTML", help="The page.")] = Path(
+        "report.html"
+    ),
+    thresh: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Score above which an image is anomalous. [default: 0.8, or the run's]"),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Show what a model does. Inspects a folder and writes one HTML page; prints its path."""
+    from collections import Counter
+
+    from ..inspection import summary
+    from ..report.page import report as run
+    from ..support import say
+
+    found = run(open_model(model), path, output, threshold=thresh, seed=seed)
+    if isinstance(found, Counter):
+        say(summary(found, None))
+        n_errors = found["errors"]
+    else:
+        say(str(found))
+        n_errors = len(found.errors)
+    print(output)
+    if n_errors:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@command
+def drift(
+    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path, metavar="FILE", help="predictions.csv or predictions.jsonl."
+        ),
+    ],
+    window: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Images looked at together. [default: a tenth of all, 30 at least]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether parts or camera have changed. Needs the extra eval (SciPy)."""
+    from ..evaluation.drift import drift as run
+
+    found = run(open_model(model), path, window)
+    print(found.to_json() if as_json else found)

@@ -1,0 +1,230 @@
+"""What a report says: figures, tables, and facts of the model and the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..evaluation import Evaluation
+from ..evaluation.intervals import Estimate, wilson
+from ..images.labelled import GOOD
+from ..model import StoredModel
+from ..support import cpu_count, printable
+from . import probe
+from .album import Album
+
+
+def of_what_was_seen(stored: StoredModel, album: Album) -> Iterator[str]:
+    """What makes the counts of these images better than those of others."""
+    if album.n_learnt:
+        yield (
+            f"{album.n_learnt} of these images were in the training. Their scores are lower than "
+            "those of other images and say nothing of the model."
+        )
+    if album.n_calibrated:
+        yield (
+            f"{album.n_calibrated} of these images have set the limit "
+            f"({stored.manifest.calibration.record.get('by')}). The counts at it are better than "
+            "they will be on other images."
+        )
+
+
+def data(
+    stored: StoredModel, album: Album, shown: set[int], threshold: float, told: dict[str, Any]
+) -> dict[str, Any]:
+    """What the page computes with."""
+    limit = stored.manifest.calibration.image
+    try:
+        root = os.path.commonpath([entry.path.absolute().parent for entry in album.entries])
+    except ValueError:  # on several drives
+        root = None
+    images = [
+        {
+            "name": printable(os.path.relpath(entry.path, root) if root else entry.path),
+            "kind": None if entry.kind is None else printable(entry.kind),
+            "raw": entry.prediction.raw_score,
+            "score": entry.prediction.score,
+            "size": entry.prediction.image_size,
+            "boxes": entry.prediction.boxes.tolist(),
+            "error": entry.prediction.error and printable(entry.prediction.error),
+            "shown": n in shown,
+        }
+        for n, entry in enumerate(album.entries)
+    ]
+    return {
+        "threshold": threshold,
+        "median": limit.median,
+        "limit": limit.limit,
+        "judged": told["judged"],
+        "good": GOOD,
+        "kinds": [kind.name for kind in told["kinds"]],
+        "images": images,
+    }
+
+
+def judged(found: Evaluation) -> dict[str, Any]:
+    """What an evaluation tells, for the template."""
+    named = {
+        "Image AUROC": ("auroc", "how well the scores rank defective above good; 1 is perfect"),
+        "Average precision": ("average_precision", "area under the precision-recall curve"),
+        f"F1 at {found.threshold:g}": ("f1", "of the verdicts at the limit"),
+        "Best F1": ("best_f1", "at the limit that suits these images best"),
+        "Pixel AUROC": ("pixel_auroc", "how well the maps find the masks' pixels"),
+        "AUPRO to 0.3": ("aupro", "the same, every defective region counting as much"),
+    }
+    metrics = [
+        {
+            "name": name,
+            "meaning": meaning,
+            "estimate": getattr(found, attribute),
+            "omitted": found.omitted.get(attribute),
+        }
+        for name, (attribute, meaning) in named.items()
+    ]
+    return {
+        "judged": True,
+        "kinds": [replace(kind, name=printable(kind.name)) for kind in found.kinds],
+        "metrics": metrics,
+        "warnings": [printable(warning) for warning in found.warnings],
+        "n_good": found.n_good,
+        "n_defective": found.n_defective,
+        "n_errors": len(found.errors),
+        "tiles": [
+            _tile("good", found.rejected, found.n_good, found.rejection_rate, found.errors),
+            _tile(
+                "bad",
+                found.n_defective - found.found,
+                found.n_defective,
+                _missed(found),
+                found.errors,
+            ),
+        ],
+        "layout": found.layout,
+    }
+
+
+def _missed(found: Evaluation) -> Estimate | None:
+    rate = found.detection_rate
+    return None if rate is None else Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
+
+
+def unjudged(counts: Counter[str], warnings: Iterable[str]) -> dict[str, Any]:
+    """What the verdicts on images without labels tell, for the template."""
+    inspected = counts["good"] + counts["anomalous"]
+    share = wilson(counts["anomalous"] / inspected, inspected) if inspected else None
+    return {
+        "judged": False,
+        "kinds": (),
+        "metrics": [],
+        "warnings": list(warnings),
+        "n_good": 0,
+        "n_defective": 0,
+        "n_errors": counts["errors"],
+        "tiles": [_tile("all", counts["anomalous"], inspected, share, counts["errors"])],
+        "layout": "not judged: nobody has said which of these images are good",
+    }
+
+
+def _tile(
+    what: str, count: int, total: int, share: Estimate | None, errors: object
+) -> dict[str, Any]:
+    """A count as a sentence; the page's script says the same for other limits."""
+    be = "is" if count == 1 else "are"
+    sentences = {
+        "good": (f"of {total:,} good parts {be} rejected", "false alarms", "good"),
+        "bad": (
+            f"of {total:,} defective parts {'slips' if count == 1 else 'slip'} through",
+            "misses",
+            "defective",
+        ),
+        "all": (f"of {total:,} parts {be} anomalous", "anomalous", ""),
+    }
+    text, title, kind = sentences[what]
+    parts = f"{kind} parts" if kind else "parts"
+    return {
+        "what": what,
+        "count": count,
+        "total": total,
+        "text": text,
+        "title": title,
+        "missing": f"No {parts} could be inspected."
+        if errors
+        else f"There are no {parts} among these images.",
+        "interval": None if share is None else share.text(100, 1),
+    }
+
+
+def facts(stored: StoredModel, album: Album, images_from: str) -> dict[str, dict[str, str]]:
+    """What the figures are of: the model, the images, this machine."""
+    manifest = stored.manifest
+    plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
+    size = sum(entry["size"] for entry in stored.files.values())
+    colour = "gray" if plan.framing.channels == 1 else "colour"
+    record = manifest.calibration.record
+    source = record.get("source", "the training")
+    stated = (
+        f"raw score {limit.limit:.6g}, from {limit.n_images} good images of {printable(source)}"
+    )
+    if not manifest.calibration.has_rate:
+        stated = f"raw score {limit.limit:.6g} ({record.get('created')}), {printable(source)}"
+    stated += f"; {manifest.calibration.promise}"
+    model = {
+        "Method": plan.method,
+        "Parameters": ", ".join(f"{k}={v}" for k, v in plan.parameters.items()) or "none",
+        "Input": f"{plan.framing.height}x{plan.framing.width} {colour}, {plan.framing.fit}, "
+        f"{plan.precision}",
+        "Trained on": f"{training.get('n_fit')} images, {manifest.created}",
+        "Fingerprint of these": str(training.get("images", "unknown"))[:16],
+        "Limit of good (0.8)": stated,
+        "Size": f"{size / 1e6:.1f} MB",
+        "Digest": stored.digest,
+    }
+    inspected = [entry for entry in album.entries if entry.prediction.error is None]
+    data = {
+        "Source": printable(images_from),
+        "Images": f"{len(inspected):,} inspected"
+        + (f", {len(album.entries) - len(inspected)} not" if inspected != album.entries else ""),
+        "Known to the model": f"{album.n_learnt} were in its training, {album.n_calibrated} have "
+        "set its limit",
+        "Fingerprint": album.fingerprint or "none",
+    }
+    return {
+        "Model": model,
+        "Images": data,
+        "This machine": _machine(stored, [entry.path for entry in inspected]),
+        "Trained with": manifest.versions,
+    }
+
+
+def _machine(stored: StoredModel, images: list[Path]) -> dict[str, str]:
+    facts = {
+        "Processor": f"{_processor()}, {cpu_count()} cores used",
+        "This report": f"anomaly-ad {__version__}",
+        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+    }
+    speed = probe.measure(stored.directory, images)
+    if speed is None:
+        return {**facts, "Speed": "could not be measured"}
+    return {
+        **facts,
+        "One image, file to verdict": f"{speed.image_ms:.1f} ms, median of up to ten of these",
+        "New process to first verdict": f"{speed.start_s:.2f} s",
+        "Peak memory of inspecting": "not told by this system"
+        if speed.peak_mb is None
+        else f"{speed.peak_mb:.0f} MB",
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,111 @@
+"""Fitting a detector to images of good parts, each kind of method in its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..images import ImageSet, split
+from ..methods import registry
+from ..methods.features import FeatureSet
+from ..model import GoodScores, Plan, StoredModel
+from ..runtime import Engine
+from ..support import bar
+from .unseen import FOLDS, cross_fit
+
+_PARITY_IMAGES = 8
+_VALIDATION_SHARE = 0.1
+_CALIBRATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a fit leaves beside the detector.
+
+    Parameters
+    ----------
+    record : dict
+        Of the fit, for the manifest.
+    shown : ndarray of uint8, shape (N, height, width, channels)
+        Views of images to prove the conversion with.
+    calibration : ImageSet or None
+        Images that the fit has not seen, for a method that learns by gradient.
+    held_out : GoodScores or None
+        For a statistical one, what each image scored by the statistics of the others.
+    features : Engine or None
+        For a statistical one, its features, compiled.
+    """
+
+    record: dict[str, Any]
+    shown: NDArray[np.uint8]
+    calibration: ImageSet | None = None
+    held_out: GoodScores | None = None
+    features: Engine | None = None
+
+
+def learn(
+    detector: Any,
+    images: ImageSet,
+    plan: Plan,
+    *,
+    epochs: int,
+    before: StoredModel | None = None,
+    held_out: GoodScores | None = None,
+) -> Learnt:
+    """Fit a detector to images of good parts.
+
+    Parameters are those of `steps.train`; `held_out` are the scores of what a statistical one has
+    learnt before.
+    """
+    if registry.preset(plan.method).is_statistical:
+        return _learn_statistics(detector, images, plan, held_out)
+    return _learn_by_gradient(detector, images, plan, epochs, before)
+
+
+def _learn_by_gradient(
+    detector: Any, images: ImageSet, plan: Plan, epochs: int, before: StoredModel | None
+) -> Learnt:
+    fit, validation, calibration = (
+        images.subset(part) for part in split(len(images), part_sizes(len(images)), plan.seed)
+    )
+    if before is not None:
+        detector.restore(before.detector_state())
+    with bar(epochs, "Training") as step:
+        detector.fit(fit, validation=validation, epochs=epochs, progress=step)
+    record = {
+        "n_fit": len(fit),
+        "n_validation": len(validation),
+        "n_calibration": len(calibration),
+        "continued_from": None if before is None else before.digest,
+        "epochs": detector.record.epochs,
+        "history": detector.record.history,
+    }
+    shown = calibration[slice(0, _PARITY_IMAGES)]
+    return Learnt(record, shown, calibration=calibration)
+
+
+def part_sizes(count: int) -> list[int]:
+    """Sizes of the validation and the calibration part of `count` images."""
+    return [max(2, round(share * count)) for share in (_VALIDATION_SHARE, _CALIBRATION_SHARE)]
+
+
+def _learn_statistics(
+    detector: Any, images: ImageSet, plan: Plan, before: GoodScores | None
+) -> Learnt:
+    """Add images to a detector's statistic; score each by the statistic without its fold."""
+    from ..runtime.convert import to_openvino
+
+    engine = Engine(to_openvino(detector.features()), plan.precision)
+    with bar(len(images), "Features") as step:
+        features = FeatureSet.compute(engine, images, step)
+    with features:
+        held_out = cross_fit(detector, features, plan)
+    if before is not None:
+        held_out = before.joined(held_out)
+    count = detector.statistic.count
+    record = {"n_fit": count, "n_calibration": len(held_out), "folds": FOLDS}
+    shown = images[slice(0, _PARITY_IMAGES)]
+    return Learnt(record, shown, held_out=held_out, features=engine)

@@ -1,0 +1,177 @@
+"""Scores of good images that no fit has seen: what the limits are taken from.
+
+Of a method that learns by gradient they are those of images that were kept apart. A statistical one
+is fitted to all images; each is scored by the statistic without its fold, and the formula that this
+takes is compared with the model that ships.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ParityError
+from ..images import Framing, ImageSet, split
+from ..methods.features import FeatureSet
+from ..model import GoodScores, Plan
+from ..runtime import Engine
+from ..support import bar
+
+if TYPE_CHECKING:
+    from ..methods.base import StatisticalDetector
+    from .learning import Learnt
+
+FOLDS = 5
+# Of the formula that the limits come from and the converted graph, by arithmetic.
+_FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
+
+
+def unseen_scores(detector: Any, learnt: Learnt, engine: Engine, framing: Framing) -> GoodScores:
+    """What good images score that the fit has not seen, by the finished engine's arithmetic."""
+    if learnt.calibration is not None:
+        return _score(engine, learnt.calibration, framing)
+    assert learnt.held_out is not None and learnt.features is not None
+    higher = _prove_formula(detector, learnt.features, engine, learnt.shown, framing)
+    return replace(learnt.held_out, raised=(higher.score, higher.maximum))
+
+
+def _score(engine: Engine, images: ImageSet, framing: Framing) -> GoodScores:
+    """The converted model's own scores of images that the fit has not seen."""
+    found = _Scores(cross_fitted=False)
+    with bar(len(images), "Calibrating") as step:
+        each = ((None, views) for views in images.singly())
+        for index, (_, outputs) in enumerate(engine.stream(each, ("score", "anomaly_map"))):
+            assert outputs is not None
+            found.add(index, framing.merge(outputs))
+            step("")
+    return found.all()
+
+
+def cross_fit(detector: StatisticalDetector, features: FeatureSet, plan: Plan) -> GoodScores:
+    """Learn all features, then score each fold by what was learnt without it."""
+    count = len(features)
+    folds = min(FOLDS, count)
+    found = _Scores(cross_fitted=True)
+    _learn(detector, detector.statistic, features, np.arange(count))
+    with bar(count, "Calibrating") as step:
+        for fold in split(count, [count // folds] * (folds - 1), plan.seed):
+            part = _learn(detector, detector.new_statistic(), features, fold)
+            score = detector.scorer(detector.statistic.without(part))
+            batches = (score(batch) for batch in features.batches(fold))
+            each = (one for batch in batches for one in _each(batch, plan.framing))
+            for index, outputs in zip(fold, each, strict=True):
+                found.add(int(index), outputs)
+                step("")
+    return found.all()
+
+
+def _learn(
+    detector: StatisticalDetector,
+    statistic: Any,
+    features: FeatureSet,
+    indices: NDArray[np.intp],
+) -> Any:
+    for batch in features.batches(indices):
+        detector.learn(statistic, batch)
+    return statistic
+
+
+def _each(outputs: Mapping[str, NDArray[Any]], framing: Framing) -> Iterator[dict[str, NDArray]]:
+    """Outputs for the views of some images -> those of each image."""
+    for start in range(0, len(outputs["score"]), framing.count):
+        views = slice(start, start + framing.count)
+        yield framing.merge({name: values[views] for name, values in outputs.items()})
+
+
+class _Scores:
+    """Raw scores and maxima of the maps, by image."""
+
+    def __init__(self, *, cross_fitted: bool) -> None:
+        self._cross_fitted = cross_fitted
+        self._scores: dict[int, float] = {}
+        self._maxima: dict[int, float] = {}
+
+    def add(self, index: int, outputs: Mapping[str, NDArray[Any]]) -> None:
+        self._scores[index] = float(outputs["score"])
+        if "anomaly_map" in outputs:
+            self._maxima[index] = float(outputs["anomaly_map"].max())
+
+    def all(self) -> GoodScores:
+        scores, maxima = (
+            np.array([some[index] for index in sorted(some)])
+            for some in (self._scores, self._maxima)
+        )
+        return GoodScores(scores, maxima if len(maxima) else None, cross_fitted=self._cross_fitted)
+
+
+@dataclass(frozen=True)
+class _Higher:
+    """How much higher the graph scores good images than the formula, at most.
+
+    In an arithmetic other than f32 the held-out scores and maxima are raised by it, so that the
+    limits hold.
+    """
+
+    score: float
+    maximum: float
+
+
+def _prove_formula(
+    detector: StatisticalDetector,
+    features: Engine,
+    finished: Engine,
+    views: NDArray[np.uint8],
+    framing: Framing,
+) -> _Higher:
+    """Compare the converted graph with the formula that the limits are taken with."""
+    from ..runtime.convert import extent
+
+    good = len(views)
+    views = with_defects(views, framing)
+    expected = detector.scorer(detector.statistic)(features.run_all(views))
+    received = finished.run_all(views, expected)
+    largest = max(
+        float(np.abs(values - received[name]).max()) / extent(expected, name)
+        for name, values in expected.items()
+    )
+    tolerance = _FORMULA_TOLERANCE[finished.precision]
+    if not largest <= tolerance and finished.precision != "f32":
+        raise ParityError(
+            f"In the arithmetic {finished.precision} the model deviates by {largest:.1e} of the "
+            f"range from what was trained; at most {tolerance} is accepted. Nothing was saved. "
+            'Train with precision="f32", or with a larger img_size.'
+        )
+    if not largest <= tolerance:
+        raise ParityError(
+            f"The converted model deviates by {largest:.1e} of the range from the formula "
+            f"that its limits come from; at most {tolerance} is accepted. Nothing was saved. "
+            "Report this as a bug, with the versions of keras, tensorflow and openvino."
+        )
+    if finished.precision == "f32":  # next to nothing
+        return _Higher(0.0, 0.0)
+
+    def higher(values: Callable[[Mapping[str, NDArray]], NDArray]) -> float:
+        return max(float((values(received) - values(expected))[:good].max()), 0.0)
+
+    with_map = "anomaly_map" in expected
+    return _Higher(
+        higher(lambda outputs: outputs["score"]),
+        higher(lambda outputs: outputs["anomaly_map"].max(axis=(1, 2))) if with_map else 0.0,
+    )
+
+
+def with_defects(views: NDArray[np.uint8], framing: Framing) -> NDArray[np.uint8]:
+    """These views, and each again with a gray square in its middle.
+
+    The range that deviations are measured by is then the one from good to defective. Images that a
+    model was fitted to may all score nearly the same, and then say nothing of what is large.
+    """
+    damaged = views.copy()
+    height, width = framing.size
+    middle = damaged[:, height // 3 : -(height // 3), width // 3 : -(width // 3)]
+    middle[..., : framing.channels] = 128
+    return np.concatenate([views, damaged])

@@ -1,0 +1,206 @@
+"""What is said around a training: before it what is going to be done, and after it what came of it.
+
+`Work` and `Trained` are values whose `str` is for people; `steps` does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import OptionError
+from ..images import TrainingImages, sample_sizes
+from ..images.names import is_for_test, meaning
+from ..methods import registry
+from ..model import Choice, Plan, StoredModel, images_needed
+from ..support import printable
+from . import steps
+
+_HARDLY_A_LIMIT = 0.1  # of good parts may be rejected; more is said
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training, before it is done. Its `str` says what the user may not expect of it.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is going to be made.
+    epochs : int
+        Passes over the images.
+    notes : tuple of str
+        Lines for people.
+    """
+
+    plan: Plan
+    epochs: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.notes)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training. Its `str` says what the limit promises, and what to beware of.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    before : StoredModel or None
+        The model that was there, or none.
+    """
+
+    stored: StoredModel
+    before: StoredModel | None = None
+
+    def __str__(self) -> str:
+        manifest = self.stored.manifest
+        training, calibration = manifest.training, manifest.calibration
+        lines = [*self._of_images(), f"Saved the model in {self.stored.directory}"]
+        is_own = self.before is not None and self.before.directory == self.stored.directory
+        if self.stored.replaced and not is_own:
+            lines.append(
+                f"It replaces the model that was there: {self.stored.replaced}. Another `name` "
+                "keeps both next to each other."
+            )
+        crossed = "folds" in training
+        how = (
+            "each scored by a model fitted without it" if crossed else "which training has not seen"
+        )
+        limit = calibration.image
+        lines.append(
+            f"The limit of good comes from {limit.n_images} good images, {how}: "
+            f"{calibration.promise}."
+        )
+        if limit.stated_rate > limit.asked_rate:
+            needed = images_needed(limit.asked_rate)
+            lines.append(
+                f"For a rate of {limit.asked_rate:.1%} at least {needed} such images are needed."
+            )
+        if limit.stated_rate > _HARDLY_A_LIMIT:
+            lines.append(
+                "Mind: with so few images the limit is hardly one: up to "
+                f"{limit.stated_rate:.0%} of good parts may be rejected. Take more photographs "
+                "before you rely on it."
+            )
+        if warning := still_falling(training):
+            lines.append(f"Mind: {warning}")
+        return "\n".join(map(printable, lines))
+
+    def _of_images(self) -> list[str]:
+        training = self.stored.manifest.training
+        lines = []
+        last = training["sets"][-1]
+        if last["left_out"]:
+            count = last["left_out"] + len(last["digests"])
+            lines.append(
+                f"{last['left_out']} of {count} images are copies of others, or known to the model "
+                "already; they were left out."
+            )
+        if self.before is not None and training.get("continued_from", "") is None:
+            lines.append(
+                "These are not the images of the loaded model: training began from the start."
+            )
+        return lines
+
+
+def check(choice: Choice, epochs: int | None) -> None:
+    """Raise an error where a training cannot begin, before images are read."""
+    is_whole = isinstance(epochs, int) and not isinstance(epochs, bool)
+    if epochs is not None and (not is_whole or epochs < 1):
+        raise OptionError(f"epochs is a whole number from 1. Received: {epochs!r}.")
+    registry.preset(choice.plan.method)
+    registry.check_extra("Training")
+
+
+def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
+    """What is going to be done; the input takes the shape of the images where the method wants it.
+
+    Parameters
+    ----------
+    choice : Choice
+        The method, or a model to train again.
+    good : TrainingImages
+        Images of good parts.
+    epochs : int or None
+        Passes over the images; None for the method's own.
+    """
+    method = choice.plan.method
+    preset = registry.preset(method)
+    registry.detector_class(method)
+    notes = []
+    if preset.is_statistical and epochs is not None:
+        notes.append(f"{method} needs no epochs: it learns in one pass. They are ignored.")
+    sizes = sample_sizes(good.paths) if choice.takes_their_shape else ()
+    plan = choice.planned(sizes)
+    if sizes:
+        height, width = plan.framing.size
+        notes.append(
+            f"Input of the model: {height}x{width} pixels (height x width), after the shape of the "
+            "images; img_size sets another."
+        )
+    return Work(plan, epochs or preset.epochs or 1, tuple(notes))
+
+
+def train(choice: Choice, good: TrainingImages, work: Work) -> Trained:
+    """Train and save; errors as in `steps.train`."""
+    stored = steps.train(
+        work.plan,
+        good,
+        choice.directory,
+        epochs=work.epochs,
+        before=choice.stored,
+        network=choice.network,
+    )
+    return Trained(stored, choice.stored)
+
+
+def add_images(choice: Choice, good: TrainingImages) -> Trained:
+    """Add images and save; errors as in `steps.add_images`."""
+    stored = steps.add_images(choice.model, good, choice.directory, network=choice.network)
+    return Trained(stored, stored)
+
+
+def check_adding(choice: Choice) -> None:
+    """Raise an error where images cannot be added to a model, before they are read."""
+    method = choice.model.manifest.plan.method
+    if not registry.preset(method).adds_images:
+        able = [name for name, preset in registry.PRESETS.items() if preset.adds_images]
+        raise OptionError(
+            f"{method} cannot take further images exactly: train it again with all images. Methods "
+            f"that can: {', '.join(able)}."
+        )
+    registry.check_extra("Training")
+
+
+def doubts(good: TrainingImages) -> list[str]:
+    """What may be wrong with images that are going to be learnt from, for people."""
+    lines = []
+    named = [path for path in good.paths if meaning(path.stem) == "defective"]
+    if named:
+        lines.append(f"Mind: {named[0].name} is named like a defect. Is it a good part?")
+    folders = {part for path in good.paths for part in path.absolute().parent.parts}
+    if any(map(is_for_test, folders)):
+        lines.append(
+            "Mind: some of these images lie in a folder called test. What is learnt from cannot "
+            "tell how good the model is; evaluate on others."
+        )
+    return [*map(printable, lines)]
+
+
+def still_falling(record: Mapping[str, Any]) -> str:
+    """A word of warning where a training ended though it was still getting better; else empty."""
+    losses = record.get("history", {}).get("val_loss", [])
+    epochs = len(losses)
+    # By more than 1 % since a fifth of the epochs ago, and the last was the best.
+    earlier = losses[: epochs - max(1, epochs // 5)]
+    if epochs < 2 or min(losses) < losses[-1] or losses[-1] > 0.99 * min(earlier):
+        return ""
+    return (
+        f"the validation loss still fell when training ended after {epochs} "
+        f"{'epoch' if epochs == 1 else 'epochs'}. Train for more, or call train again to go on."
+    )

@@ -1,0 +1,107 @@
+"""A statistical method of one's own: a Gaussian per channel at each position.
+
+    python examples/my_statistical_method.py Dataset/Washer
+
+It is PaDiM (arXiv 2011.08785) with the variances alone: quick, small, and blind to features that
+go together. docs/methods.md explains the parts.
+"""
+
+import sys
+
+import numpy as np
+from keras import ops
+
+from anomaly_ad import AD
+from anomaly_ad.methods import Name, Names, Number, Preset, register
+from anomaly_ad.methods.base import check_state
+from anomaly_ad.methods.grid import GridDetector
+
+
+class Variances:
+    """Sums over images at each of P positions, in float64, around the first image."""
+
+    def __init__(self, count=0, start=0.0, sums=0.0, squares=0.0):
+        self.count, self.start, self.sums, self.squares = count, start, sums, squares
+
+    def update(self, vectors):
+        """Add a batch (B, P, C)."""
+        return self.merge(Variances(len(vectors), vectors[0].astype(np.float64))._of(vectors))
+
+    def _of(self, vectors):
+        centred = vectors - self.start
+        self.sums, self.squares = centred.sum(axis=0), np.square(centred).sum(axis=0)
+        return self
+
+    def _around(self, start):
+        """The sums as if they started at another value."""
+        step = self.start - start
+        squares = self.squares + 2 * step * self.sums + self.count * step * step
+        return self.sums + self.count * step, squares
+
+    def merge(self, other):
+        """Add what another has seen."""
+        if not self.count:
+            self.start = other.start
+        sums, squares = other._around(self.start)
+        self.count += other.count
+        self.sums, self.squares = self.sums + sums, self.squares + squares
+        return self
+
+    def without(self, other):
+        """What is left when that which another has seen is taken out."""
+        sums, squares = other._around(self.start)
+        left = (self.sums - sums, self.squares - squares)
+        return Variances(self.count - other.count, self.start, *left)
+
+    def gaussian(self, floor):
+        """Mean (P, C), and one over the deviation, of which `floor` of the mean is added."""
+        centre = self.sums / self.count
+        deviation = np.sqrt(np.maximum(self.squares / self.count - centre * centre, 0))
+        return self.start + centre, 1 / (deviation + floor * deviation.mean(axis=0) + 1e-9)
+
+
+@register(
+    "variances",
+    Preset(
+        "Gaussian per channel at each position: small and quick",
+        options=(
+            Name("backbone", "efficientnet_lite0", "the pretrained network, by its name"),
+            Names("layers", ["stage2", "stage4"], "layers of the backbone"),
+            Number("blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100),
+            Number("floor", 0.5, "share of the mean deviation that is added everywhere", 0.01, 10),
+        ),
+        adds_images=True,
+    ),
+)
+class VariancesMethod(GridDetector):
+    """The distance of each cell's features from their mean, in standard deviations."""
+
+    def __init__(self, framing, patch_size, seed, *, backbone, layers, blur, floor):
+        super().__init__(framing, backbone, layers, blur)
+        self.floor = floor
+        self.statistic = self.new_statistic()
+
+    def new_statistic(self):
+        return Variances()
+
+    def distances(self, statistic):
+        mean, inverse = statistic.gaussian(self.floor)
+        return lambda vectors, _: {"cells": np.sqrt(np.mean(((vectors - mean) * inverse) ** 2, -1))}
+
+    def layer(self, vectors, shares):
+        mean, inverse = (np.float32(array) for array in self.statistic.gaussian(self.floor))
+        return {"cells": ops.sqrt(ops.mean(((vectors - mean) * inverse) ** 2, axis=-1))}
+
+    def state(self):
+        return {name: np.asarray(value) for name, value in vars(self.statistic).items()}
+
+    def restore(self, state):
+        shape = (self.grid[0] * self.grid[1], sum(self.groups))
+        check_state(state, {"count": (), "start": shape, "sums": shape, "squares": shape})
+        sums = (state[name] for name in ("start", "sums", "squares"))
+        self.statistic = Variances(int(state["count"]), *sums)
+        return self
+
+
+if __name__ == "__main__":
+    AD("variances", sys.argv[1], name="variances").train().evaluate(sys.argv[1])
