@@ -164,8 +164,9 @@ def test_the_converted_graph_is_the_trained_one(case):
 def test_what_lies_outside_is_not_scored(case):
     """The map is zero there, and its largest value is one of the photograph."""
     _, framing, _, graph = case
+    assert len(graph.inputs) == 1 + framing.has_inside
     if not framing.has_inside:
-        pytest.skip("the whole view counts")
+        return
     views = images_of(framing, defect=True)
     assert 0 < views[..., -1].mean() < 1
     out = run(graph, views)

@@ -64,7 +64,7 @@ def test_durations():
 
 AT_A_TERMINAL = """
 import time
-from anomaly_ad.progress import bar
+from anomaly_ad.support.progress import bar
 with bar(6, "Training") as step:
     time.sleep(0.2)
     for n in range(6):
