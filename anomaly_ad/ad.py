@@ -10,7 +10,7 @@ from . import training
 from .evaluation import Drift, Evaluation, calibrate
 from .evaluation.drift import drift
 from .images import Image, PathLike, TrainingImages, find_training_images
-from .images.labelled import Labels
+from .images.labelled import Labels, find_labelled
 from .images.sources import PredictInput
 from .inspection import Prediction, look, predict, stream
 from .model import SAVE_PATH, Choice, StoredModel
@@ -331,7 +331,8 @@ class AD:
         OptionError
             Labels that do not match the files.
         """
-        found = evaluated(self.model, path, labels, report, threshold=thresh, seed=seed)
+        labelled = find_labelled(path, labels)
+        found = evaluated(self.model, labelled, report, threshold=thresh, seed=seed)
         _tell(told(found, report))
         return found
 

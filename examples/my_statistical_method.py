@@ -18,45 +18,46 @@ from anomaly_ad.methods.grid import GridDetector
 
 
 class Variances:
-    """Sums over images at each of P positions, in float64, around the first image."""
+    """Sums over images at each of P positions, in float64, around a first mean."""
 
-    def __init__(self, count=0, start=0.0, sums=0.0, squares=0.0):
-        self.count, self.start, self.sums, self.squares = count, start, sums, squares
+    def __init__(self, count=0, seen=0.0, start=0.0, sums=0.0, squares=0.0):
+        self.count, self.seen, self.start = count, seen, start  # images; where they count; (P, C)
+        self.sums, self.squares = sums, squares
 
-    def update(self, vectors):
-        """Add a batch (B, P, C)."""
-        return self.merge(Variances(len(vectors), vectors[0].astype(np.float64))._of(vectors))
-
-    def _of(self, vectors):
-        centred = vectors - self.start
-        self.sums, self.squares = centred.sum(axis=0), np.square(centred).sum(axis=0)
-        return self
+    def update(self, vectors, shares=None):
+        """Add a batch (B, P, C); with padding, `shares` (B, P) is how much of each cell counts."""
+        counts = np.ones(vectors.shape[:2]) if shares is None else (shares > 0).astype(float)
+        counts = counts[..., None]
+        start = vectors.mean(axis=(0, 1), dtype=np.float64, keepdims=True)[0]
+        centred = (vectors - start) * counts
+        sums = (counts.sum(axis=0), start, centred.sum(axis=0), np.square(centred).sum(axis=0))
+        return self.merge(Variances(len(vectors), *sums))
 
     def _around(self, start):
         """The sums as if they started at another value."""
         step = self.start - start
-        squares = self.squares + 2 * step * self.sums + self.count * step * step
-        return self.sums + self.count * step, squares
+        squares = self.squares + 2 * step * self.sums + self.seen * step * step
+        return self.sums + self.seen * step, squares
 
     def merge(self, other):
         """Add what another has seen."""
         if not self.count:
             self.start = other.start
         sums, squares = other._around(self.start)
-        self.count += other.count
         self.sums, self.squares = self.sums + sums, self.squares + squares
+        self.count, self.seen = self.count + other.count, self.seen + other.seen
         return self
 
     def without(self, other):
         """What is left when that which another has seen is taken out."""
         sums, squares = other._around(self.start)
-        left = (self.sums - sums, self.squares - squares)
-        return Variances(self.count - other.count, self.start, *left)
+        left = (self.seen - other.seen, self.start, self.sums - sums, self.squares - squares)
+        return Variances(self.count - other.count, *left)
 
     def gaussian(self, floor):
-        """Mean (P, C), and one over the deviation, of which `floor` of the mean is added."""
-        centre = self.sums / self.count
-        deviation = np.sqrt(np.maximum(self.squares / self.count - centre * centre, 0))
+        """Mean (P, C), and one over the deviation, to which `floor` of the mean one is added."""
+        centre, squares = (part / np.maximum(self.seen, 1) for part in (self.sums, self.squares))
+        deviation = np.sqrt(np.maximum(squares - centre * centre, 0))
         return self.start + centre, 1 / (deviation + floor * deviation.mean(axis=0) + 1e-9)
 
 
@@ -96,10 +97,11 @@ class VariancesMethod(GridDetector):
         return {name: np.asarray(value) for name, value in vars(self.statistic).items()}
 
     def restore(self, state):
-        shape = (self.grid[0] * self.grid[1], sum(self.groups))
-        check_state(state, {"count": (), "start": shape, "sums": shape, "squares": shape})
-        sums = (state[name] for name in ("start", "sums", "squares"))
-        self.statistic = Variances(int(state["count"]), *sums)
+        cells, channels = self.grid[0] * self.grid[1], sum(self.groups)
+        shapes = {"seen": (cells, 1), "start": (1, channels)}
+        shapes |= dict.fromkeys(("sums", "squares"), (cells, channels))
+        check_state(state, {"count": (), **shapes})
+        self.statistic = Variances(int(state["count"]), *(state[name] for name in shapes))
         return self
 
 

@@ -199,7 +199,7 @@ def test_with_other_images_training_begins_anew(trained, tmp_path, capsys):
     model = shutil.copytree(trained, tmp_path / "model")
     ad = AD(model, write_parts(tmp_path / "other", 12, first=500)).train(1)
     assert ad.model.manifest.training["continued_from"] is None
-    assert "began from the start" in capsys.readouterr().out
+    assert "begins from the start" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------- predict

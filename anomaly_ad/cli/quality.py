@@ -96,9 +96,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
+    from ..images.labelled import find_labelled
     from ..report.page import evaluated
 
-    found = evaluated(open_model(model), path, None, report, threshold=thresh, seed=seed)
+    found = evaluated(open_model(model), find_labelled(path), report, threshold=thresh, seed=seed)
     print(found.to_json() if as_json else found)
     if found.errors:
         raise typer.Exit(EXIT_ERROR)

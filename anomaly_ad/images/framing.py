@@ -58,7 +58,9 @@ class Framing:
             raise OptionError(f"channels is 1 (gray) or 3 (RGB). Received: {self.channels!r}.")
         if not isinstance(self.fit, str) or self.fit not in ("stretch", "pad"):
             raise OptionError(f"fit is 'stretch' or 'pad'. Received: {self.fit!r}.")
-        if self.outside is not None and self.outside not in range(256):
+        if self.outside is not None and (
+            type(self.outside) is not int or not 0 <= self.outside < 256
+        ):
             raise OptionError(f"outside is a gray level from 0 to 255. Received: {self.outside!r}.")
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Stage 5, regions: an anomaly map -> boxes around what deviates.
+"""Regions: an anomaly map -> boxes around what deviates.
 
 The map is divided into a grid of square patches; a patch whose largest value exceeds the limit is
 a cell that deviates, and its square is a box. The grid begins at the upper left corner, and patches

@@ -44,6 +44,8 @@ from .heads import highest, joined, masked, model_input, shares_of
 STRIDE = 16  # of the code, in pixels
 WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
 
+_SHARES = "shares_"
+
 Conv = Callable[..., keras.KerasTensor]
 Tensors = dict[str, keras.KerasTensor]
 
@@ -63,12 +65,15 @@ class Measured:
     excess : dict of tensor of float32, shape (B, h, w)
         The same, standardised: (max(z1, 0)^2 + max(z2, 0)^2 ...)^(1/2) over the kinds of an error,
         with z = (error - mean) / deviation. Zero where the image does not count.
+    shares : dict of tensor of float32, shape (B, h, w)
+        How much of each place counts; empty where all does.
     """
 
     inputs: Any
     found: Tensors
     errors: Tensors
     excess: Tensors
+    shares: Tensors
 
 
 class Autoencoder(GradientDetector):
@@ -196,7 +201,7 @@ class Autoencoder(GradientDetector):
         pictures = _pictures(images)
         found = self.network(pictures, training=False)
         errors = self.errors(pictures, found)
-        excess = {}
+        excess, shares = {}, {}
         for name, error in errors.items():
             # The mean deviation is added so that noise is no defect where good images hardly err.
             deviation = self.deviation[name]
@@ -204,28 +209,37 @@ class Autoencoder(GradientDetector):
             z = ops.relu((error - self.mean[name]) * (1 / (deviation + floor)))
             excess[name] = ops.sqrt(ops.sum(z * z, axis=1))
             if inside is not None:
-                shares = shares_of(ops, inside, self.framing.size, tuple(error.shape[2:]))
-                excess[name] = masked(ops, excess[name], shares)
-        return Measured(joined(images, inside), found, errors, excess)
+                shares[name] = shares_of(ops, inside, self.framing.size, tuple(error.shape[2:]))
+                excess[name] = masked(ops, excess[name], shares[name])
+        return Measured(joined(images, inside), found, errors, excess, shares)
 
     def _learn_errors(self, *sets: Items) -> None:
-        """Mean and standard deviation of the errors at each place."""
+        """Mean and standard deviation of the errors at each place, over images that count there."""
         measured = self.measured()
-        model = keras.Model(measured.inputs, measured.errors)
-        count = 0
+        model = keras.Model(measured.inputs, {**measured.errors, **_named(measured.shares)})
+        count = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
         mean = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
         squares = {name: np.zeros(array.shape, np.float64) for name, array in self.mean.items()}
         for batch in (batch for images in sets for batch in images):
             found = {n: e.astype(np.float64) for n, e in run_graph(model, batch).items()}
             for n in range(len(batch)):
-                count += 1  # Welford's update, which does not cancel
-                for name, error in found.items():
-                    step = error[n] - mean[name]
-                    mean[name] += step / count
-                    squares[name] += step * (error[n] - mean[name])
+                for name in mean:  # Welford's update, which does not cancel
+                    counts = found[_SHARES + name][n] > 0 if measured.shares else 1
+                    count[name] += counts
+                    step = (found[name][n] - mean[name]) * counts
+                    mean[name] += step / np.maximum(count[name], 1)
+                    squares[name] += step * (found[name][n] - mean[name])
         for name in mean:
-            self.mean[name] = mean[name].astype(np.float32)
-            self.deviation[name] = np.sqrt(squares[name] / count).astype(np.float32)
+            deviation = np.sqrt(squares[name] / np.maximum(count[name], 1))
+            for own, values in ((self.mean, mean[name]), (self.deviation, deviation)):
+                # Where no good image counts, a place is taken for a usual one.
+                counted = count[name] > 0
+                usual = np.average(values, axis=(1, 2), weights=counted, keepdims=True)
+                own[name] = np.where(counted, values, usual).astype(np.float32)
+
+
+def _named(shares: Tensors) -> Tensors:
+    return {_SHARES + name: ops.expand_dims(share, 1) for name, share in shares.items()}
 
 
 def _errors(

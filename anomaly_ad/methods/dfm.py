@@ -35,7 +35,6 @@ from ..layers.maps import coarse_grid
 from ..statistics.moments import Moments
 from ..statistics.pca import Subspace
 from .base import Arrays, check_state
-from .features import Features
 from .grid import Distances, GridDetector
 from .heads import mean_of
 
@@ -80,12 +79,6 @@ class DFM(GridDetector):
     def new_statistic(self) -> CellsAndImages:
         """Moments that have seen nothing."""
         return CellsAndImages(self._parts, sum(self.groups))
-
-    def learn(self, statistic: CellsAndImages, features: Features) -> None:
-        """Add a batch of features to a statistic."""
-        vectors = features["features"]
-        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
-        statistic.update(vectors, self.head.shares(np, features.get("inside")))
 
     def distances(self, statistic: CellsAndImages) -> Distances:
         """Reconstruction errors of the cells, and the distance of the image."""

@@ -86,6 +86,12 @@ class GridDetector(StatisticalDetector):
         """Images -> {"features": (B, grid height, grid width, channels)}, and `inside`."""
         return self._features
 
+    def learn(self, statistic: Any, features: Features) -> None:
+        """Add a batch of features to a statistic, with how much of each cell counts."""
+        vectors = features["features"]
+        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
+        statistic.update(vectors, self.head.shares(np, features.get("inside")))
+
     def distances(self, statistic: Any) -> Distances:
         """The formula of `layer` in numpy.
 

@@ -17,6 +17,7 @@ from ..images import Framing
 from ..layers.maps import along_axes, gaussian_matrix, share_matrix, upsampling_matrix
 
 _LITTLE = 1e-6  # of a cell that counts
+_DRAWN = 0.25  # weight of the mean of all that counts in the mean of a part
 
 
 def model_input(framing: Framing) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
@@ -95,6 +96,8 @@ def counting(xp: Any, cells: Any, shares: Any | None) -> Any:
 def mean_of(xp: Any, weights: NDArray[np.float32], vectors: Any, shares: Any | None) -> Any:
     """Weighted means of the cells' vectors (B, P, C), by how much of each cell counts.
 
+    Where little or nothing counts it is drawn towards the mean of all that does.
+
     Parameters
     ----------
     weights : ndarray of float32, shape (Q, P)
@@ -102,13 +105,15 @@ def mean_of(xp: Any, weights: NDArray[np.float32], vectors: Any, shares: Any | N
 
     Returns
     -------
-    shape (B, Q, C); zero where nothing counts
+    shape (B, Q, C)
     """
     if shares is None:
         return xp.matmul(weights, vectors)
-    total = xp.matmul(weights, shares[..., None])
-    means = xp.matmul(weights, vectors * shares[..., None])
-    return means / xp.maximum(total, np.float32(_LITTLE))
+    counted, shares = vectors * shares[..., None], shares[..., None]
+    total = xp.maximum(xp.mean(shares, axis=1, keepdims=True), np.float32(_LITTLE))
+    everywhere = xp.mean(counted, axis=1, keepdims=True) / total
+    means = xp.matmul(weights, counted) + everywhere * np.float32(_DRAWN)
+    return means / (xp.matmul(weights, shares) + np.float32(_DRAWN))
 
 
 def _enlargement(size: int, cells: int, blur: float) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ from ..statistics.pool import VectorPool
 from .autoencoder import STRIDE, Measured, Tensors
 from .base import Arrays, check_state
 from .gradient import Items
+from .heads import mean_of
 from .vae import VAE
 
 _LAYERS = {f"layer_{stride}": stride for stride in (4, 8, STRIDE)}
@@ -139,9 +140,12 @@ class LAKE(VAE):
         """Code on the coarse grid, largest errors, mean errors: (B, code_length + 2 * 4)."""
         code = measured.found["mean"]
         cells = ops.reshape(code, (-1, self._coarse.shape[1], self.code_channels))
-        coarse = ops.reshape(ops.matmul(self._coarse, cells), (-1, self.code_length))
+        shares = measured.shares.get(f"layer_{STRIDE}")  # whose grid is the code's
+        if shares is not None:
+            shares = ops.reshape(shares, (-1, self._coarse.shape[1]))
+        coarse = ops.reshape(mean_of(ops, self._coarse, cells, shares), (-1, self.code_length))
         largest = [ops.max(ops.square(e), axis=(1, 2)) for e in measured.excess.values()]
-        means = [ops.mean(error, axis=(1, 2, 3)) for error in measured.errors.values()]
+        means = [_mean(error, measured.shares.get(name)) for name, error in measured.errors.items()]
         return ops.concatenate([coarse, ops.stack([*largest, *means], axis=1)], axis=1)
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -157,3 +161,11 @@ class LAKE(VAE):
         check_state(vectors, self.pool.shapes())
         self.pool = self._new_pool().restore(vectors)
         return self
+
+
+def _mean(error: keras.KerasTensor, shares: keras.KerasTensor | None) -> keras.KerasTensor:
+    """The mean of an error (B, kinds, h, w) over what counts of the image: (B,)."""
+    if shares is None:
+        return ops.mean(error, axis=(1, 2, 3))
+    total = ops.maximum(ops.sum(shares, axis=(1, 2)), 1e-6)
+    return ops.sum(ops.mean(error, axis=1) * shares, axis=(1, 2)) / total

@@ -85,7 +85,7 @@ class Padim(GridDetector):
 
     def distances(self, statistic: Moments) -> Distances:
         """Mahalanobis distances."""
-        mean, covariance = statistic.mean, self._covariance(statistic)
+        mean, covariance = statistic.means(), self._covariance(statistic)
         return lambda vectors, _: {"cells": mahalanobis(vectors, mean, covariance)}
 
     def layer(
@@ -93,7 +93,7 @@ class Padim(GridDetector):
     ) -> dict[str, keras.KerasTensor]:
         """Mahalanobis distances."""
         white = whitening(self._covariance(self.statistic))
-        return {"cells": MahalanobisDistance(self.statistic.mean, white)(vectors)}
+        return {"cells": MahalanobisDistance(self.statistic.means(), white)(vectors)}
 
     def _covariance(self, statistic: Moments) -> NDArray[np.float64]:
         return regularized(statistic, self.regularization, self.prior)
@@ -104,7 +104,6 @@ class Padim(GridDetector):
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
-        expected = self.new_statistic().arrays()
-        check_state(state, {name: array.shape for name, array in expected.items()})
+        check_state(state, self.new_statistic().shapes(state))
         self.statistic = Moments.from_arrays(state)
         return self

@@ -222,8 +222,26 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+# Options that AD has for every method.
+OPTIONS = (
+    "train_path",
+    "save_path",
+    "name",
+    "gray_scale",
+    "img_size",
+    "patch_size",
+    "seed",
+    "fit",
+    "false_alarm_rate",
+    "precision",
+)
 _registered: dict[str, type[Detector]] = {}  # methods from outside this package
 _own = frozenset(PRESETS)
+
+
+def is_own(name: str) -> bool:
+    """Whether a method belongs to this package."""
+    return name in _own
 
 
 def register(name: str, preset: Preset) -> Callable[[type[D]], type[D]]:
@@ -248,8 +266,17 @@ def register(name: str, preset: Preset) -> Callable[[type[D]], type[D]]:
         raise OptionError(
             f"A method's name is letters, digits and underscores. Received: {name!r}."
         )
-    if name in _own:
+    if is_own(name):
         raise OptionError(f"{name!r} is a method of this package. Choose another name.")
+    if not isinstance(preset, Preset):
+        raise OptionError(f"A method is registered with a Preset. Received: {preset!r}.")
+    names = [option.name for option in preset.options]
+    taken = sorted({each for each in names if names.count(each) > 1 or each in OPTIONS})
+    if taken:
+        raise OptionError(
+            f"These options come twice, or are those of AD: {', '.join(taken)}. Rename them."
+        )
+    preset.checked(preset.parameters)
 
     def remember(cls: type[D]) -> type[D]:
         PRESETS[name] = replace(preset, module=cls.__module__, cls=cls.__name__)

@@ -1,4 +1,4 @@
-"""Stage 4, calibration: the detector's raw score -> a score in [0, 1] with a stated error rate.
+"""Calibration: the detector's raw score -> a score in [0, 1] with a stated error rate.
 
 From good images that the fit has not seen, a median and a limit are taken. The score says where an
 image stands between and beyond them: 0 is a typical good image, 0.8 the limit of good, 1 is never

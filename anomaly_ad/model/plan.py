@@ -16,17 +16,6 @@ from ..methods import registry
 from ..runtime import check_precision
 from .calibration import check_rate
 
-# Options of AD that become part of the plan; each method adds its own, see the registry.
-OPTIONS = (
-    "gray_scale",
-    "img_size",
-    "patch_size",
-    "seed",
-    "fit",
-    "false_alarm_rate",
-    "precision",
-)
-
 # Manifests name some fields otherwise than the code.
 _IN_MANIFESTS = {"framing": "spec"}
 # The values of fields that manifests do not name, or name as null, which were written before there
@@ -63,8 +52,8 @@ class Plan:
 
     Notes
     -----
-    The options of a method that is not registered are taken as they are: its model predicts, for
-    the graph is all that takes, but cannot be trained.
+    The options of a method from outside this package are taken as they are: its model predicts
+    whether it is registered or not, for the graph is all that takes. Training checks them.
     """
 
     method: str
@@ -79,7 +68,7 @@ class Plan:
         is_name = isinstance(self.method, str) and self.method.isidentifier()
         if not is_name or not isinstance(self.parameters, dict):
             raise OptionError(f"A plan has a method and its options. Received: {self!r}.")
-        if self.method in registry.PRESETS:
+        if registry.is_own(self.method):
             preset = registry.preset(self.method)
             object.__setattr__(self, "parameters", preset.checked(self.parameters))
         check_patch_size(self.patch_size, self.framing.size)
@@ -116,11 +105,11 @@ class Plan:
         """
         preset = registry.preset(method)
         given = {name: value for name, value in options.items() if value is not None}
-        unknown = given.keys() - set(OPTIONS) - preset.parameters.keys()
+        unknown = given.keys() - set(registry.OPTIONS[3:]) - preset.parameters.keys()
         if unknown:
             raise OptionError(
                 f"AD has no option {', '.join(map(repr, sorted(unknown)))}. Valid options: "
-                f"train_path, save_path, name, {', '.join(OPTIONS)}; and for {method}: "
+                f"{', '.join(registry.OPTIONS)}; and for {method}: "
                 f"{', '.join(preset.parameters) or 'none'}."
             )
         gray = given.get("gray_scale", preset.gray_scale)
@@ -130,12 +119,13 @@ class Plan:
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
         framing = Framing.new(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
+        parameters = {
+            name: copy.deepcopy(given.get(name, default))
+            for name, default in preset.parameters.items()
+        }
         return cls(
             method,
-            {
-                name: copy.deepcopy(given.get(name, default))
-                for name, default in preset.parameters.items()
-            },
+            preset.checked(parameters),
             framing,
             given.get("patch_size", min(preset.patch_size, *framing.size)),
             given.get("seed", 0),
@@ -146,6 +136,12 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, by the names that manifests have."""
         values = asdict(self)
+        former = _FRAMING_FORMERLY
+        values["framing"] = {  # as it was written before there were these fields
+            name: value
+            for name, value in values["framing"].items()
+            if name not in former or value != former[name]
+        }
         return {_IN_MANIFESTS.get(name, name): value for name, value in values.items()}
 
     @classmethod

@@ -18,7 +18,7 @@ from typing import Any, Self
 from ..errors import DataError, OptionError
 from ..evaluation import Evaluation, evaluate
 from ..images import PathLike, check_path
-from ..images.labelled import LabelledImages, Labels, find_labelled
+from ..images.labelled import LabelledImages, find_labelled
 from ..images.sources import file_sources
 from ..inspection import Inspector, count_verdicts, summary
 from ..inspection.records import JSONL, cannot_write, read_records
@@ -86,15 +86,13 @@ def report(
 
 def evaluated(
     stored: StoredModel,
-    path: PathLike | Iterable[PathLike],
-    labels: Labels | None,
+    labelled: LabelledImages,
     target: PathLike | None,
     *,
     threshold: float,
     seed: int,
 ) -> Evaluation:
     """Evaluate a model on labelled images; with a report, if `target` names one."""
-    labelled = find_labelled(path, labels)
     if target is None:
         return evaluate(stored, labelled, threshold=threshold, seed=seed)
     return report_labelled(stored, labelled, target, threshold=threshold, seed=seed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OptionError
-from ..model import check_threshold
+from ..model.calibration import check_threshold
 
 TOKEN_VARIABLE = "ANOMALY_AD_TOKEN"
 

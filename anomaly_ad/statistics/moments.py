@@ -25,6 +25,13 @@ class Moments:
     channels : int
         C, length of a feature vector.
 
+    Attributes
+    ----------
+    count : int
+        Number of images.
+    seen : ndarray of float64, shape (P,)
+        In how many of them each position counted; the same for all but where images have padding.
+
     References
     ----------
     Chan, Golub, LeVeque 1983, Algorithms for Computing the Sample Variance, The American
@@ -33,16 +40,21 @@ class Moments:
 
     def __init__(self, positions: int, channels: int) -> None:
         self.count = 0
+        self.seen = np.zeros(positions)
         self.mean = np.zeros((positions, channels))
         self.scatter = np.zeros((positions, channels, channels))
 
-    def update(self, features: NDArray[np.floating]) -> Self:
+    def update(
+        self, features: NDArray[np.floating], shares: NDArray[np.float32] | None = None
+    ) -> Self:
         """Add a batch.
 
         Parameters
         ----------
         features : ndarray of float, shape (B, P, C)
             Not changed.
+        shares : ndarray of float32, shape (B, P), optional
+            How much of each position counts; where nothing does, that image is left out there.
         """
         if features.shape[1:] != self.mean.shape:
             raise ValueError(
@@ -50,29 +62,44 @@ class Moments:
                 f"Received: {features.shape}."
             )
         if len(features):
-            mean = features.mean(axis=0, dtype=np.float64)
-            centred = np.ascontiguousarray((features - mean).transpose(1, 0, 2))
+            counts = np.ones(features.shape[:2]) if shares is None else (shares > 0).astype(float)
+            seen = counts.sum(axis=0)
+            if shares is None:
+                mean = features.mean(axis=0, dtype=np.float64)
+                centred = features - mean
+            else:
+                total = (features * counts[..., None]).sum(axis=0)
+                mean = total / np.maximum(seen, 1)[:, None]
+                centred = (features - mean) * counts[..., None]
+            centred = np.ascontiguousarray(centred.transpose(1, 0, 2))
             scatter = np.matmul(centred.transpose(0, 2, 1), centred)
-            self._merge(len(features), mean, scatter)
+            self._merge(len(features), seen, mean, scatter)
         return self
 
     def merge(self, other: Moments) -> Self:
         """Add what another has seen; `other` is not changed."""
         if other.count:
-            self._merge(other.count, other.mean, other.scatter.copy())
+            self._merge(other.count, other.seen, other.mean, other.scatter.copy())
         return self
 
-    def _merge(self, count: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
+    def _merge(
+        self,
+        count: int,
+        seen: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        scatter: NDArray[np.float64],
+    ) -> None:
         """Add images; `scatter` is taken over."""
         if not self.count:
-            self.count, self.mean, self.scatter = count, mean.copy(), scatter
+            self.count, self.seen, self.mean, self.scatter = count, seen, mean.copy(), scatter
             return
-        total = self.count + count
+        total = self.seen + seen
         step = mean - self.mean
         self.scatter += scatter
-        _add_outer(self.scatter, step, self.count * count / total)
-        self.mean = self.mean + step * (count / total)
-        self.count = total
+        _add_outer(self.scatter, step, self.seen * seen / np.maximum(total, 1))
+        self.mean = self.mean + step * (seen / np.maximum(total, 1))[:, None]
+        self.count += count
+        self.seen = total
 
     def without(self, other: Moments) -> Moments:
         """What is left when that which another has seen is taken out; the inverse of `merge`.
@@ -86,23 +113,47 @@ class Moments:
         out.count = self.count - other.count
         if out.count < 1:
             raise ValueError(f"{other.count} of {self.count} images cannot be taken out.")
-        out.mean = (self.count * self.mean - other.count * other.mean) / out.count
+        out.seen = self.seen - other.seen
+        sums = self.seen[:, None] * self.mean - other.seen[:, None] * other.mean
+        out.mean = sums / np.maximum(out.seen, 1)[:, None]
         out.scatter = self.scatter - other.scatter
-        _add_outer(out.scatter, other.mean - out.mean, -out.count * other.count / self.count)
+        factors = -out.seen * other.seen / np.maximum(self.seen, 1)
+        _add_outer(out.scatter, other.mean - out.mean, factors)
         return out
+
+    @property
+    def degrees(self) -> NDArray[np.float64]:
+        """Degrees of freedom of each position's scatter, shape (P,); 1 at least."""
+        return np.maximum(self.seen - 1, 1)
 
     def covariance(self) -> NDArray[np.float64]:
         """The unbiased covariance matrices, shape (P, C, C); two images at least."""
-        return self.scatter / (self.count - 1)
+        return self.scatter / self.degrees[:, None, None]
+
+    def means(self) -> NDArray[np.float64]:
+        """The means, shape (P, C); where a position never counted, that of all the others."""
+        if self.seen.all():
+            return self.mean
+        everywhere = np.average(self.mean, axis=0, weights=self.seen)
+        return np.where(self.seen[:, None] > 0, self.mean, everywhere)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is stored: float32, of the symmetric matrices only one triangle."""
         lower = np.tril_indices(self.mean.shape[1])
-        return {
+        packed = self.scatter[:, *lower] / self.degrees[:, None]
+        out: dict[str, NDArray[Any]] = {
             "count": np.array(self.count, np.int64),
             "mean": self.mean.astype(np.float32),
-            "covariance": (self.scatter[:, *lower] / max(self.count - 1, 1)).astype(np.float32),
+            "covariance": packed.astype(np.float32),
         }
+        if (self.seen != self.count).any():
+            out["seen"] = self.seen
+        return out
+
+    def shapes(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+        """Shapes of what is stored; `seen` only where `arrays` has it."""
+        out = {name: array.shape for name, array in self.arrays().items()}
+        return out | ({"seen": self.seen.shape} if "seen" in arrays else {})
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -123,17 +174,26 @@ class Moments:
             )
         out = cls(*mean.shape)
         out.count = count
+        seen = arrays.get("seen", np.full(len(mean), float(count)))
+        if not ((seen >= 0) & (seen <= count)).all() or not (seen > 1).any():
+            raise ModelError(
+                "The statistics do not belong together: positions that count in more images than "
+                "there are, or in none. Restore the model directory from a copy."
+            )
+        out.seen = np.asarray(seen, np.float64)
         out.mean = mean.astype(np.float64)
         out.scatter[:, *lower] = packed
         out.scatter[:, *lower[::-1]] = packed
-        out.scatter *= count - 1
+        out.scatter *= out.degrees[:, None, None]
         return out
 
 
-def _add_outer(matrices: NDArray[np.float64], vectors: NDArray[np.float64], factor: float) -> None:
+def _add_outer(
+    matrices: NDArray[np.float64], vectors: NDArray[np.float64], factors: NDArray[np.float64]
+) -> None:
     """Add factor * v vᵀ at each position, a few at a time: what is small stays in the cache."""
     for start in range(0, len(vectors), 16):
-        part = vectors[start : start + 16]
+        part, factor = vectors[start : start + 16], factors[start : start + 16, None, None]
         matrices[start : start + 16] += (factor * part[:, :, None]) * part[:, None, :]
 
 
@@ -163,9 +223,13 @@ def regularized(moments: Moments, regularization: float, prior: float = 0.0) -> 
     Friedman 1989, Regularized Discriminant Analysis, JASA 84(405), equations 16 to 18; the pooled
     covariance takes the place of a share of the images instead of a share that is tuned.
     """
-    pooled = moments.scatter.mean(axis=0) / (moments.count - 1)
+    degrees = moments.degrees
+    if (moments.seen == moments.count).all():
+        pooled = moments.scatter.mean(axis=0) / degrees[0]
+    else:  # positions that hardly ever count say little of the others
+        pooled = moments.scatter.sum(axis=0) / np.maximum(moments.seen - 1, 0).sum()
     covariance = moments.scatter + prior * pooled
-    covariance /= moments.count - 1 + prior
+    covariance /= (degrees + prior)[:, None, None]
     variances = np.diag(pooled)
     # A channel that never varies anywhere gets a little of what the others have.
     floor = 1e-6 * variances.mean()

@@ -40,15 +40,20 @@ class VectorPool:
         self.times = np.empty(0, np.int64)  # how often a vector came: a black background is one
         self.vectors = np.empty((0, self.channels), np.float32)
 
-    def update(self, features: NDArray[np.floating]) -> Self:
+    def update(
+        self, features: NDArray[np.floating], shares: NDArray[np.float32] | None = None
+    ) -> Self:
         """Add a batch.
 
         Parameters
         ----------
         features : ndarray of float, shape (B, P, C)
             Not changed.
+        shares : ndarray of float32, shape (B, P), optional
+            How much of each position counts; those of which nothing does are left out.
         """
-        vectors = np.ascontiguousarray(features, np.float32).reshape(-1, self.channels)
+        counted = features if shares is None else features[shares > 0]
+        vectors = np.ascontiguousarray(counted, np.float32).reshape(-1, self.channels)
         return self._add(len(features), np.ones(len(vectors), np.int64), vectors)
 
     def merge(self, other: Self) -> Self:

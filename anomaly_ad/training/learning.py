@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ModelError, OptionError
 from ..images import ImageSet, split
 from ..methods import registry
 from ..methods.features import FeatureSet
@@ -99,13 +100,28 @@ def _learn_statistics(
     from ..runtime.convert import to_openvino
 
     engine = Engine(to_openvino(detector.features()), plan.precision)
+    check_input(engine, plan)
     with bar(len(images), "Features") as step:
         features = FeatureSet.compute(engine, images, step)
     with features:
         held_out = cross_fit(detector, features, plan)
     if before is not None:
         held_out = before.joined(held_out)
-    count = detector.statistic.count
+    count = detector.statistic.count // plan.framing.count
     record = {"n_fit": count, "n_calibration": len(held_out), "folds": FOLDS}
     shown = images[slice(0, _PARITY_IMAGES)]
     return Learnt(record, shown, held_out=held_out, features=engine)
+
+
+def check_input(engine: Engine, plan: Plan) -> None:
+    """Raise OptionError unless a graph takes what the plan's framing gives it."""
+    try:
+        received = engine.view_shape
+    except ModelError as error:
+        raise OptionError(f"The graph of {plan.method} cannot be used: {error}") from error
+    if received != plan.framing.view_shape:
+        raise OptionError(
+            f"The graph of {plan.method} takes views of shape {received}, where "
+            f'{plan.framing.view_shape} are given: uint8 "images" and, with fit="pad", a second '
+            'input "inside" that is used; see methods.heads.model_input.'
+        )

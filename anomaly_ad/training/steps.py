@@ -25,8 +25,8 @@ from ..images import Framing, ImageSet, TrainingImages
 from ..methods import registry
 from ..model import GoodScores, Manifest, ModelWriter, Plan, StoredModel, load
 from ..runtime import Engine
-from ..support import bar
-from .learning import learn
+from ..support import bar, say
+from .learning import check_input, learn
 from .unseen import unseen_scores, with_defects
 
 
@@ -85,6 +85,7 @@ def train(
         if before is not None and before.manifest.training.get("images") != own["images"]:
             # Other images are divided otherwise: some that the old weights were fitted to would be
             # calibrated with, and the stated false alarm rate would not hold.
+            say("These are not the images of the loaded model: training begins from the start.")
             before = None
         reading = time.perf_counter() - start
         record = {"images": own["images"], "sets": [own], "seconds": reading}
@@ -114,7 +115,7 @@ def add_images(
             **record,
             "images": hashlib.sha256(together).hexdigest(),
             "sets": [*record.get("sets", []), added],
-            "seconds": 0.0,
+            "seconds": float(record.get("seconds", 0)),
         }
         return _make(plan, detector, images, record, directory, held_out=held_out)
 
@@ -143,6 +144,7 @@ def _make(
     with ModelWriter(directory) as writer:
         writer.write_graph(to_openvino(graph))
         engine = Engine(writer.xml, "f32")
+        check_input(engine, plan)
         parity = prove_parity(graph, engine, with_defects(learnt.shown, plan.framing))
         if plan.precision != "f32":
             engine = Engine(writer.xml, plan.precision)
@@ -205,6 +207,11 @@ def _decode(
         new = sorted(index for digest, index in first.items() if digest not in known)
         if not new:
             raise DataError(f"The model has learnt from all of these images already: {good}.")
+        if len(new) < len(images):
+            say(
+                f"{len(images) - len(new)} of {len(images)} images are copies of others, or known "
+                "to the model already; they are left out."
+            )
         kept = [digests[index] for index in new]
         about = {
             "source": str(good),
@@ -212,7 +219,6 @@ def _decode(
                 " ".join([_as_in_format_1(plan.framing), *kept]).encode()
             ).hexdigest(),
             "digests": kept,
-            "left_out": len(images) - len(new),
         }
         yield images.subset(np.array(new)), about
 

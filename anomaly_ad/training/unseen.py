@@ -7,7 +7,7 @@ takes is compared with the model that ships.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -153,15 +153,16 @@ def _prove_formula(
         )
     if finished.precision == "f32":  # next to nothing
         return _Higher(0.0, 0.0)
-
-    def higher(values: Callable[[Mapping[str, NDArray]], NDArray]) -> float:
-        return max(float((values(received) - values(expected))[:good].max()), 0.0)
-
-    with_map = "anomaly_map" in expected
-    return _Higher(
-        higher(lambda outputs: outputs["score"]),
-        higher(lambda outputs: outputs["anomaly_map"].max(axis=(1, 2))) if with_map else 0.0,
-    )
+    first, second = _Scores(cross_fitted=False), _Scores(cross_fitted=False)
+    for found, outputs in ((first, expected), (second, received)):
+        for index, one in enumerate(_each(outputs, framing)):
+            if index < good // framing.count:
+                found.add(index, one)
+    before, after = first.all(), second.all()
+    maximum = 0.0
+    if before.maxima is not None and after.maxima is not None:
+        maximum = max(float((after.maxima - before.maxima).max()), 0.0)
+    return _Higher(max(float((after.scores - before.scores).max()), 0.0), maximum)
 
 
 def with_defects(views: NDArray[np.uint8], framing: Framing) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from ..images import TrainingImages, sample_sizes
 from ..images.names import is_for_test, meaning
 from ..methods import registry
 from ..model import Choice, Plan, StoredModel, images_needed
-from ..support import printable
+from ..support import printable, say
 from . import steps
 
 _HARDLY_A_LIMIT = 0.1  # of good parts may be rejected; more is said
@@ -60,7 +60,7 @@ class Trained:
     def __str__(self) -> str:
         manifest = self.stored.manifest
         training, calibration = manifest.training, manifest.calibration
-        lines = [*self._of_images(), f"Saved the model in {self.stored.directory}"]
+        lines = [f"Saved the model in {self.stored.directory}"]
         is_own = self.before is not None and self.before.directory == self.stored.directory
         if self.stored.replaced and not is_own:
             lines.append(
@@ -91,29 +91,13 @@ class Trained:
             lines.append(f"Mind: {warning}")
         return "\n".join(map(printable, lines))
 
-    def _of_images(self) -> list[str]:
-        training = self.stored.manifest.training
-        lines = []
-        last = training["sets"][-1]
-        if last["left_out"]:
-            count = last["left_out"] + len(last["digests"])
-            lines.append(
-                f"{last['left_out']} of {count} images are copies of others, or known to the model "
-                "already; they were left out."
-            )
-        if self.before is not None and training.get("continued_from", "") is None:
-            lines.append(
-                "These are not the images of the loaded model: training began from the start."
-            )
-        return lines
-
 
 def check(choice: Choice, epochs: int | None) -> None:
     """Raise an error where a training cannot begin, before images are read."""
     is_whole = isinstance(epochs, int) and not isinstance(epochs, bool)
     if epochs is not None and (not is_whole or epochs < 1):
         raise OptionError(f"epochs is a whole number from 1. Received: {epochs!r}.")
-    registry.preset(choice.plan.method)
+    registry.preset(choice.plan.method).checked(choice.plan.parameters)
     registry.check_extra("Training")
 
 
@@ -161,8 +145,10 @@ def train(choice: Choice, good: TrainingImages, work: Work) -> Trained:
 
 def add_images(choice: Choice, good: TrainingImages) -> Trained:
     """Add images and save; errors as in `steps.add_images`."""
+    if choice.model.manifest.calibration.record:
+        say("The limit of `calibrate` is replaced by that of all good images; calibrate again.")
     stored = steps.add_images(choice.model, good, choice.directory, network=choice.network)
-    return Trained(stored, stored)
+    return Trained(stored, choice.stored)
 
 
 def check_adding(choice: Choice) -> None:

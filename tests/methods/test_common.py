@@ -59,7 +59,7 @@ FEWER = {
     "AD0": ["colour", "padded"],
     "AD1": ["gray"],
     "vae": ["padded"],
-    "lake": ["not square, no multiple of the stride"],
+    "lake": ["not square, no multiple of the stride", "padded"],
     "dfm": ["colour", "not square, no multiple of the stride"],
     "dfkde": ["gray", "padded"],
     "variances": ["padded"],

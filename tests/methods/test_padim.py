@@ -55,11 +55,11 @@ def test_copies_count_once(tmp_path, capsys):
     for n in range(3):
         shutil.copy(folder / f"{n:03d}.png", folder / f"copy{n}.png")
     ad = AD("padim", folder, save_path=tmp_path, **SMALL).train()
-    assert "3 of 15 images are copies" in capsys.readouterr().out
+    assert "3 of 15 images are copies" in capsys.readouterr().err
     assert ad.model.manifest.training["n_fit"] == 12
     write_parts(folder, 2, first=80)  # the usual way: more photographs in the same folder
     ad.add_images(folder)
-    assert "were left out" in capsys.readouterr().out
+    assert "are left out" in capsys.readouterr().err
     assert ad.model.manifest.training["n_fit"] == 14
     with pytest.raises(DataError, match="learnt from all of these images already"):
         ad.add_images(folder)
