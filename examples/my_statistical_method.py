@@ -15,50 +15,7 @@ from anomaly_ad import AD
 from anomaly_ad.methods import Name, Names, Number, Preset, register
 from anomaly_ad.methods.base import check_state
 from anomaly_ad.methods.grid import GridDetector
-
-
-class Variances:
-    """Sums over images at each of P positions, in float64, around a first mean."""
-
-    def __init__(self, count=0, seen=0.0, start=0.0, sums=0.0, squares=0.0):
-        self.count, self.seen, self.start = count, seen, start  # images; where they count; (P, C)
-        self.sums, self.squares = sums, squares
-
-    def update(self, vectors, shares=None):
-        """Add a batch (B, P, C); with padding, `shares` (B, P) is how much of each cell counts."""
-        counts = np.ones(vectors.shape[:2]) if shares is None else (shares > 0).astype(float)
-        counts = counts[..., None]
-        start = vectors.mean(axis=(0, 1), dtype=np.float64, keepdims=True)[0]
-        centred = (vectors - start) * counts
-        sums = (counts.sum(axis=0), start, centred.sum(axis=0), np.square(centred).sum(axis=0))
-        return self.merge(Variances(len(vectors), *sums))
-
-    def _around(self, start):
-        """The sums as if they started at another value."""
-        step = self.start - start
-        squares = self.squares + 2 * step * self.sums + self.seen * step * step
-        return self.sums + self.seen * step, squares
-
-    def merge(self, other):
-        """Add what another has seen."""
-        if not self.count:
-            self.start = other.start
-        sums, squares = other._around(self.start)
-        self.sums, self.squares = self.sums + sums, self.squares + squares
-        self.count, self.seen = self.count + other.count, self.seen + other.seen
-        return self
-
-    def without(self, other):
-        """What is left when that which another has seen is taken out."""
-        sums, squares = other._around(self.start)
-        left = (self.seen - other.seen, self.start, self.sums - sums, self.squares - squares)
-        return Variances(self.count - other.count, *left)
-
-    def gaussian(self, floor):
-        """Mean (P, C), and one over the deviation, to which `floor` of the mean one is added."""
-        centre, squares = (part / np.maximum(self.seen, 1) for part in (self.sums, self.squares))
-        deviation = np.sqrt(np.maximum(squares - centre * centre, 0))
-        return self.start + centre, 1 / (deviation + floor * deviation.mean(axis=0) + 1e-9)
+from anomaly_ad.statistics.moments import Moments
 
 
 @register(
@@ -74,7 +31,7 @@ class Variances:
         adds_images=True,
     ),
 )
-class VariancesMethod(GridDetector):
+class Variances(GridDetector):
     """The distance of each cell's features from their mean, in standard deviations."""
 
     def __init__(self, framing, patch_size, seed, *, backbone, layers, blur, floor):
@@ -83,25 +40,28 @@ class VariancesMethod(GridDetector):
         self.statistic = self.new_statistic()
 
     def new_statistic(self):
-        return Variances()
+        return Moments(self.grid[0] * self.grid[1], sum(self.groups))
+
+    def gaussian(self, statistic):
+        """Mean (P, C), and one over the deviation, to which a part of the mean one is added."""
+        deviation = np.sqrt(np.diagonal(statistic.covariance(), axis1=1, axis2=2))
+        inverse = 1 / (deviation + self.floor * deviation.mean(axis=0) + 1e-9)
+        return np.float32(statistic.means()), np.float32(inverse)
 
     def distances(self, statistic):
-        mean, inverse = statistic.gaussian(self.floor)
+        mean, inverse = self.gaussian(statistic)
         return lambda vectors, _: {"cells": np.sqrt(np.mean(((vectors - mean) * inverse) ** 2, -1))}
 
     def layer(self, vectors, shares):
-        mean, inverse = (np.float32(array) for array in self.statistic.gaussian(self.floor))
+        mean, inverse = self.gaussian(self.statistic)
         return {"cells": ops.sqrt(ops.mean(((vectors - mean) * inverse) ** 2, axis=-1))}
 
     def state(self):
-        return {name: np.asarray(value) for name, value in vars(self.statistic).items()}
+        return self.statistic.arrays()
 
     def restore(self, state):
-        cells, channels = self.grid[0] * self.grid[1], sum(self.groups)
-        shapes = {"seen": (cells, 1), "start": (1, channels)}
-        shapes |= dict.fromkeys(("sums", "squares"), (cells, channels))
-        check_state(state, {"count": (), **shapes})
-        self.statistic = Variances(int(state["count"]), *(state[name] for name in shapes))
+        check_state(state, self.new_statistic().shapes(state))
+        self.statistic = Moments.from_arrays(state)
         return self
 
 

@@ -106,3 +106,30 @@ def test_the_notebook(tmp_path):
         if "image/png" in output.get("data", {})
     ]
     assert len(pictures) == 2
+
+
+@pytest.mark.parametrize("kind", ["statistical", "gradient"])
+def test_a_method_of_ones_own_predicts_where_it_was_never_imported(kind, tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    from anomaly_ad.data import sample
+
+    sample.render_sample(tmp_path / "data", **SMALL)
+    code = (
+        "import runpy, sys\nfrom anomaly_ad import AD\n"
+        "train = AD.train\nAD.train = lambda ad: train(ad, 2)\n"
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    script = ROOT / "examples" / f"my_{kind}_method.py"
+    command = [sys.executable, "-c", code, script, "data"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "image AUROC" in done.stdout, done.stderr
+    (manifest,) = (tmp_path / "Models").glob("*/manifest.json")
+    code = (
+        "import sys\nfrom anomaly_ad import AD\n"
+        "predictions = AD(sys.argv[1]).predict('data/test', save=False)\n"
+        "assert all(p.error is None for p in predictions) and len(predictions) > 3\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, manifest.parent]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
