@@ -28,7 +28,7 @@ def show(picture: Image, title: str, instead: str) -> bool:
     """
     if not (_in_notebook() or _has_display()):
         warnings.warn(
-            f"There is no display and no notebook to show pictures in. {instead}", stacklevel=3
+            f"There is no display and no notebook to show pictures in. {instead}", stacklevel=4
         )
         return False
     try:
@@ -36,7 +36,7 @@ def show(picture: Image, title: str, instead: str) -> bool:
     except ImportError:
         warnings.warn(
             f"Showing pictures needs matplotlib: python -m pip install matplotlib. {instead}",
-            stacklevel=3,
+            stacklevel=4,
         )
         return False
     figure, axes = plt.subplots(figsize=(8, 8 * picture.shape[0] / picture.shape[1] + 0.5))
