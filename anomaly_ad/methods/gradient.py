@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import OptionError
 from ..images import ImageSet
 from ..runtime import Engine
 from ..runtime.convert import to_openvino
@@ -46,6 +47,10 @@ class GradientDetector(Detector):
         Where there is one, `batches`, `validation_batches` and `learn_after` get what it gives.
         """
         return None
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """What moves the weights."""
+        return keras.optimizers.Adam(self.learning_rate)
 
     def batch_loss(self, x: Any, y: Any, *, training: bool) -> keras.KerasTensor:
         """The loss of a batch, a scalar.
@@ -83,6 +88,12 @@ class GradientDetector(Detector):
         if frozen is None:
             return self._fit(images, validation, epochs, progress)
         engine = Engine(to_openvino(frozen))
+        received, given = engine.view_shape, images[slice(0, 1)].shape[1:]
+        if received != given:
+            raise OptionError(
+                f"The graph of `frozen` takes views of shape {received}, where {given} are given; "
+                "see methods.heads.model_input."
+            )
         with ExitStack() as stack:
             some, others = (
                 stack.enter_context(FeatureSet.compute(engine, part))
@@ -94,7 +105,7 @@ class GradientDetector(Detector):
         self, items: Items, validation: Items, epochs: int, progress: Callable[[str], None]
     ) -> Self:
         trainer = _Trainer(self.networks, self.batch_loss)
-        trainer.compile(keras.optimizers.Adam(self.learning_rate))
+        trainer.compile(self.optimizer())
         best = keras.callbacks.EarlyStopping(
             self.monitored, patience=max(20, epochs // 3), restore_best_weights=True
         )

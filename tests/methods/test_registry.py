@@ -108,3 +108,20 @@ def test_a_graph_that_takes_something_else_replaces_no_model(clean, tmp_path):
     for call in (ad.train, lambda: ad.add_images(folder)):
         with pytest.raises(OptionError, match="must be registered"):
             call()
+
+
+def test_frozen_features_that_take_something_else_are_refused(tmp_path):
+    keras = pytest.importorskip("keras", reason="training needs the extra 'train'")
+    from anomaly_ad.images import ImageSet
+    from anomaly_ad.methods.gradient import GradientDetector
+
+    class Own(GradientDetector):
+        def frozen(self):
+            images = keras.Input((32, 32, 3), dtype="uint8", name="images")
+            return keras.Model(images, {"features": keras.ops.cast(images, "float32")})
+
+    padded = ImageSet(np.zeros((4, 1, 32, 32, 4), np.uint8))
+    with pytest.raises(
+        OptionError, match=r"takes views of shape \(32, 32, 3\), where \(32, 32, 4\)"
+    ):
+        Own.fit(object.__new__(Own), padded, validation=padded, epochs=1, progress=print)
