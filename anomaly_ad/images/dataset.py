@@ -62,7 +62,7 @@ class ImageSet:
         OutputError
             The temporary file does not fit on the disk.
         """
-        spool = Spool(len(paths), (framing.count, *framing.view_shape), np.uint8)
+        spool = Spool(len(paths), (framing.n_views, *framing.view_shape), np.uint8)
         try:
             broken: list[str] = []
             for index, views in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):

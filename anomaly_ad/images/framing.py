@@ -70,7 +70,7 @@ class Framing:
         return cls(height, width, channels, fit, OUTSIDE if is_padded else None)
 
     @property
-    def count(self) -> int:
+    def n_views(self) -> int:
         """How many views an image has."""
         return 1
 

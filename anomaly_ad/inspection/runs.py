@@ -161,7 +161,18 @@ def _shown(results: Iterator[Inspected], where: str) -> Iterator[Inspected]:
 
 
 def look(model: StoredModel, path: PathLike) -> Image:
-    """The picture of `AD.test_img`, shown where there is a display or a notebook."""
+    """Look at one image as the model does; see `AD.test_img`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        The picture, RGB; shown as well where there is a display or a notebook.
+
+    Raises
+    ------
+    ImageError, PathError
+        The file cannot be read.
+    """
     picture = Inspector(model).compare(read_image(path))
     screen.show(
         picture,

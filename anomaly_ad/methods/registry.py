@@ -271,7 +271,8 @@ def register(name: str, preset: Preset) -> Callable[[type[D]], type[D]]:
     if not isinstance(preset, Preset):
         raise OptionError(f"A method is registered with a Preset. Received: {preset!r}.")
     names = [option.name for option in preset.options]
-    taken = sorted({each for each in names if names.count(each) > 1 or each in OPTIONS})
+    others = (*OPTIONS, "model_name", "framing")
+    taken = sorted({each for each in names if names.count(each) > 1 or each in others})
     if taken:
         raise OptionError(
             f"These options come twice, or are those of AD: {', '.join(taken)}. Rename them."

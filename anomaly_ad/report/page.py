@@ -92,7 +92,11 @@ def evaluated(
     threshold: float,
     seed: int,
 ) -> Evaluation:
-    """Evaluate a model on labelled images; with a report, if `target` names one."""
+    """Evaluate a model on labelled images; with a report, if `target` names one.
+
+    Parameters, result and errors are those of `evaluation.evaluate`; `target` is that of `report`,
+    or None for none.
+    """
     if target is None:
         return evaluate(stored, labelled, threshold=threshold, seed=seed)
     return report_labelled(stored, labelled, target, threshold=threshold, seed=seed)

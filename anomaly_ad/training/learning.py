@@ -107,7 +107,7 @@ def _learn_statistics(
         held_out = cross_fit(detector, features, plan)
     if before is not None:
         held_out = before.joined(held_out)
-    count = detector.statistic.count // plan.framing.count
+    count = detector.statistic.count // plan.framing.n_views
     record = {"n_fit": count, "n_calibration": len(held_out), "folds": FOLDS}
     shown = images[slice(0, _PARITY_IMAGES)]
     return Learnt(record, shown, held_out=held_out, features=engine)

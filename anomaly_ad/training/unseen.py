@@ -82,8 +82,8 @@ def _learn(
 
 def _each(outputs: Mapping[str, NDArray[Any]], framing: Framing) -> Iterator[dict[str, NDArray]]:
     """Outputs for the views of some images -> those of each image."""
-    for start in range(0, len(outputs["score"]), framing.count):
-        views = slice(start, start + framing.count)
+    for start in range(0, len(outputs["score"]), framing.n_views):
+        views = slice(start, start + framing.n_views)
         yield framing.merge({name: values[views] for name, values in outputs.items()})
 
 
@@ -156,7 +156,7 @@ def _prove_formula(
     first, second = _Scores(cross_fitted=False), _Scores(cross_fitted=False)
     for found, outputs in ((first, expected), (second, received)):
         for index, one in enumerate(_each(outputs, framing)):
-            if index < good // framing.count:
+            if index < good // framing.n_views:
                 found.add(index, one)
     before, after = first.all(), second.all()
     maximum = 0.0

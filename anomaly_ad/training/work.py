@@ -153,13 +153,15 @@ def add_images(choice: Choice, good: TrainingImages) -> Trained:
 
 def check_adding(choice: Choice) -> None:
     """Raise an error where images cannot be added to a model, before they are read."""
-    method = choice.model.manifest.plan.method
-    if not registry.preset(method).adds_images:
-        able = [name for name, preset in registry.PRESETS.items() if preset.adds_images]
+    plan = choice.model.manifest.plan
+    method, preset = plan.method, registry.preset(plan.method)
+    if not preset.adds_images:
+        able = [name for name, other in registry.PRESETS.items() if other.adds_images]
         raise OptionError(
             f"{method} cannot take further images exactly: train it again with all images. Methods "
             f"that can: {', '.join(able)}."
         )
+    preset.checked(plan.parameters)
     registry.check_extra("Training")
 
 

@@ -81,7 +81,7 @@ class Halves(Framing):
     """The left and the right half of a photograph as views of their own."""
 
     @property
-    def count(self):
+    def n_views(self):
         return 2
 
     def views(self, image):

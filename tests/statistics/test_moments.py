@@ -193,3 +193,30 @@ def test_fewer_images_than_channels_and_channels_that_never_vary():
     odd[..., 0] = 8
     near, far = (mahalanobis(x, moments.mean, covariance)[0] for x in (data[:1], odd))
     assert (far > near).all()
+
+
+def test_positions_are_learnt_from_images_in_which_they_count():
+    """Against numpy, position by position; merged, taken apart and stored."""
+    random = np.random.default_rng(0)
+    features = random.normal(100, 3, (12, 4, 3)).astype(np.float32)
+    shares = (random.random((12, 4)) > 0.4).astype(np.float32)
+    shares[:, 0], shares[:, 3] = 1, 0  # one that always counts, one that never does
+    features[shares == 0] = 1e6  # what does not count may be anything
+    whole = Moments(4, 3).update(features, shares)
+    halves = Moments(4, 3).update(features[:5], shares[:5])
+    halves.merge(Moments(4, 3).update(features[5:], shares[5:]))
+    apart = Moments(4, 3).update(features[[*range(12), 0, 1]], shares[[*range(12), 0, 1]])
+    apart = apart.without(Moments(4, 3).update(features[:2], shares[:2]))
+    stored = Moments.from_arrays(whole.arrays())
+    for moments, rtol in ((whole, 1e-9), (halves, 1e-9), (apart, 1e-6), (stored, 1e-6)):
+        assert moments.count == 12
+        np.testing.assert_array_equal(moments.seen, shares.sum(axis=0))
+        for position in range(3):
+            counted = features[shares[:, position] > 0, position].astype(np.float64)
+            np.testing.assert_allclose(moments.mean[position], counted.mean(axis=0), rtol)
+            expected = np.cov(counted.T)
+            np.testing.assert_allclose(moments.covariance()[position], expected, 1e-3, 1e-3)
+        np.testing.assert_allclose(
+            moments.means()[3], np.average(moments.mean, axis=0, weights=moments.seen)
+        )
+        assert np.isfinite(whitening(regularized(moments, 0.03, 20))).all()
