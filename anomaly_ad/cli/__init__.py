@@ -5,6 +5,6 @@
 
 # ruff: noqa: I001
 from .base import app, main
-from . import learn, inspect, quality, other
+from . import learn, inspect, quality, serve, other
 
-__all__ = ["app", "inspect", "learn", "main", "other", "quality"]
+__all__ = ["app", "inspect", "learn", "main", "other", "quality", "serve"]

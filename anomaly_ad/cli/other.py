@@ -1,15 +1,12 @@
-"""Commands around models: info, serve, sample, detectors."""
+"""Commands around models: info, sample, detectors."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-
-from ..errors import missing_extra
 
 if TYPE_CHECKING:
     pass
@@ -69,64 +66,6 @@ def info(
     if verify:
         lines["verified"] = "every file is as it was saved"
     print_table(lines)
-
-
-@command
-def serve(
-    model: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]MODEL...", help="Model directories; the first is the default."
-        ),
-    ],
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
-    root: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(
-            parser=as_path, metavar="DIR", help="Folder below which files can be named; repeatable."
-        ),
-    ] = None,
-    thresh: Annotated[
-        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
-    ] = 0.8,
-    queue: Annotated[
-        int, typer.Option(help="Images that wait for their verdict; more get status 503.")
-    ] = 64,
-    max_bytes: Annotated[int, typer.Option(help="Largest request.")] = 32_000_000,
-    max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 50_000_000,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds to send a request, to judge it, to take the answer.")
-    ] = 30.0,
-    token_file: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            parser=as_path,
-            metavar="FILE",
-            help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if set]",
-        ),
-    ] = None,
-) -> None:
-    """Answer over HTTP, with a page at /. Prints the address when requests are taken."""
-    from ..service.settings import Settings, name_models, read_token
-
-    settings = Settings(
-        roots=tuple(root or ()),
-        threshold=thresh,
-        queue=queue,
-        max_bytes=max_bytes,
-        max_pixels=max_pixels,
-        timeout=timeout,
-        token=read_token(token_file, os.environ),
-    )
-    directories = name_models(model)
-    try:
-        from ..service.server import serve as run
-    except ModuleNotFoundError as error:
-        raise missing_extra("The service", "serve", str(error.name)) from error
-    run(directories, settings, host, port)
 
 
 @command

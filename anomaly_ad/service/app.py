@@ -4,103 +4,93 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Optional, TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from .._version import __version__
-from ..errors import OptionError
-from ..model import check_threshold
 from ..support import cpu_count
-from . import uploads
-from .admission import Admission, Stay
 from .answers import answer
-from .docs import render_docs
 from .files import Roots
-from .gate import Gate, Visit
 from .metrics import CONTENT_TYPE, Metrics
+from .middleware import Access, BodyLimits
 from .models import Models
-from .page import load_page
-from .refusal import Refusal
+from .page import load_page, render_docs
 from .schema import (
-    MODELS_ANSWER,
-    PREDICT_ANSWERS,
     PREDICT_BODY,
-    READY_ANSWERS,
-    STATUS_ANSWER,
+    PREDICT_ERRORS,
+    Error,
+    Failed,
+    ModelList,
+    Options,
+    Ready,
+    Refusal,
+    Status,
+    Verdict,
+    Verdicts,
 )
 from .settings import Settings
-
-T = TypeVar("T")
+from .uploads import Source, read_images
 
 # Half of them decode, prepare and answer while the others wait for the model.
 _WORKERS_PER_CPU = 2
-# Requests are small beside the largest that is taken; this many of those fit at a time.
-_LARGEST_AT_A_TIME = 8
-_PIECE = 65_536  # bytes of an answer that are sent at a time
 
 
 class Service:
-    """What the routes work with.
-
-    Parameters
-    ----------
-    settings : Settings
-        How requests are taken.
-    models : Models
-        Loaded.
-    metrics : Metrics
-        What is counted.
-    """
+    """What the routes work with."""
 
     def __init__(self, settings: Settings, models: Models, metrics: Metrics) -> None:
         self.settings = settings
         self.models = models
         self.metrics = metrics
         self.roots = Roots(settings.roots)
-        self.admission = Admission(settings.queue, _LARGEST_AT_A_TIME * settings.max_bytes)
-        metrics.watch(self.admission)
+        self.images = 0  # that have arrived and have no verdict yet
+        self.ending = False  # connections are not kept alive then
+        metrics.watch(lambda: self.images, settings.queue)
         self._workers = ThreadPoolExecutor(_WORKERS_PER_CPU * cpu_count(), "inspect")
 
-    async def work(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call a function in a worker thread."""
-        loop = asyncio.get_running_loop()
-        call = functools.partial(function, *args, **options)
-        return await loop.run_in_executor(self._workers, call)
+    @contextmanager
+    def places(self, images: int) -> Iterator[None]:
+        """Places in the queue; Refusal 503 if there are none."""
+        if self.images + images > self.settings.queue:
+            raise Refusal(503, "The queue is full. Send the request again later.")
+        self.images += images
+        try:
+            yield
+        finally:
+            self.images -= images
 
-    async def receive(self, request: Request, stay: Stay) -> list[tuple[str, bytes | bytearray]]:
-        """The image files of a request, by name; at least one."""
-        content_type = request.headers.get("content-type", "").encode("latin-1")
-        limit = self.settings.max_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-            raise uploads.too_large(limit)
-        kind = content_type.partition(b";")[0].strip().lower()
-        if kind == b"multipart/form-data":
-            form = await uploads.read_form(request.stream(), content_type, stay, limit)
-            return [(upload.name, upload.data) for upload in form]
-        if kind == b"application/json":
-            name = await uploads.read_name(request.stream())
-            stay.take_places(1)
-            data = await self.work(self.roots.read, name, limit)
-            stay.take_bytes(len(data))
-            return [(name, data)]
-        raise uploads.wrong_type(content_type)
+    async def inspect(
+        self, call: Callable[..., Verdict], files: list[Source]
+    ) -> list[Verdict | Failed]:
+        """The verdict on each; one that cannot be inspected does not end the others."""
+        loop, timeout = asyncio.get_running_loop(), self.settings.timeout
+        with self.places(len(files)):
+            calls = [loop.run_in_executor(self._workers, call, *file) for file in files]
+            try:
+                async with asyncio.timeout(timeout):
+                    found = await asyncio.gather(*calls, return_exceptions=True)
+            except TimeoutError as error:
+                late = f"There was no verdict within {timeout:g} s. Send the request again later."
+                raise Refusal(503, late) from error
+        return [_verdict(name, one) for (name, _), one in zip(files, found, strict=True)]
 
     def close(self) -> None:
         """End the worker threads."""
         self._workers.shutdown(cancel_futures=True)
 
 
-def create_app(service: Service) -> Gate:
+def create_app(
+    service: Service,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
     """The ASGI application."""
     app = FastAPI(
         title="anomaly_ad",
@@ -109,12 +99,15 @@ def create_app(service: Service) -> Gate:
         docs_url=None,  # its page would load scripts from the network
         redoc_url=None,
         redirect_slashes=False,  # to an address that the client has named, and without TLS
+        lifespan=lifespan,
     )
+    app.add_middleware(BodyLimits, settings=service.settings)
+    app.add_middleware(Access, service=service)  # the outer one
     _handle_errors(app)
     _add_inspection(app, service)
     _add_status(app, service)
     _add_pages(app)
-    return Gate(app, service.settings, service.metrics)
+    return app
 
 
 def _add_inspection(app: FastAPI, service: Service) -> None:
@@ -123,110 +116,65 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
     @app.post(
         "/predict",
         summary="Inspect one or several images",
+        response_description="One image: its verdict. Several: a list, in their order; one that "
+        "cannot be inspected has an error in its place.",
+        response_model_exclude_unset=True,
         openapi_extra=PREDICT_BODY,
-        responses=PREDICT_ANSWERS,
+        responses=PREDICT_ERRORS,
     )
-    async def predict(
-        request: Request,
-        model: Annotated[
-            Optional[str],  # noqa: UP045
-            Query(description="Name of the model; the first one by default."),
-        ] = None,
-        thresh: Annotated[
-            float,
-            Query(description="Score in [0, 1] above which an image is anomalous."),
-        ] = settings.threshold,
-        heatmap: Annotated[
-            bool, Query(description="Add the heatmap, a PNG to be laid over the image.")
-        ] = False,
-    ) -> Response:
-        _check_options([name for name, _ in request.query_params.multi_items()])
-        served = service.models.get(model)
-        try:
-            check_threshold(thresh)
-        except OptionError as error:
-            raise Refusal(422, str(error)) from error
-        visit: Visit = request.state.visit
-        stay = visit.until_sent.enter_context(service.admission.enter(visit.give_up))
-        files = await service.receive(request, stay)
-        options = {"threshold": thresh, "heatmap": heatmap, "max_pixels": settings.max_pixels}
-        calls = [service.work(answer, served, *file, **options) for file in files]
-        answers = await _within(settings.timeout, calls)
-        _note(service, visit, served.name, answers)
-        names = [name for name, _ in files]
-        content = {"predictions": [_element(*pair) for pair in zip(names, answers, strict=True)]}
-        if len(answers) == 1:
-            if isinstance(answers[0], Refusal):
-                raise answers[0]
-            content = answers[0]
-        return InPieces(_dump(content), stay)
+    async def predict(request: Request, options: Annotated[Options, Query()]) -> Verdict | Verdicts:
+        given = [name for name, _ in request.query_params.multi_items()]
+        if len(set(given)) < len(given):
+            raise Refusal(422, "An option is given more than once.")
+        served = service.models.get(options.model)
+        call = functools.partial(
+            answer,
+            served,
+            threshold=settings.threshold if options.thresh is None else options.thresh,
+            heatmap=options.heatmap,
+            max_pixels=settings.max_pixels,
+        )
+        with service.places(1):
+            pass  # while the queue is full it is of no use to send images
+        async with read_images(request, service.roots, settings) as files:
+            found = await service.inspect(call, files)
+        request.state.facts.update(model=served.name, images=len(found))
+        for one in found:
+            verdict = "error"
+            if isinstance(one, Verdict):
+                verdict = "anomalous" if one.is_anomalous else "good"
+            service.metrics.images.labels(served.name, verdict).inc()
+        if await request.is_disconnected():
+            raise ClientDisconnect
+        if len(found) > 1:
+            return Verdicts(predictions=found)
+        if isinstance(found[0], Failed):
+            raise Refusal(found[0].status, found[0].error)
+        return found[0]
 
 
-def _check_options(given: list[str]) -> None:
-    """What would be overlooked is refused: the verdict would be another one than was asked for."""
-    for name in given:
-        if name not in uploads.OPTIONS:
-            raise Refusal(
-                422, f"There is no option {name[:64]!r}. Options: {', '.join(uploads.OPTIONS)}."
-            )
-        if given.count(name) > 1:
-            raise Refusal(422, f"The option {name!r} is given more than once.")
-
-
-async def _within(
-    seconds: float, calls: Iterable[Awaitable[dict[str, Any]]]
-) -> list[dict[str, Any] | Refusal]:
-    """All answers; a refusal of one image does not end the others."""
-    try:
-        async with asyncio.timeout(seconds):
-            found = await asyncio.gather(*calls, return_exceptions=True)
-    except TimeoutError as error:
-        raise Refusal(
-            503, f"There was no verdict within {seconds:g} s. Send the request again later."
-        ) from error
-    for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, Refusal):
-            raise one
-    return found  # type: ignore[return-value]
-
-
-def _element(name: str, found: dict[str, Any] | Refusal) -> dict[str, Any]:
+def _verdict(name: str, found: Verdict | BaseException) -> Verdict | Failed:
     if isinstance(found, Refusal):
-        return {"name": name, "status": found.status, "error": found.message}
+        return Failed(name=name, status=found.status, error=found.message)
+    if isinstance(found, BaseException):
+        raise found
     return found
 
 
-def _note(
-    service: Service, visit: Visit, model: str, answers: list[dict[str, Any] | Refusal]
-) -> None:
-    for found in answers:
-        verdict = "error"
-        if isinstance(found, dict):
-            verdict = "anomalous" if found["is_anomalous"] else "good"
-        service.metrics.images.labels(model, verdict).inc()
-    visit.seen.update(model=model, images=len(answers))
-
-
 def _add_status(app: FastAPI, service: Service) -> None:
-    @app.get("/health", summary="Whether the process answers", responses=STATUS_ANSWER)
-    async def health() -> Response:
-        return _json({"status": "ok", "version": __version__})
+    @app.get("/health", summary="Whether the process answers")
+    async def health() -> Status:
+        return Status(status="ok", version=__version__)
 
-    @app.get("/ready", summary="Whether images can be sent", responses=READY_ANSWERS)
-    async def ready() -> Response:
-        # Models are loaded before the service listens.
-        if service.admission.images >= service.admission.places:
-            raise Refusal(503, "The queue is full.")
-        return _json({"status": "ready", "models": [served.name for served in service.models]})
+    @app.get("/ready", summary="Whether images can be sent", responses={503: {"model": Error}})
+    async def ready() -> Ready:
+        with service.places(1):  # models are loaded before the service listens
+            return Ready(status="ready", models=[served.name for served in service.models])
 
-    @app.get("/models", summary="The models and their limits", responses=MODELS_ANSWER)
-    async def models() -> Response:
-        return _json(
-            {
-                "models": [served.facts() for served in service.models],
-                "threshold": service.settings.threshold,
-            }
-        )
+    @app.get("/models", summary="The models and their decision limits")
+    async def models() -> ModelList:
+        facts = [served.facts() for served in service.models]
+        return ModelList(models=facts, threshold=service.settings.threshold)
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=Response)
     async def metrics() -> Response:
@@ -250,7 +198,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> Response:
-        return Response(error.body, error.status, error.headers)
+        return error.response()
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -258,50 +206,17 @@ def _handle_errors(app: FastAPI) -> None:
             f"{entry['loc'][-1]}: {entry['msg']}. Received: {str(entry.get('input'))[:100]!r}."
             for entry in error.errors()
         ]
-        return _json({"error": " ".join(parts)}, 422)
+        parts.append(f"Options: {', '.join(Options.model_fields)}.")
+        return Refusal(422, " ".join(parts)).response()
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        hint = {404: " See /docs for what there is.", 405: " See /docs for the methods."}
-        message = f"{error.detail}.{hint.get(error.status_code, '')}"
-        return _json({"error": message}, error.status_code, dict(error.headers or {}))
+        answer = Refusal(error.status_code, f"{error.detail}. See /docs for what there is.")
+        response = answer.response()
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        request.state.visit.broke_off = True
-        return _json({"error": "The client broke off."}, 400)  # nobody reads it
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return _json({"error": "The service failed; its log says why."}, 500)
-
-
-def _json(
-    content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(_dump(content), status, headers, "application/json")
-
-
-def _dump(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, allow_nan=False).encode()
-
-
-class InPieces(Response):
-    """Sent piece by piece, so that what a slow client has not taken is still held, and counted."""
-
-    def __init__(self, body: bytes, stay: Stay) -> None:
-        super().__init__(body, media_type="application/json")
-        self._stay = stay
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        self._stay.begin_answer(len(self.body))
-        head = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start", **head})
-        for begin in range(0, len(self.body), _PIECE):
-            end = begin + _PIECE
-            piece = {"body": self.body[begin:end], "more_body": end < len(self.body)}
-            await send({"type": "http.response.body", **piece})
-            self._stay.wait_for_client()  # it has taken the piece before this one
-            if piece["more_body"]:
-                await asyncio.sleep(0)  # whether it has gone is noticed now
+        request.state.facts["status"] = None
+        return Refusal(400, "The client broke off.").response()  # nobody reads it

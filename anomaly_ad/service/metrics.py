@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -10,8 +12,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-
-from .admission import Admission
 
 # What generate_latest writes. The library's own name for it differs between its versions.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,18 +52,12 @@ class Metrics:
             registry=registry,
         )
 
-    def watch(self, admission: Admission) -> None:
+    def watch(self, images: Callable[[], int], places: int) -> None:
         """Show how full the queue is."""
-        Gauge(
-            "anomaly_ad_images_accepted",
-            "Images that have arrived and are not yet judged.",
-            registry=self._registry,
-        ).set_function(lambda: admission.images)
-        Gauge(
-            "anomaly_ad_images_accepted_limit",
-            "The most of them; beyond it requests get status 503.",
-            registry=self._registry,
-        ).set(admission.places)
+        accepted = "Images that have arrived and have no verdict yet"
+        name, registry = "anomaly_ad_images_accepted", self._registry
+        Gauge(name, f"{accepted}.", registry=registry).set_function(images)
+        Gauge(f"{name}_limit", f"{accepted}: the most of them.", registry=registry).set(places)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -1,7 +1,8 @@
 """The models that are served, by name; one whose directory was replaced is taken up.
 
-A request asks for its model once and keeps it. So a replacement is loaded and compiled beside the
-old one, then one reference changes, and what is under way ends with the model it began with.
+A request asks for its model once and keeps it. So a replacement is loaded and compiled while the
+old one is used, then one reference changes, and what is under way ends with the model it began
+with.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import AnomalyADError, ModelError
 from ..model import StoredModel, load
 from ..model.manifest import MANIFEST
-from .refusal import Refusal
+from .schema import ModelFacts, ModelInput, Refusal
 
 LOOK_EVERY = 1.0  # seconds between two looks at the directories
 
 _log = logging.getLogger(__name__)
-
-_State = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -35,45 +34,29 @@ class Served:
     name: str
     stored: StoredModel
 
-    def facts(self) -> dict[str, Any]:
-        """What clients may know: all but where it lies."""
+    def facts(self) -> ModelFacts:
+        """What clients may know."""
         manifest = self.stored.manifest
-        plan, limits = manifest.plan, manifest.calibration
-        return {
-            "name": self.name,
-            "digest": self.stored.digest,
-            "method": plan.method,
-            "input": {
-                "height": plan.framing.height,
-                "width": plan.framing.width,
-                "channels": plan.framing.channels,
-                "fit": plan.framing.fit,
-            },
-            "patch_size": plan.patch_size,
-            "precision": plan.precision,
-            "created": manifest.created,
-            # What turns raw scores into scores and back, see calibration.Limit.
-            "median": limits.image.median,
-            "limit": limits.image.limit,
-            "stated_rate": limits.stated_rate,
-            "has_map": limits.map is not None,
-        }
+        plan, limits, framing = manifest.plan, manifest.calibration, manifest.plan.framing
+        return ModelFacts(
+            name=self.name,
+            digest=self.stored.digest,
+            method=plan.method,
+            input=ModelInput.model_validate(framing, from_attributes=True),
+            patch_size=plan.patch_size,
+            precision=plan.precision,
+            created=manifest.created,
+            median=limits.image.median,
+            limit=limits.image.limit,
+            stated_rate=limits.stated_rate,
+            has_map=limits.map is not None,
+        )
 
 
 class Models:
-    """Named models, loaded and ready.
+    """Named models, loaded and ready; the first is the one that is taken where none is named.
 
-    Parameters
-    ----------
-    directories : mapping of str to Path
-        Model directories by name; the first is the one that is taken where none is named.
-    changed : callable, optional
-        Called with the name and whether it worked, after a directory was replaced.
-
-    Raises
-    ------
-    ModelError
-        A directory holds no model that can be used.
+    `changed` is called with the name and whether it worked, after a directory was replaced.
     """
 
     def __init__(
@@ -88,17 +71,23 @@ class Models:
         self._served = {name: _serve(name, path) for name, path in self._directories.items()}
         self._said: dict[str, str] = {}
         self._missing: set[str] = set()
-        self._end = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="models", daemon=True)
 
-    def start(self) -> None:
-        """Watch the directories from now on."""
-        self._watcher.start()
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the directories meanwhile."""
+        end = threading.Event()
 
-    def stop(self) -> None:
-        """Watch them no longer."""
-        self._end.set()
-        self._watcher.join()
+        def watch() -> None:
+            while not end.wait(LOOK_EVERY):
+                self.look()
+
+        watcher = threading.Thread(target=watch, name="models", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            end.set()
+            watcher.join()
 
     def __iter__(self) -> Iterator[Served]:
         return iter(list(self._served.values()))
@@ -106,14 +95,11 @@ class Models:
     def get(self, name: str | None) -> Served:
         """The model of this name, the first for None; Refusal 404 if there is none."""
         if name is None:
-            return next(iter(self._served.values()))
-        try:
-            return self._served[name]
-        except KeyError:
-            raise Refusal(
-                404,
-                f"There is no model {name[:64]!r}. Models: {', '.join(self._served)}.",
-            ) from None
+            return next(iter(self))
+        if name not in self._served:
+            names = ", ".join(self._served)
+            raise Refusal(404, f"There is no model {name[:64]!r}. Models: {names}.")
+        return self._served[name]
 
     def look(self) -> None:
         """Take up what was replaced since the last look.
@@ -126,28 +112,27 @@ class Models:
             if state is None:
                 # While it is replaced it may be away for a moment: what counts is the second look.
                 if name in self._missing:
-                    self._complain(name, ModelError(f"{path} holds no model any more."))
+                    self._complain(name, ModelError(f"{path} no longer holds a model."))
                 self._missing.add(name)
                 continue
             self._missing.discard(name)
-            if state == self._states[name]:
-                self._said.pop(name, None)
-                continue
-            try:
-                served = _serve(name, path)
-            except Exception as error:  # whatever is wrong with it, the old one goes on
-                self._complain(name, error)
-                continue
-            before = self._served[name].stored.digest
-            self._states[name] = state
+            if state != self._states[name]:
+                try:
+                    served = _serve(name, path)
+                except Exception as error:  # whatever is wrong with it, the old one goes on
+                    self._complain(name, error)
+                    continue
+                self._states[name] = state
+                self._take_up(served)
             self._said.pop(name, None)
-            if served.stored.digest != before:
-                self._served[name] = served
-                self._changed(name, True)
-                _log.info(
-                    "a replaced model is taken up",
-                    extra={"model": name, "digest": served.stored.digest, "before": before},
-                )
+
+    def _take_up(self, served: Served) -> None:
+        before, now = self._served[served.name].stored.digest, served.stored.digest
+        if now != before:
+            self._served[served.name] = served
+            self._changed(served.name, True)
+            facts = {"model": served.name, "digest": now, "before": before}
+            _log.info("a replaced model is taken up", extra=facts)
 
     def _complain(self, name: str, error: Exception) -> None:
         """Say once what is wrong; where it is no fault of the program, without where it arose."""
@@ -156,15 +141,12 @@ class Models:
         self._said[name] = str(error)
         self._changed(name, False)
         expected = isinstance(error, AnomalyADError)
+        facts = {"model": name} | ({"error": str(error)} if expected else {})
         _log.error(
             "a replaced model is not taken up",
-            extra={"model": name} | ({"error": str(error)} if expected else {}),
+            extra=facts,
             exc_info=None if expected else error,
         )
-
-    def _watch(self) -> None:
-        while not self._end.wait(LOOK_EVERY):
-            self.look()
 
 
 def _serve(name: str, path: Path) -> Served:
@@ -174,7 +156,7 @@ def _serve(name: str, path: Path) -> Served:
     return Served(name, stored)
 
 
-def _state(path: Path) -> _State:
+def _state(path: Path) -> tuple[int, ...] | None:
     """What changes when the manifest is replaced; None while there is none."""
     try:
         state = os.stat(path / MANIFEST)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
+import jinja2
 from starlette.responses import Response
 
 from ..web import asset, content_policy
@@ -42,6 +45,13 @@ def load_page() -> Page:
     """The page for inspecting by hand."""
     style = asset("look.css") + _asset("inspect.css")
     return Page(_asset("inspect.html"), style, asset("limit.js") + _asset("inspect.js"))
+
+
+def render_docs(schema: Mapping[str, Any]) -> Page:
+    """A page of what the service takes and answers, from its OpenAPI schema."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    html = environment.from_string(_asset("docs.html")).render(schema)
+    return Page(html, asset("look.css") + _asset("docs.css"))
 
 
 def _asset(name: str) -> str:

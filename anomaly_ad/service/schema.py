@@ -1,163 +1,164 @@
-"""The OpenAPI description of bodies that are read and written without pydantic."""
+"""What the service takes and answers, as FastAPI checks, describes and serialises it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_NAMED: dict[str, Any] = {"type": "string", "description": "The file, as the client calls it."}
-_SCORE = "In [0, 1): 0 is a typical good image, 0.8 the limit of good."
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
 
-_VERDICT: dict[str, Any] = {
-    "type": "object",
-    "required": [
-        "is_anomalous",
-        "confidence",
-        "score",
-        "raw_score",
-        "threshold",
-        "boxes",
-    ],
-    "properties": {
-        "name": _NAMED,
-        "model": {"type": "string", "description": "Name of the model."},
-        "digest": {"type": "string", "description": "Of the model's directory, for records."},
-        "image_size": {
-            "type": "array",
-            "items": {"type": "integer"},
-            "description": "(height, width) in pixels, as a camera's orientation turns it.",
-        },
-        "is_anomalous": {"type": "boolean", "description": "Whether it exceeds the threshold."},
-        "confidence": {"type": "number", "description": f"The score. {_SCORE}"},
-        "score": {"type": "number", "description": _SCORE},
-        "raw_score": {"type": "number", "description": "The detector's own unit."},
-        "threshold": {"type": "number", "description": "The score that the verdict is for."},
-        "boxes": {
-            "type": "array",
-            "items": {"type": "array", "items": {"type": "integer"}},
-            "description": "xyxy in pixels of the image, x2 and y2 exclusive.",
-        },
-        "heatmap": {
-            "type": ["string", "null"],
-            "description": "With heatmap=true: PNG in base64, RGBA, of the image's size, to be "
-            "laid over it; null for a method without maps.",
-        },
-    },
+_NAME = Field(description="The file, as the client calls it.")
+_ERROR = Field(description="What is wrong and what to do.")
+
+
+class Options(BaseModel):
+    """The query of /predict. One that is unknown is refused: it would be overlooked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="Name of the model; the first one by default.")
+    thresh: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Score above which an image is anomalous; that of the service by default.",
+    )
+    heatmap: bool = Field(False, description="Add the heatmap, a PNG to be laid over the image.")
+
+
+class Verdict(BaseModel):
+    """The verdict on one image."""
+
+    name: str = _NAME
+    model: str = Field(description="Name of the model.")
+    digest: str = Field(description="Of the model's directory, for records.")
+    image_size: tuple[int, int] = Field(
+        description="(height, width) in pixels, as a camera's orientation turns it."
+    )
+    is_anomalous: bool = Field(description="Whether the score exceeds the threshold.")
+    confidence: float = Field(description="The score.")
+    score: float = Field(
+        description="In [0, 1): 0 is a typical good image, 0.8 the decision limit."
+    )
+    raw_score: float = Field(description="The detector's own unit.")
+    threshold: float = Field(description="The score that the verdict is for.")
+    boxes: list[list[int]] = Field(description="xyxy in pixels, x2 and y2 exclusive.")
+    heatmap: str | None = Field(
+        None,
+        description="With heatmap=true: PNG in base64, RGBA, of the image's size, to be laid over "
+        "it; null for a method without maps.",
+    )
+
+
+class Failed(BaseModel):
+    """In the place of a verdict among several."""
+
+    name: str = _NAME
+    status: int = Field(description="The status that it alone would have got.")
+    error: str = _ERROR
+
+
+class Verdicts(BaseModel):
+    """Of several images, in their order."""
+
+    predictions: list[Verdict | Failed]
+
+
+class Status(BaseModel):
+    """Of the process."""
+
+    status: str
+    version: str
+
+
+class Ready(BaseModel):
+    """Images can be sent."""
+
+    status: str
+    models: list[str] = Field(description="Their names; the first is the default.")
+
+
+class ModelInput(BaseModel):
+    """What a model sees of an image."""
+
+    height: int
+    width: int
+    channels: int
+    fit: str = Field(description="How an image of another shape is brought to this size.")
+
+
+class ModelFacts(BaseModel):
+    """All that clients may know of a model, which is not where it lies."""
+
+    name: str
+    digest: str
+    method: str
+    input: ModelInput
+    patch_size: int
+    precision: str
+    created: str
+    median: float = Field(description="Raw score of a typical good image.")
+    limit: float = Field(description="The decision limit: the raw score whose score is 0.8.")
+    stated_rate: float | None = Field(description="Share of good images that may exceed it.")
+    has_map: bool
+
+
+class ModelList(BaseModel):
+    """The models that are served."""
+
+    models: list[ModelFacts]
+    threshold: float = Field(description="The one that is used where a request names none.")
+
+
+class Error(BaseModel):
+    """Every error."""
+
+    error: str = _ERROR
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure
+    """Ends a request with an HTTP status and a message, which says what to do.
+
+    The message goes to the client, so it holds no path of the server.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+    def response(self) -> JSONResponse:
+        """JSON, as every error of the service."""
+        headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+        return JSONResponse({"error": self.message}, self.status, headers.get(self.status))
+
+
+PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": description}
+    for status, description in {
+        400: "The form or the JSON cannot be read, has too many images, or holds an option.",
+        401: "The token is missing or wrong.",
+        403: "The file is not below a root.",
+        404: "There is no such model or file.",
+        408: "The request took too long to arrive.",
+        413: "Too many bytes or pixels.",
+        415: "Neither a multipart form nor JSON.",
+        422: "An option is not usable, unknown or given twice, or the file is not an image.",
+        503: "The queue is full, or there was no verdict in time; Retry-After says when to come.",
+    }.items()
 }
-_ERROR: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string", "description": "What is wrong and what to do."}},
-}
-_FAILED: dict[str, Any] = {
-    "type": "object",
-    "required": ["name", "status", "error"],
-    "properties": {
-        "name": _NAMED,
-        "status": {"type": "integer", "description": "The status that it alone would have got."},
-        **_ERROR["properties"],
-    },
-}
-_SEVERAL: dict[str, Any] = {
-    "type": "object",
-    "required": ["predictions"],
-    "properties": {"predictions": {"type": "array", "items": {"oneOf": [_VERDICT, _FAILED]}}},
-}
-
-
-def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+_FORM = {"properties": {"image": {**_FILES, "description": "JPEG, PNG or BMP files."}}}
 PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "One or several JPEG, PNG or BMP files.",
-                        }
-                    },
-                }
-            },
+            "multipart/form-data": {"schema": {"type": "object", "required": ["image"], **_FORM}},
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {
-                        "data": {
-                            "type": "object",
-                            "required": ["image"],
-                            "properties": {
-                                "image": {
-                                    "type": "string",
-                                    "description": "A file, relative to a root.",
-                                }
-                            },
-                        }
-                    },
-                },
+                "schema": {"type": "object", "required": ["data"]},
                 "example": {"data": {"image": "volume/image.png"}},
             },
         },
     }
-}
-
-PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: _answer(
-        "One image: its verdict. Several: a list, in their order; one that cannot be inspected "
-        "has an error in its place.",
-        {"oneOf": [_VERDICT, _SEVERAL]},
-    ),
-    400: _answer("The form or the JSON cannot be read, or holds an option.", _ERROR),
-    401: _answer("The token is missing or wrong.", _ERROR),
-    403: _answer("The file is not below a root.", _ERROR),
-    404: _answer("There is no such model or file.", _ERROR),
-    405: _answer("Another method than POST.", _ERROR),
-    408: _answer("The request took too long to arrive.", _ERROR),
-    413: _answer("Too many bytes, pixels or images.", _ERROR),
-    415: _answer("Neither a multipart form nor JSON.", _ERROR),
-    422: _answer(
-        "An option has no usable value, is unknown or given twice, or the file is no image.", _ERROR
-    ),
-    431: _answer("Address and headers are too large.", _ERROR),
-    503: _answer(
-        "The queue is full, or there was no verdict in time; Retry-After says when to try again.",
-        _ERROR,
-    ),
-}
-
-STATUS_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: _answer(
-        "Yes.",
-        {
-            "type": "object",
-            "required": ["status"],
-            "properties": {"status": {"type": "string"}},
-        },
-    )
-}
-
-READY_ANSWERS = STATUS_ANSWER | {503: _answer("The queue is full.", _ERROR)}
-
-MODELS_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: _answer(
-        "Each with its name, digest, method, input and limits.",
-        {
-            "type": "object",
-            "required": ["models", "threshold"],
-            "properties": {
-                "models": {"type": "array", "items": {"type": "object"}},
-                "threshold": {
-                    "type": "number",
-                    "description": "The one that is used where a request names none.",
-                },
-            },
-        },
-    )
 }

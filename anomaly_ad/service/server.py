@@ -7,102 +7,63 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from ..errors import OptionError
+from ..support.jsonlog import json_log
 from .app import Service, create_app
-from .log import json_log
 from .metrics import Metrics
 from .models import Models
-from .protocol import SILENCE, Protocol
 from .settings import Settings
 
 _BACKLOG = 128
 _KEEP_ALIVE = 30  # seconds that a connection may lie idle between two requests
+_MAX_CONNECTIONS = 512
+_MAX_HEADERS = 32_768  # bytes
+# After a signal connections are taken for this long: a request may be on its way in one that lies
+# idle, and its client is told there that the connection ends.
+_LAST_REQUESTS = 0.25  # seconds
 
 _ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
 _log = logging.getLogger(__name__)
 
 
-class Server(uvicorn.Server):
-    """Says where it listens; SIGTERM, SIGINT and SIGHUP end it in order, the second one at once."""
-
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
-        super().__init__(config)
-        self._address = address
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Print the address when requests are taken."""
-        await super().startup(sockets)
-        print(self._address, flush=True)
-        _log.info("listening", extra={"address": self._address})
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what was accepted."""
-        Protocol.end_lingering()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle the signals; uvicorn would raise them again after an orderly end."""
-        # What is ignored stays so: nohup does that with SIGHUP.
-        handled = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]
-        previous = {number: signal.signal(number, self._end) for number in handled}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _end(self, number: int, frame: Any) -> None:
-        if self.should_exit:
-            os._exit(128 + number)  # whatever is stuck
-        self.should_exit = True
-
-
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket's address is taken before anything is loaded.
-
-    Raises
-    ------
-    OptionError
-        It is taken, or none of this machine's.
-    """
+    """A listening socket: its address is taken before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError, UnicodeError) as error:
         why = str(error).rstrip(".")
         raise OptionError(
             f"The service cannot listen on {host} port {port}: {why}. Choose another --host or "
             "--port."
         ) from error
+    # Connections inherit these. Head and body of an answer are two writes: the second must not
+    # wait until the client has acknowledged the first. And clients that are gone must be noticed.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return listener
 
 
 def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: int) -> None:
     """Answer requests until SIGTERM, SIGINT or SIGHUP, then finish what was accepted.
 
-    Parameters
-    ----------
-    directories : mapping of str to Path
-        Model directories by name.
-    settings : Settings
-        How requests are taken.
-    host, port
-        Where to listen; port 0 takes a free one. The address is printed on stdout.
+    The address is printed on stdout; port 0 takes a free one.
 
     Raises
     ------
     OptionError, ModelError
         The address cannot be had, or a model cannot be loaded.
     """
-    with json_log(), bind(host, port) as listener:
+    with bind(host, port) as listener, json_log():
         metrics = Metrics()
 
         def changed(name: str, worked: bool) -> None:
@@ -110,52 +71,63 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
 
         models = Models(directories, changed)
         service = Service(settings, models, metrics)
-        if settings.token is None and not _is_local(host):
+        if settings.token is None and not (host in ("localhost", "::1") or host[:4] == "127."):
             _log.warning("whoever reaches this address may use it: set a token, see README")
-        app = create_app(service)
-        attributes = {
-            "timeout": settings.timeout,
-            "max_connections": _max_connections(),
-            "note_refused": staticmethod(app.note_refused),
-        }
+
+        def end() -> None:
+            service.ending = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(_LAST_REQUESTS, setattr, server, "should_exit", True)
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            host, port = listener.getsockname()[:2]
+            address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            with models.watched(), _signals(end):
+                print(address, flush=True)
+                _log.info("listening", extra={"address": address})
+                yield
+
         config = uvicorn.Config(
-            app,
-            http=type("TimedProtocol", (Protocol,), attributes),
+            create_app(service, lifespan),
+            loop="asyncio",
+            http="h11",  # it bounds the headers
+            h11_max_incomplete_event_size=_MAX_HEADERS,
             ws="none",
-            lifespan="off",
             log_config=None,
             access_log=False,
-            proxy_headers=False,
             server_header=False,
             backlog=_BACKLOG,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE,
-            # A request that was accepted has four deadlines to meet, then it is given up: its turn
-            # comes, it arrives, it is judged, its answer is taken. Then its connection lingers.
-            timeout_graceful_shutdown=int(4 * settings.timeout + SILENCE) + 1,
+            # A request has three deadlines: it arrives, it is inspected, its answer is taken.
+            timeout_graceful_shutdown=int(3 * settings.timeout) + 1,
         )
-        models.start()
+        server = uvicorn.Server(config)
         try:
-            asyncio.run(Server(config, _address(listener)).serve([listener]))
+            server.run([listener])
         finally:
-            models.stop()
             service.close()
             _log.info("ended")
 
 
-def _max_connections() -> int:
-    """As many as leave the process half of the files that it may open."""
+@contextmanager
+def _signals(end: Callable[[], object]) -> Iterator[None]:
+    """The first one calls `end`, on the event loop; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    numbers: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if numbers:
+            os._exit(128 + number)  # whatever is stuck
+        numbers.append(number)
+        loop.call_soon_threadsafe(end)
+
+    # What is ignored stays so: nohup does that with SIGHUP.
+    handled = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return Protocol.max_connections
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return Protocol.max_connections if files < 0 else min(Protocol.max_connections, files // 2)
-
-
-def _is_local(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

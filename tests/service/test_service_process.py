@@ -28,7 +28,6 @@ pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 
 from anomaly_ad.model.calibration import Calibration
 from anomaly_ad.model.store import load
-from anomaly_ad.service.server import _max_connections
 
 COMMAND = [sys.executable, "-m", "anomaly_ad", "serve"]
 
@@ -101,15 +100,15 @@ def read_last(connection):
                 return 0, b"", True
             data += chunk
         head, _, body = data.partition(b"\r\n\r\n")
-        size = next(
-            int(line.split(b":")[1])
-            for line in head.lower().split(b"\r\n")
-            if line.startswith(b"content-length")
-        )
+        sizes = [line for line in head.lower().split(b"\r\n") if b"content-length:" in line]
+        # Without a length, as the server refuses what is not HTTP, it ends with the connection.
+        size = int(sizes[0].split(b":")[1]) if sizes else 10**9
         while len(body) < size:
             chunk = connection.recv(65536)
-            if not chunk:
+            if not chunk and sizes:
                 return 0, b"", True
+            if not chunk:
+                break
             body += chunk
         return int(head.split()[1]), body, b"connection: close" in head.lower()
     except ConnectionResetError:
@@ -152,10 +151,7 @@ def test_the_log_is_json_whatever_libraries_print(washer):
     tiff = tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + directory
     with running(washer[0]) as (process, port):
         assert exchange(port, posted(tiff))[0] == 200
-    lines = [json.loads(line) for line in process.log]
-    said = [line for line in lines if line["message"] == "a library says"]
-    assert any("TIFF" in line["text"] for line in said)
-    assert len(said) < 100 and any(line.get("left_out") for line in said)
+    assert len([json.loads(line) for line in process.log]) == 3
 
 
 @pytest.mark.parametrize("reader", ["asleep", "gone", "never there"])
@@ -198,27 +194,6 @@ def test_it_runs_where_nobody_hears_it_at_all(washer):
         assert process.wait(timeout=20) == 0
 
 
-def test_who_goes_on_sending_after_its_answer_delays_no_end(washer):
-    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
-    with running(washer[0], "--timeout", 30) as (process, port), connect(port) as going_on:
-        going_on.sendall(head + b"content-type: image/png\r\ncontent-length: 9999999\r\n\r\n")
-        assert read(going_on)[0] == 415
-        process.terminate()
-        begun = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            while time.monotonic() - begun < 20:
-                going_on.send(b"0")
-                time.sleep(0.1)
-        assert process.wait(timeout=5) == 0 and time.monotonic() - begun < 15
-
-
-@pytest.mark.parametrize(("files", "connections"), [(256, 128), (100_000, 512), (-1, 512)])
-def test_connections_leave_files_to_be_opened(monkeypatch, files, connections):
-    resource = pytest.importorskip("resource", reason="not on Windows")
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (files, files))
-    assert _max_connections() == connections
-
-
 def test_the_second_signal_ends_it_at_once(washer, request_bytes):
     with running(washer[0]) as (process, port), connect(port) as slow:
         slow.sendall(request_bytes[:-9])
@@ -230,37 +205,66 @@ def test_the_second_signal_ends_it_at_once(washer, request_bytes):
         assert process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
-def test_what_never_became_a_request_is_logged_and_counted(washer, request_bytes):
+def test_who_breaks_off_is_logged_and_counted(washer, request_bytes):
     with running(washer[0], "--timeout", 1) as (process, port):
-        with connect(port) as late, connect(port) as later, connect(port):
-            late.sendall(request_bytes[:10])
-            later.sendall(request_bytes[:400])
-            assert exchange(port, b"\x16\x03\x01")[0] == 400
-            status, body = exchange(port, b"GET / HTTP/1.1\r\nx: " + b"a" * 33_000)
-            assert status == 431 and "headers are larger" in json.loads(body)["error"]
-            assert read(late)[0] == read(later)[0] == 408
+        with connect(port) as late:
+            late.sendall(request_bytes[:400])
+            status, body, last = read_last(late)
+            assert status == 408 and last and "longer than 1 s" in json.loads(body)["error"]
         with connect(port) as gone:
             gone.sendall(request_bytes[:400])
         time.sleep(0.2)
         counted = exchange(port, get("/metrics"))[1].decode()
     lines = [json.loads(line) for line in process.log]
-    requests = [
-        (line.get("path"), line["status"]) for line in lines if line["message"] == "request"
+    assert [(line["path"], line["status"]) for line in lines if line["message"] == "request"] == [
+        ("/predict", 408),
+        ("/predict", None),
+        ("/metrics", 200),
     ]
-    assert Counter(requests) == Counter(
-        {(None, 400): 1, (None, 431): 1, (None, 408): 1}
-        | {("/predict", 408): 1, ("/predict", None): 1, ("/metrics", 200): 1}
-    )
-    for path, status in (("other", 400), ("other", 431), ("other", 408), ("/predict", 408)):
-        assert f'requests_total{{path="{path}",status="{status}"}} 1.0' in counted
-    assert 'requests_total{path="/predict",status="none"} 1.0' in counted
+    for status in ("408", "none"):
+        assert f'requests_total{{path="/predict",status="{status}"}} 1.0' in counted
 
 
-def test_rubbish_behind_a_request_does_not_take_its_answer(server, request_bytes):
+def test_a_trickle_does_not_move_the_deadline(server, request_bytes):
+    begun = time.monotonic()
     with connect(server[1]) as connection:
-        connection.sendall(request_bytes + b"\x16\x03\x01")
-        status, _, last = read_last(connection)
-        assert status == 200 and last and connection.recv(1) == b""
+        connection.sendall(request_bytes[:400])
+        with contextlib.suppress(OSError):
+            for byte in request_bytes[400:600]:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("extra", ["", "connection: close\r\n"])
+def test_who_still_sends_gets_the_answer_to_what_is_refused(server, extra):
+    """If it was left unread, the system would reset the connection."""
+    length = 20_000_000
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\n{extra}content-length: {length}\r\n"
+    with connect(server[1]) as connection:
+        connection.sendall(head.encode() + b"content-type: multipart/form-data; boundary=X\r\n\r\n")
+        connection.sendall(bytes(length))
+        status, body, last = read_last(connection)
+    assert status == 413 and last and "larger than 300,000 bytes" in json.loads(body)["error"]
+
+
+def test_an_answer_that_nobody_takes_is_given_up(washer, tmp_path):
+    """It holds its room in the queue no longer than that."""
+    image = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), np.uint8)
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    asking = posted(data).replace(b"/predict", b"/predict?heatmap=true", 1)
+    options = ("--timeout", 2, "--max-bytes", len(data) + 500)
+    with running(washer[0], *options) as (_, port), contextlib.ExitStack() as stack:
+        for _ in range(8):
+            idle = stack.enter_context(socket.socket())
+            idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            idle.connect(("127.0.0.1", port))
+            idle.sendall(asking)
+        deadline = time.monotonic() + 20
+        time.sleep(2)
+        while (status := exchange(port, posted(data))[0]) != 200:
+            assert status == 503 and time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 def test_several_requests_on_one_connection(server, request_bytes):
@@ -272,25 +276,6 @@ def test_several_requests_on_one_connection(server, request_bytes):
         time.sleep(0.2)
         connection.sendall(request_bytes[-9:])
         assert read(connection)[0] == 200
-
-
-def test_a_client_that_has_closed_its_half_is_answered(server, request_bytes):
-    with connect(server[1]) as connection:
-        connection.sendall(request_bytes)
-        connection.shutdown(socket.SHUT_WR)
-        assert read(connection)[0] == 200 and connection.recv(1) == b""
-
-
-@pytest.mark.parametrize(("sent", "status"), [(0, 0), (10, 408), (400, 408)])
-def test_slow_clients_get_no_more_than_the_timeout(server, request_bytes, sent, status):
-    """One that sends nothing at all has asked nothing, so it gets no answer."""
-    begun = time.monotonic()
-    with connect(server[1]) as connection:
-        connection.sendall(request_bytes[:sent])
-        found, body = read(connection)
-        assert found == status and connection.recv(1) == b""
-    assert 0.8 < time.monotonic() - begun < 5
-    assert not status or "longer than 1 s" in json.loads(body)["error"]
 
 
 @pytest.fixture(scope="module")
@@ -313,88 +298,32 @@ def test_clients_that_send_headers_only_shut_nobody_out(patient, request_bytes):
         assert read(slow[7])[0] == 200
 
 
-def test_clients_that_keep_all_the_room_lose_it(patient):
-    """Eight of the largest requests have room; the ninth does not wait for their deadlines."""
-    large = posted(bytes(299_000))
-    with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(connect(patient[1])) for _ in range(8)]
-        for connection in slow:
-            connection.sendall(large[:-100])
-            time.sleep(0.02)
-        begun = time.monotonic()
-        while exchange(patient[1], large)[0] == 503:
-            assert time.monotonic() - begun < 15
-            time.sleep(0.2)
-        status, body = read(slow[0])
-        assert status == 408 and "slow request" in json.loads(body)["error"]
-        slow[7].sendall(large[-100:])
-        assert read(slow[7])[0] == 422  # not its turn to go, and no image
-
-
-def test_the_connection_that_was_idle_for_longest_makes_room(patient, request_bytes):
-    with contextlib.ExitStack() as stack:
-        idle = [stack.enter_context(connect(patient[1])) for _ in range(512)]
-        late = stack.enter_context(connect(patient[1]))
-        late.sendall(request_bytes)
-        assert read(late)[0] == 200
-        assert read(idle[0])[0] == 0
-        idle[-1].sendall(request_bytes)
-        assert read(idle[-1])[0] == 200
-
-
-def test_a_trickle_does_not_move_the_deadline(server, request_bytes):
-    begun = time.monotonic()
-    with connect(server[1]) as connection, contextlib.suppress(OSError):
-        for byte in request_bytes[:200]:
-            connection.sendall(bytes([byte]))
-            time.sleep(0.05)
-    assert time.monotonic() - begun < 5
-
-
-def test_a_client_that_does_not_take_its_answer_is_dropped(server):
-    process, port = server
-    with connect(port) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with contextlib.suppress(OSError):
-            for _ in range(3000):  # answers pile up until the server reads no more
-                connection.sendall(get("/openapi.json"))
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and connections(process) > 0:
-            time.sleep(0.1)
-        assert connections(process) == 0
-
-
-def connections(process):
-    """Established ones of a process, as the system counts them."""
-    sockets = 0
-    for file in Path(f"/proc/{process.pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            sockets += str(file.readlink()).startswith("socket:")
-    return sockets - 3  # the one that listens, and the event loop's own pair
-
-
-TRAILERS = b"POST /health HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+FORM = b"content-type: multipart/form-data; boundary=XX\r\n"
+CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\n" + FORM + b"transfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("data", "statuses"),
     [
-        (b"GET / HTTP/1.1\r\nx: " + b"a" * 200_000, {431, 0}),
-        (b"GET / HTTP/1.1\r\n" + b"x: a\r\n" * 20_000, {431, 0}),
-        (b"GET /" + b"a" * 200_000, {431, 0}),
-        (b"GET /?" + b"a" * 40_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", {431}),
-        (b"\x16\x03\x01\x02\x00\x01\x00", {400}),
+        (b"GET / HTTP/1.1\r\nx: " + b"a" * 200_000, {400, 0}),
+        (b"GET / HTTP/1.1\r\n" + b"x: a\r\n" * 20_000, {400, 0}),
+        (b"GET /" + b"a" * 200_000, {400, 0}),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", {400}),
         (b"GET /\xe4 HTTP/1.1\r\n\r\n", {400}),
-        (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", {400, 404, 0}),
+        (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", {400, 404, 405}),
         (posted(bytes(400_000)), {413}),
+        (posted(b"x", "upgrade: h2c\r\nconnection: upgrade\r\n"), {422}),
+        (posted(b"x", "upgrade: websocket\r\nconnection: upgrade\r\n"), {422}),
         (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", {400}),
         (
             b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 30 + b"\r\n\r\n",
             {400, 413},
         ),
-        (posted(b"x", "transfer-encoding: chunked\r\n"), {400}),
-        (TRAILERS + b"a: b\r\n" * 500_000, {405, 431, 0}),
-        (TRAILERS + b"a: " + b"b" * 3_000_000, {405, 431, 0}),
+        (posted(b"x", "transfer-encoding: chunked\r\n"), {400, 0}),
+        (CHUNKED + b"zz\r\n", {0, 400}),
+        (CHUNKED + b"ffffff\r\n" + posted(b"")[-80:-12] + bytes(400_000), {413}),
+        (CHUNKED + b"0\r\n" + b"a: b\r\n" * 500_000, {400, 0}),
+        (CHUNKED + b"0\r\na: " + b"b" * 3_000_000, {400, 0}),
     ],
 )
 def test_what_no_client_should_send(server, request_bytes, data, statuses):
