@@ -32,7 +32,7 @@ def main(method: str = "padim") -> None:
         scores = [prediction.score for prediction in found]
         flagged = sum(prediction.is_anomalous for prediction in found)
         print(f"{kind:<15}{len(found):>8}{flagged:>9}{min(scores):>14.2f}{max(scores):>9.2f}")
-    print("\nPictures: Output/heatmap and Output/hardcore, tables: predictions.csv beside them.")
+    print("\nPictures: Output/heatmap and Output/hardcore, tables: predictions.csv next to them.")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ class AD:
         path : path or list of paths
             A list is taken as it is. In a folder: if it has a folder ``train`` (any case), only
             that is used, and in it only the one whose name means good (good, ok, i.O., gut, bon,
-            ...) if there is exactly one. Otherwise the images in it, unless folders beside them
+            ...) if there is exactly one. Otherwise the images in it, unless folders next to them
             are named after defects, tests or masks: defects must never be learned. What is not
             clear is refused with a list of what was found; docs/data.md has all cases.
             Files count by suffix: .jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .jp2 .pgm
@@ -155,8 +155,8 @@ class AD:
         """Learn from the good images, prove and calibrate the model, and save it.
 
         On a loaded model, a method that learns by gradient goes on from its weights if the images
-        are those that it was trained on, and begins anew if they are others: the limit must come
-        from images that no fit has seen. A statistical one begins anew; see `add_images`.
+        are those that it was trained on, and begins again if they are others: the limit must come
+        from images that no fit has seen. A statistical one begins again; see `add_images`.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class AD:
     def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
         """Add images of good parts to the model as if they had been there when it was trained.
 
-        The images that it was trained on are not needed. The limits are taken anew, from the
+        The images that it was trained on are not needed. The limits are taken again, from the
         scores that old and new images got from models that had not seen them, and the model is
         saved.
 
@@ -233,7 +233,7 @@ class AD:
         limit: float | None = None,
         another_day: PathLike | Iterable[PathLike] | None = None,
     ) -> AD:
-        """Move the limit of good, print what it means, and save the model with it.
+        """Move the decision limit, print what it means, and save the model with it.
 
         The score of an image at the limit is 0.8, before and after, so `thresh` can stay. One of
         `false_alarm_rate` and `good`, `defective`, or `limit` says where the limit goes;
@@ -244,26 +244,26 @@ class AD:
         ----------
         false_alarm_rate : float, optional
             Share of good parts that may be rejected, from good images: those of the training (each
-            judged by a model that has not seen it), or `good`.
+            scored by a model fitted without it), or `good`.
         good : path or list of paths, optional
             Good images that training has not seen, by the rules of `load_data`. They take the place
             of those of the training.
         defective : path or list of paths, optional
-            Judged images: a folder with ``good`` and folders of defects, the MVTec layout, a folder
-            in which all are defective, or a list with `labels`. The limit is the one with the best
-            F1, or the least cost. Where there are no good images among them, those of the
+            Labelled images: a folder with ``good`` and folders of defects, the MVTec layout, a
+            folder in which all are defective, or a list with `labels`. The limit is the one with
+            the best F1, or the least cost. Where there are no good images among them, those of the
             calibration are taken.
         labels : sequence or mapping, optional
             For a list: of each file in its order, or by path, False, 0 or "good" for good; True, 1
             or the name of a defect otherwise.
         cost_ratio : float, optional
-            What a false alarm costs beside a miss, such as 0.1: the limit with the least
+            What a false alarm costs compared with a miss, such as 0.1: the limit with the least
             cost_ratio * false alarms + misses among these images.
         limit : float, optional
             A raw score.
         another_day : path or list of paths, optional
             Good images that were taken at another time. How many the limit rejects is printed and
-            recorded beside those of the calibration; the limit stays.
+            recorded next to those of the calibration; the limit stays.
 
         Returns
         -------
@@ -301,7 +301,7 @@ class AD:
         seed: int = 0,
         report: PathLike | None = None,
     ) -> Evaluation:
-        """Inspect judged images and print how good the model is on them.
+        """Inspect labelled images and print how good the model is on them.
 
         Parameters
         ----------
@@ -352,7 +352,7 @@ class AD:
         Parameters
         ----------
         path : path
-            Judged images as for `evaluate`; a folder of images that nobody has judged (without a
+            Labelled images as for `evaluate`; a folder of images without labels (without a
             folder ``good`` and without masks); or an output folder of `predict`: the images of its
             last run are inspected.
         output : path
@@ -365,7 +365,7 @@ class AD:
         Returns
         -------
         Evaluation or Counter of str to int
-            The figures; for images that nobody has judged, how many are "good", "anomalous" and
+            The figures; for images without labels, how many are "good", "anomalous" and
             "errors".
 
         Raises
@@ -373,7 +373,7 @@ class AD:
         DataError, PathError
             There is nothing to inspect.
         OptionError
-            The output lies in `path` or is no HTML file.
+            The output lies in `path` or is not an HTML file.
         """
         found = report(self.model, path, output, threshold=thresh, seed=seed)
         _tell(told(found, output))
@@ -457,7 +457,7 @@ class AD:
         patch_size : int
             Side of the boxes in pixels of the model's input; 0 for the model's own.
         thresh : float
-            Score in [0, 1] above which an image is anomalous. 0.8 is the limit of good parts; a
+            Score in [0, 1] above which an image is anomalous. 0.8 is the decision limit; a
             lower value inspects more strictly.
         hardcore : bool
             False: colour what deviates (heatmap). True: draw boxes around the patches that

@@ -1,9 +1,9 @@
-"""What looking at a data set costs beside decoding it.
+"""What looking at a data set costs compared with decoding it.
 
     python benchmarks/check.py $ANOMALY_AD_DATA/bottle
 
 Makes 1,000 images of 512x512 pixels from the good ones, each a little brighter or darker and
-encoded anew, so that no two are copies. Then `check` and decoding alone are timed in turn:
+encoded again, so that no two are copies. Then `check` and decoding alone are timed in turn:
 decoding one image after the other, and in the same threads. Importing TensorFlow and building and
 converting the backbone, which take the same time however many images there are, are printed apart.
 The ratios are of the least times of seven rounds: other work on the machine slows down what wants
@@ -71,7 +71,7 @@ def main() -> None:
     for label, kept in times.items():
         print(f"{label:30} {min(kept):.2f} s, median {statistics.median(kept):.2f} s")
     for label in ("decoding one after the other", "decoding in threads"):
-        print(f"check beside {label}: ratio {min(times['check']) / min(times[label]):.2f}")
+        print(f"check compared with {label}: ratio {min(times['check']) / min(times[label]):.2f}")
     print(f"(at most {BAR})")
 
 

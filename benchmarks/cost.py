@@ -1,4 +1,4 @@
-"""What a method costs beside its backbone: its graph, its fit, and the memory of the fit.
+"""What a method costs compared with its backbone: its graph, its fit, and the memory of the fit.
 
     python benchmarks/cost.py $ANOMALY_AD_DATA/bottle padim patchcore
 

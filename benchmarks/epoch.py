@@ -1,4 +1,4 @@
-"""Seconds of a training epoch beside those of a plain autoencoder, within one run.
+"""Seconds of a training epoch compared with those of a plain autoencoder, within one run.
 
     python benchmarks/epoch.py
     python benchmarks/epoch.py $ANOMALY_AD_DATA/bottle
@@ -6,7 +6,7 @@
 Both learn from the good images of a data folder (default: the sample set, rendered), in colour. The
 plain network: four convolutions of stride 2 with 16, 32, 64, 64 channels and their mirror, 192x192,
 SSIM + L1 (TensorFlow's own SSIM), batches of 8, measured before and after ours. Ours: AD0 at its
-defaults, spoiling the images and validation included.
+defaults, corrupting the images and validation included.
 """
 
 import argparse

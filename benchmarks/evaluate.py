@@ -1,8 +1,8 @@
-"""What evaluating costs beside predicting the same images, in time and in memory.
+"""What evaluating costs compared with predicting the same images, in time and in memory.
 
     python benchmarks/evaluate.py $ANOMALY_AD_DATA/bottle
 
-Trains padim, then inspects the judged images with `evaluate` (pixel metrics at the size of the
+Trains padim, then inspects the labelled images with `evaluate` (pixel metrics at the size of the
 masks included) and with `predict` (with its pictures and records, and without), in turn. Then two
 new processes without TensorFlow evaluate and predict 2,000 images and print their peak memory.
 """
@@ -40,7 +40,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1)) / 1024)
 
 
 def many(data: Path, folder: Path, count: int = MANY) -> Path:
-    """The judged images again and again, as links."""
+    """The labelled images again and again, as links."""
     items = find_labelled(data).items
     for n in range(count):
         item = items[n % len(items)]

@@ -6,7 +6,7 @@
 Without folders: scores drawn from known distributions, a limit from n of them, and the share of
 that distribution above it, 20,000 times. With folders: their good training images are divided into
 halves, 200 times; padim learns one half with its cross-fitted limit for 5 %, and the other half is
-judged. Prints the mean share that is rejected and its standard error; and how often `drift` would
+scored. Prints the mean share that is rejected and its standard error; and how often `drift` would
 call the other half, in which nothing has changed, different.
 """
 

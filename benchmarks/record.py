@@ -44,7 +44,8 @@ def main() -> None:
     new, full = (1e3 * statistics.median(taken) for taken in times.values())
     ratios = [b / a for a, b in zip(*times.values(), strict=True)]
     print(
-        f"into an empty folder {new:.1f} ms, beside {LINES:,} lines ({size:.0f} MB) {full:.1f} ms"
+        f"into an empty folder {new:.1f} ms, "
+        f"compared with {LINES:,} lines ({size:.0f} MB) {full:.1f} ms"
     )
     print(f"ratio {statistics.median(ratios):.3f} (median of {PAIRS} pairs)")
 

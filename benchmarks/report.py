@@ -2,7 +2,7 @@
 
     python benchmarks/report.py $ANOMALY_AD_DATA/bottle
 
-Trains padim, evaluates the judged images without and with a report, in turn, then writes a report
+Trains padim, evaluates the labelled images without and with a report, in turn, then writes a report
 of 5,000 images (the same ones again and again, as links) and moves its slider in headless Chromium.
 """
 
@@ -21,7 +21,7 @@ from anomaly_ad import AD
 
 ROUNDS = 5
 MANY = 5000
-# From moving the slider and letting it go to a page that is counted, sorted and laid out anew,
+# From moving the slider and letting it go to a page that is counted, sorted and laid out again,
 # milliseconds for each position.
 MOVE = """
 const limit = document.getElementById("limit"), times = [];

@@ -1,4 +1,4 @@
-"""What the service costs beside the inspection itself, and what it stands.
+"""What the service costs on top of the inspection itself, and what it stands.
 
     python benchmarks/serve.py $ANOMALY_AD_DATA/bottle
     python benchmarks/serve.py $ANOMALY_AD_DATA/bottle --only throughput start
@@ -7,10 +7,10 @@ Trains padim on the folder's images (or takes `--model DIR`), starts `anomaly-ad
 and prints:
 
 throughput  8 clients on connections kept alive, in a process of their own, that post the test
-            images as JPEGs of 512 pixels; beside AD.stream of the same images, in turn
+            images as JPEGs of 512 pixels; compared with AD.stream of the same images, in turn
 soak        10,000 such requests (--requests): errors, and the growth of the server's memory from a
             tenth of them to the end
-hostile     2,000 requests (--hostile) that no client should send, with good ones beside them
+hostile     2,000 requests (--hostile) that no client should send, with good ones next to them
 start       a new process from its start to its first verdict, against one that only imports
             fastapi, uvicorn, openvino and compiles the model
 stop        SIGTERM while 8 clients post: a request that was sent and got no answer is a failure
@@ -309,7 +309,7 @@ def png_bomb(side: int) -> bytes:
 
 
 def hostile_kinds(jpeg: bytes, dice: random.Random) -> dict[str, Callable[[], bytes]]:
-    """What is sent, by name; made anew each time."""
+    """What is sent, by name; made again each time."""
 
     def named(name: object) -> bytes:
         return post(b"application/json", json.dumps({"data": {"image": name}}).encode())
@@ -373,7 +373,7 @@ def hostile_kinds(jpeg: bytes, dice: random.Random) -> dict[str, Callable[[], by
     }
 
 
-# What is no whole request: nothing but the end of the connection tells the server so.
+# What is not a whole request: nothing but the end of the connection tells the server so.
 CUT = ("no http", "tls")
 
 
@@ -474,7 +474,7 @@ def hostile(model: Path, files: list[Path], options: argparse.Namespace) -> None
     }
     print(
         f"hostile     {statuses.total()} requests: {dict(sorted(statuses.items()))} (0: closed); "
-        f"other than 4xx, 503, closed: {wrong or 'none'}; good ones beside them: {dict(answers)}; "
+        f"other than 4xx, 503, closed: {wrong or 'none'}; good ones next to them: {dict(answers)}; "
         f"{'alive' if alive else 'CRASHED'}   (none; all right or 503; alive)"
     )
 

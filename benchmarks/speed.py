@@ -1,4 +1,4 @@
-"""What the way of an image costs beside what it cannot do without; all ratios within one run.
+"""What the way of an image costs compared with what it needs at least; ratios within one run.
 
     python benchmarks/speed.py
     python benchmarks/speed.py $ANOMALY_AD_DATA/bottle/test/good

@@ -1,4 +1,4 @@
-"""Ask a running service about images, as a program beside the line would.
+"""Ask a running service about images, as a program next to the line would.
 
     anomaly-ad serve Models/model
     python examples/client.py Dataset/Washer/test/scratch/000.jpg
@@ -29,7 +29,7 @@ class _Straight(urllib.request.HTTPRedirectHandler):
         return None
 
 
-# The service stands beside the line: no proxy that the environment names is asked for it.
+# The service stands next to the line: no proxy that the environment names is asked for it.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Straight)
 
 
@@ -78,7 +78,7 @@ def _findings(answer: IO[bytes], images: int) -> list[dict]:
             return findings
     except (ValueError, TypeError, LookupError, RecursionError):
         pass  # no JSON, or of another form
-    raise ValueError("this is no inspection service")
+    raise ValueError("this is not an inspection service")
 
 
 def _is_verdict(is_anomalous: object, score: object, name: object, **_: object) -> bool:
@@ -97,7 +97,7 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def main() -> None:
-    """Print a verdict per image; exit with status 1 if one is anomalous or could not be judged."""
+    """Print a verdict per image; exit with status 1 if one is anomalous or was not inspected."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--address", default="http://127.0.0.1:8000")

@@ -15,7 +15,7 @@ from pathlib import Path
 from anomaly_ad import AD
 from anomaly_ad.data.sample import render_sample
 
-WIDTH = 40  # characters of the histogram; a score of 0.8, the limit of good, stands at 80 %
+WIDTH = 40  # characters of the histogram; a score of 0.8, the decision limit, stands at 80 %
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
             scores[Path(prediction.path).parent.name].append(prediction.score)
 
     limit = round(0.8 * WIDTH)
-    print(f"\n{'scores from 0 to 1':20}{'|':>{limit + 1}} 0.8, the limit of good")
+    print(f"\n{'scores from 0 to 1':20}{'|':>{limit + 1}} 0.8, the decision limit")
     for kind, values in scores.items():
         marks = [" "] * WIDTH
         for value in values:

@@ -53,7 +53,7 @@ def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
         *("--false-alarm-rate", "0.2", "--fit", "pad", "--option", "code_channels=2"),
     )
     assert out == f"{tmp_path / 'model'}\n"
-    assert "12 images of good parts" in err and "The limit of good" in err
+    assert "12 images of good parts" in err and "The decision limit" in err
     plan = load(tmp_path / "model").manifest.plan
     assert plan.framing.shape == (48, 32, 3) and plan.patch_size == 12 and plan.seed == 3
     assert plan.parameters["code_channels"] == 2 and plan.precision == "bf16"
@@ -149,7 +149,7 @@ def test_info_says_in_words_what_calibrate_did(trained, dataset, tmp_path):
     out, _ = run("info", model)
     line = next(line for line in out.splitlines() if line.startswith("calibrated"))
     assert re.search(r"by best F1; .*test; 4 good and 4 defective images; \d+ false alarms", line)
-    assert "the limit of good images alone" in line
+    assert "the limit from good images alone" in line
     assert re.search(r"another day +\d of 3 good images of .*day are rejected \(", out)
     assert "{" not in out and "digests" not in out
 

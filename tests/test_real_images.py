@@ -73,7 +73,7 @@ def test_patchcore_at_its_defaults_on_bottle(real_data, tmp_path):
 
 
 def test_figures_on_bottle_are_those_of_scikit_learn(real_data, padim):
-    """All pixels of all images, in steps, beside all of them sorted."""
+    """All pixels of all images, in steps, compared with all of them sorted."""
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
     bottle = real_data / "bottle"
     ad, predictions, is_bad = padim
@@ -127,7 +127,7 @@ def test_an_autoencoder_on_bottle(real_data, tmp_path):
 @pytest.mark.parametrize("name", ["bottle", "hazelnut_small"])
 def test_check_finds_planted_defects_and_leaves_clean_sets_alone(name, real_data, tmp_path):
     clean = check(real_data / name, progress=False)
-    assert not clean.to_mend and not {"copies", "judged_twice"} & {f.name for f in clean.findings}
+    assert not clean.errors and not {"copies", "labelled_twice"} & {f.name for f in clean.findings}
     flagged = [f for f in clean.findings if f.name == "outliers"]
     assert sum(len(f.files) for f in flagged) <= 0.05 * clean.n_train
     good = sorted((real_data / name / "train" / "good").iterdir())

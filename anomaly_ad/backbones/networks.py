@@ -41,7 +41,7 @@ def feature_maps(
     Raises
     ------
     OptionError
-        `layers` is no list of names.
+        `layers` is not a list of names.
     BackboneError
         There is no such backbone or layer, the weights cannot be had, or the images are too small.
     MissingExtraError

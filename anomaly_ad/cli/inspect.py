@@ -94,7 +94,7 @@ def test_img(
         typer.Option(parser=as_path, help="Picture file (.jpg .png .bmp .webp), or folder for it."),
     ] = Path("Output"),
 ) -> None:
-    """Look at one image as the model does. Puts it beside its reconstruction or heatmap."""
+    """Look at one image as the model does. Puts it next to its reconstruction or heatmap."""
     from ..ad import AD
     from ..images import read_image
     from ..inspection import Inspector

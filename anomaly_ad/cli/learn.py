@@ -34,12 +34,12 @@ def check(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Look at a data set before training. Says what to mend; status 1 if something must be."""
+    """Look at a data set before training. Says what to fix; status 1 if something must be."""
     from ..data.check import check as run
 
     found = run(path, false_alarm_rate=false_alarm_rate, outliers=outliers)
     print(found.to_json() if as_json else found)
-    if found.to_mend:
+    if found.errors:
         raise typer.Exit(EXIT_ERROR)
 
 
@@ -138,7 +138,7 @@ def add_images(
 def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:
     from ..methods import registry
 
-    known = registry.preset(detector).parameters  # here a path is no model to go on with
+    known = registry.preset(detector).parameters  # here a path is not a model to go on with
     options = {}
     for entry in given:
         name, equals, value = entry.partition("=")

@@ -43,7 +43,7 @@ def calibrate(
     ] = None,
     cost_ratio: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Least cost instead of best F1: of a false alarm beside a miss."),
+        typer.Option(help="Least cost instead of best F1: of a false alarm compared with a miss."),
     ] = None,
     limit: Annotated[
         Optional[float],  # noqa: UP045
@@ -58,9 +58,9 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    """Move the limit of good. From good images, judged ones, or by hand; prints the directory."""
+    """Move the decision limit. From good or labelled images, or by hand; prints the directory."""
     if labels is not None and defective is not None:
-        raise OptionError("--defective and --labels both name judged images; give one of them.")
+        raise OptionError("--defective and --labels both name labelled images; give one of them.")
     from ..ad import AD
 
     ad = AD(as_directory(model))
@@ -95,7 +95,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell how good a model is. On judged images: counts, metrics, and their intervals."""
+    """Tell how good a model is. On labelled images: counts, metrics, and their intervals."""
     from ..images.labelled import find_labelled
     from ..report.page import evaluated
 
@@ -113,7 +113,7 @@ def report(
         typer.Argument(
             parser=as_path,
             metavar="DIR",
-            help="Images, judged (good/ and defects, or a CSV) or not, or predict's output.",
+            help="Images, labelled (good/ and defects, or a CSV) or not, or predict's output.",
         ),
     ],
     output: Annotated[Path, typer.Option(parser=as_path, metavar="HTML", help="The page.")] = Path(

@@ -38,7 +38,7 @@ def serve(
         ),
     ] = None,
     thresh: Annotated[
-        float, typer.Option(help="Score above which an image is anomalous; 0.8 = limit of good.")
+        float, typer.Option(help="Score above which an image is anomalous; 0.8 = decision limit.")
     ] = 0.8,
     queue: Annotated[
         int, typer.Option(help="Images that wait for their verdict; more get status 503.")
@@ -46,7 +46,7 @@ def serve(
     max_bytes: Annotated[int, typer.Option(help="Largest request.")] = 32_000_000,
     max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 50_000_000,
     timeout: Annotated[
-        float, typer.Option(help="Seconds to send a request, to judge it, to take the answer.")
+        float, typer.Option(help="Seconds to send a request, to inspect it, to take the answer.")
     ] = 30.0,
     token_file: Annotated[
         Optional[Path],  # noqa: UP045
@@ -104,7 +104,7 @@ def name_models(given: Sequence[str]) -> dict[str, Path]:
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
     """The token from a file or, without one, from the environment; None where there is neither.
 
-    It is no option of the command line, where every user of the machine could read it.
+    It is not an option of the command line, where every user of the machine could read it.
 
     Raises
     ------

@@ -49,7 +49,6 @@ from .findings import (
     of_masks,
     of_outliers,
     size_counts,
-    things,
 )
 from .pictures import LEAST_FOR_ODD, File, Pictures, examine, feature_engine
 
@@ -67,11 +66,11 @@ class Check:
     training : str or None
         The folder that training would take; None if it would refuse.
     layout : str
-        How the judged images were recognised.
+        How the labelled images were recognised.
     n_train : int
         Images that training would find.
-    judged : dict of str to int
-        Judged images of each kind.
+    labelled : dict of str to int
+        Labelled images of each kind.
     n_masks : int
         Masks of them.
     sizes, modes : dict of str to int
@@ -92,7 +91,7 @@ class Check:
     training: str | None
     layout: str
     n_train: int
-    judged: dict[str, int]
+    labelled: dict[str, int]
     n_masks: int
     sizes: dict[str, int]
     modes: dict[str, int]
@@ -104,21 +103,21 @@ class Check:
     findings: tuple[Finding, ...]
 
     @property
-    def to_mend(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[Finding, ...]:
         """Findings without which training or evaluation would fail or mislead."""
-        return tuple(finding for finding in self.findings if finding.severity == "mend")
+        return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, which JSON can hold."""
-        return {**asdict(self), "ready": not self.to_mend}
+        return {**asdict(self), "ready": not self.errors}
 
     def to_json(self) -> str:
         """As JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
-        kinds = [f"{self.judged[GOOD]} good"] if GOOD in self.judged else []
-        kinds += [f"{n} {kind}" for kind, n in sorted(self.judged.items()) if kind != GOOD]
+        kinds = [f"{self.labelled[GOOD]} good"] if GOOD in self.labelled else []
+        kinds += [f"{n} {kind}" for kind, n in sorted(self.labelled.items()) if kind != GOOD]
         masks = f"; {self.n_masks} masks" if self.n_masks else ""
         lines = {
             "folder": self.source,
@@ -147,14 +146,12 @@ class Check:
         return str(path.relative_to(self.source)) if inside else file
 
     def _verdict(self) -> str:
-        mend, look = len(self.to_mend), len(self.findings) - len(self.to_mend)
-        if mend:
-            return f"{things(mend)} must be mended."
-        return (
-            f"Ready to train; {things(look)} {'is' if look == 1 else 'are'} worth a look."
-            if look
-            else "Ready to train."
-        )
+        if self.errors:
+            return f"{number(self.errors, 'problem')} must be fixed."
+        warnings = self.findings
+        if warnings:
+            return f"Ready to train, with {number(warnings, 'warning')}."
+        return "Ready to train."
 
 
 def check(
@@ -221,7 +218,7 @@ class Found:
     """The files of a data set, as training and evaluation recognise them."""
 
     training: Path | None
-    judged: LabelledImages | None
+    labelled: LabelledImages | None
     files: list[File]
     findings: list[Finding]
 
@@ -233,34 +230,34 @@ class Found:
 
 def _find(root: Path) -> Found:
     findings = []
-    training, judged = None, None
+    training, labelled = None, None
     good: tuple[Path, ...] = ()
     try:
         images = find_training_images(root)
         training, good = images.folder, images.paths
     except (DataError, PathError) as error:
-        findings.append(Finding("mend", "layout", "Training would refuse this:", str(error)))
+        findings.append(Finding("error", "layout", "Training would refuse this:", str(error)))
     try:
-        judged = _find_judged(root, findings)
+        labelled = _find_labelled(root, findings)
     except (DataError, PathError) as error:
-        findings.append(Finding("mend", "judged", "Evaluation would refuse this:", str(error)))
-    items = () if judged is None else judged.items
+        findings.append(Finding("error", "labelled", "Evaluation would refuse this:", str(error)))
+    items = () if labelled is None else labelled.items
     files = [File(path, "train") for path in good]
     files += [File(item.path, "test", item.kind, item.mask) for item in items]
     used = {file.path for file in files}
     listing = _list_all(root, findings)
-    beside = [path for path in listing.images if path not in used]
+    unused = [path for path in listing.images if path not in used]
     if training is None:
-        files += [File(path, "unclear") for path in beside]
-    elif beside:
-        text = f"{number(beside, 'image')} used neither for training nor for judging."
+        files += [File(path, "unclear") for path in unused]
+    elif unused:
+        text = f"{number(unused, 'image')} used neither for training nor for evaluation."
         advice = f"Training takes those in {training} alone. Move the others there if they count:"
-        findings.append(Finding("look", "unused", text, advice, each(beside)))
+        findings.append(Finding("warning", "unused", text, advice, each(unused)))
     if listing.others:
         text = f"{number(listing.others, 'file')} of kinds that are passed over."
         advice = f"Only {NAMES} are read. Convert them if they count:"
-        findings.append(Finding("look", "passed_over", text, advice, each(listing.others)))
-    return Found(training, judged, files, findings)
+        findings.append(Finding("warning", "passed_over", text, advice, each(listing.others)))
+    return Found(training, labelled, files, findings)
 
 
 def _list_all(root: Path, findings: list[Finding]) -> Listing:
@@ -269,25 +266,25 @@ def _list_all(root: Path, findings: list[Finding]) -> Listing:
     except (DataError, PathError) as error:
         if not any(str(error) == finding.advice for finding in findings):
             text = "Some files may be masks or images:"
-            findings.append(Finding("look", "masks_or_images", text, str(error)))
+            findings.append(Finding("warning", "masks_or_images", text, str(error)))
         return Listing(root, ())
 
 
-def _find_judged(root: Path, findings: list[Finding]) -> LabelledImages | None:
-    """The judged images beside the training images, without masks where these do not fit."""
+def _find_labelled(root: Path, findings: list[Finding]) -> LabelledImages | None:
+    """The labelled images next to the training images, without masks where these do not fit."""
     if not has_test_folder(root):
-        text = "There are no judged images: no folder 'test'."
+        text = "There are no labelled images: no folder 'test'."
         advice = "Put some good and defective ones there, to see how well a model works."
-        findings.append(Finding("look", "no_test", text, advice))
+        findings.append(Finding("warning", "no_test", text, advice))
         return None
-    judged = find_labelled(root, with_masks=False)
-    if judged.doubt:
-        findings.append(Finding("mend", "no_good", "No image is labelled good.", judged.doubt))
+    labelled = find_labelled(root, with_masks=False)
+    if labelled.doubt:
+        findings.append(Finding("error", "no_good", "No image is labelled good.", labelled.doubt))
     try:
         return find_labelled(root)
     except (DataError, ImageError) as error:
-        findings.append(Finding("mend", "masks", "Evaluation would refuse this:", str(error)))
-    return judged
+        findings.append(Finding("error", "masks", "Evaluation would refuse this:", str(error)))
+    return labelled
 
 
 # ------------------------------------------------------------------------------ the findings
@@ -310,13 +307,13 @@ def _result(
         *of_kinds(pictures),
         *of_outliers(found.training, odd),
     ]
-    judged = found.judged
+    labelled = found.labelled
     return Check(
         source=str(root),
         training=None if found.training is None else str(found.training),
-        layout="" if judged is None else judged.layout,
+        layout="" if labelled is None else labelled.layout,
         n_train=n_train,
-        judged={} if judged is None else dict(judged.counts),
+        labelled={} if labelled is None else dict(labelled.counts),
         n_masks=sum(file.mask is not None for file in found.files),
         sizes=size_counts(pictures.all),
         modes=counts(picture.mode for picture in pictures.all),
@@ -325,5 +322,5 @@ def _result(
         supported_rate=1 / (n_distinct + 1),
         oddness=odd,
         omitted=omitted,
-        findings=tuple(sorted(findings, key=lambda finding: finding.severity != "mend")),
+        findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
     )

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 ASPECT, AREA = 1.1, 2.0  # largest to smallest; more is worth a look
 
 _ODD = 2.75  # robust standard deviations
-Severity = Literal["mend", "look"]
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to mend, or worth a look.
+    """An error to fix, or a warning worth a look.
 
     Parameters
     ----------
-    severity : {"mend", "look"}
-        "mend": training or evaluation would fail or mislead.
+    severity : {"error", "warning"}
+        "error": training or evaluation would fail or mislead.
     name : str
         What it is, in a word for programs.
     text, advice : str
@@ -58,28 +58,28 @@ def of_files(broken: Sequence[Picture]) -> Iterator[Finding]:
         # The message of each names its file and says what to do.
         reasons = tuple((picture.error or "",) for picture in broken)
         yield Finding(
-            "mend", "unreadable", text, "Mend or replace them, or take them out:", reasons
+            "error", "unreadable", text, "Repair or replace them, or take them out:", reasons
         )
 
 
-def of_masks(judged: Sequence[Picture]) -> Iterator[Finding]:
+def of_masks(labelled: Sequence[Picture]) -> Iterator[Finding]:
     """Masks that do not fit, or mark nothing."""
-    wrong = tuple((picture.mask_error,) for picture in judged if picture.mask_error)
+    wrong = tuple((picture.mask_error,) for picture in labelled if picture.mask_error)
     if wrong:
         text = f"{number(wrong, 'mask')} that cannot be used."
-        advice = "Evaluation would refuse them. Make them anew, or take them out:"
-        yield Finding("mend", "mask", text, advice, wrong)
-    empty = [picture.file.mask for picture in judged if picture.marks_nothing]
+        advice = "Evaluation would refuse them. Make them again, or take them out:"
+        yield Finding("error", "mask", text, advice, wrong)
+    empty = [picture.file.mask for picture in labelled if picture.marks_nothing]
     if empty:
         text = f"{number(empty, 'mask')} of defective images without a marked pixel."
         advice = "Anything but black (0) marks the defect. Draw them again if there is one:"
-        yield Finding("look", "empty_mask", text, advice, each(path for path in empty if path))
-    defective = [picture.file for picture in judged if picture.file.kind != GOOD]
+        yield Finding("warning", "empty_mask", text, advice, each(path for path in empty if path))
+    defective = [picture.file for picture in labelled if picture.file.kind != GOOD]
     without = [file.path for file in defective if file.mask is None]
     if without and len(without) < len(defective):
         text = f"{len(without)} of {len(defective)} defective images without a mask."
         advice = "Metrics of pixels leave them out. Add ground_truth/<defect>/<name>_mask.png for:"
-        yield Finding("look", "no_mask", text, advice, each(without))
+        yield Finding("warning", "no_mask", text, advice, each(without))
 
 
 def of_copies(pictures: Sequence[Picture], groups: NDArray[np.intp]) -> Iterator[Finding]:
@@ -99,28 +99,28 @@ def of_copies(pictures: Sequence[Picture], groups: NDArray[np.intp]) -> Iterator
 
 _COPIES: dict[str, tuple[Severity, str, str]] = {
     "train_and_test": (
-        "mend",
-        "{pictures} among both the training images and the judged ones.",
+        "error",
+        "{pictures} among both the training images and the labelled ones.",
         "Evaluating on what was learnt flatters the model. Keep each in one of them only:",
     ),
-    "judged_both": (
-        "mend",
-        "{pictures} judged both good and defective.",
+    "labelled_both": (
+        "error",
+        "{pictures} labelled both good and defective.",
         "Decide which, and delete the other:",
     ),
     "re_encoded": (
-        "mend",
+        "error",
         "{pictures} more than once among the training images, encoded otherwise.",
-        "They would count more than once, and the limit of good be too low. Keep one of each:",
+        "They would count more than once, and the decision limit be too low. Keep one of each:",
     ),
     "copies": (
-        "look",
+        "warning",
         "{pictures} more than once among the training images, as copies of a file.",
         "Training counts each once. If they should be different photographs, find these:",
     ),
-    "judged_twice": (
-        "look",
-        "{pictures} more than once among the judged images.",
+    "labelled_twice": (
+        "warning",
+        "{pictures} more than once among the labelled images.",
         "They count more than once in every figure. Keep one of each:",
     ),
 }
@@ -131,8 +131,8 @@ def _kind_of_copies(some: Sequence[Picture]) -> str:
     if "test" in parts and len(parts) > 1:
         return "train_and_test"
     if parts == {"test"}:
-        judged = {picture.file.kind != GOOD for picture in some}
-        return "judged_both" if len(judged) > 1 else "judged_twice"
+        labelled = {picture.file.kind != GOOD for picture in some}
+        return "labelled_both" if len(labelled) > 1 else "labelled_twice"
     return "re_encoded" if len({picture.digest for picture in some}) > 1 else "copies"
 
 
@@ -144,11 +144,11 @@ def of_counts(found: Found, n_train: int, n_distinct: int, rate: float) -> Itera
         if n_train > 1 and n_distinct == 1:
             text = f"All {n_train} training images show the same."
             advice = "There is nothing to learn of what varies on good parts. Are they copies?"
-            yield Finding("mend", "all_alike", text, advice)
+            yield Finding("error", "all_alike", text, advice)
         elif n_distinct < least:
             text = f"{n_distinct} different images of good parts are too few to train."
             advice = f"At least {least} are needed; take more photographs, 50 to 200 are usual."
-            yield Finding("mend", "too_few", text, advice)
+            yield Finding("error", "too_few", text, advice)
         elif n_distinct < needed:
             text = (
                 f"{n_distinct} good images support a false alarm rate of {1 / (n_distinct + 1):.2g}"
@@ -158,15 +158,15 @@ def of_counts(found: Found, n_train: int, n_distinct: int, rate: float) -> Itera
                 f"That takes {needed} (for the autoencoders, which hold a fifth back, about "
                 f"{5 * needed}). Take more photographs, or accept the higher rate."
             )
-            yield Finding("look", "rate", text, advice)
-    if found.judged is not None:
-        counts = found.judged.counts
+            yield Finding("warning", "rate", text, advice)
+    if found.labelled is not None:
+        counts = found.labelled.counts
         lacking = [] if counts[GOOD] else ["good"]
         lacking += [] if counts.total() > counts[GOOD] else ["defective"]
         if lacking:
-            text = f"There are no {lacking[0]} images among the judged ones."
+            text = f"There are no {lacking[0]} images among the labelled ones."
             advice = "Evaluation counts false alarms on good ones and misses on defective ones."
-            yield Finding("look", "one_sided", text, advice)
+            yield Finding("warning", "one_sided", text, advice)
 
 
 def of_kinds(pictures: Pictures) -> Iterator[Finding]:
@@ -178,28 +178,28 @@ def of_kinds(pictures: Pictures) -> Iterator[Finding]:
     if sizes and max(aspects) > ASPECT * min(aspects):
         text = f"Training images are of {len(set(sizes))} sizes, whose shapes differ."
         advice = "They would be stretched to one; train with --fit pad, or crop them alike."
-        yield Finding("look", "shapes", text, advice)
+        yield Finding("warning", "shapes", text, advice)
     elif sizes and max(areas) > AREA * min(areas):
         text = f"Training images are of {len(set(sizes))} sizes: {most(size_counts(train))}."
         advice = "Small ones are less sharp, which looks like a defect. Photograph all alike."
-        yield Finding("look", "sizes", text, advice)
+        yield Finding("warning", "sizes", text, advice)
     modes = counts(picture.mode for picture in train)
     if len(modes) > 1:
         text = f"Training images store their pixels in {len(modes)} ways: {most(modes)}."
         advice = "Are they from one camera, with one setting? Rare ones are among these:"
         usual = max(modes, key=lambda mode: modes[mode])
         rare = each(picture.file.path for picture in train if picture.mode != usual)
-        yield Finding("look", "modes", text, advice, rare)
+        yield Finding("warning", "modes", text, advice, rare)
     turned = [picture.file.path for picture in train if picture.orientation != 1]
     if 0 < len(turned) < len(train):
         text = f"{len(turned)} of {len(train)} training images are turned by the camera's note."
         advice = "The note is applied. Look whether the parts then lie alike:"
-        yield Finding("look", "turned", text, advice, each(turned))
+        yield Finding("warning", "turned", text, advice, each(turned))
     yield from _of_difference(train, pictures.of("test"))
 
 
-def _of_difference(train: Sequence[Picture], judged: Sequence[Picture]) -> Iterator[Finding]:
-    """Judged images that are stored otherwise, or have another shape, than any for training."""
+def _of_difference(train: Sequence[Picture], labelled: Sequence[Picture]) -> Iterator[Finding]:
+    """Labelled images that are stored otherwise, or have another shape, than any for training."""
     if not train:
         return
     modes = {picture.mode for picture in train}
@@ -207,14 +207,14 @@ def _of_difference(train: Sequence[Picture], judged: Sequence[Picture]) -> Itera
     low, high = min(aspects) / ASPECT, max(aspects) * ASPECT
     odd = [
         picture.file.path
-        for picture in judged
+        for picture in labelled
         if picture.mode not in modes
         or (picture.size and not low <= picture.size[0] / picture.size[1] <= high)
     ]
     if odd:
-        text = f"{number(odd, 'judged image')} of a shape or mode that no training image has."
+        text = f"{number(odd, 'labelled image')} of a shape or mode that no training image has."
         advice = "A model may see that instead of the defect. Photograph all alike:"
-        yield Finding("look", "other_kind", text, advice, each(odd))
+        yield Finding("warning", "other_kind", text, advice, each(odd))
 
 
 def of_outliers(training: Path | None, odd: dict[str, float]) -> Iterator[Finding]:
@@ -223,7 +223,7 @@ def of_outliers(training: Path | None, odd: dict[str, float]) -> Iterator[Findin
     if above:
         text = f"{len(above)} of {len(odd)} training images are unlike the others."
         advice = "Look at them, the oddest first; take out what is not good:"
-        yield Finding("look", "outliers", text, advice, each(above))
+        yield Finding("warning", "outliers", text, advice, each(above))
     folders: dict[Path, list[bool]] = defaultdict(list)
     for path, value in odd.items():
         folders[Path(path).parent].append(value > _ODD)
@@ -234,7 +234,7 @@ def of_outliers(training: Path | None, odd: dict[str, float]) -> Iterator[Findin
                 "images are unlike the others."
             )
             advice = "If they are not good, move it out of the training folder."
-            yield Finding("look", "odd_folder", text, advice, ((str(folder),),))
+            yield Finding("warning", "odd_folder", text, advice, ((str(folder),),))
 
 
 # --------------------------------------------------------------------------------- in words
@@ -262,11 +262,6 @@ def most(counts: dict[str, int]) -> str:
     return ", ".join(words) + (f" and {len(counts) - 3} others ({rest})" if rest else "")
 
 
-def number(things: Sequence[object], what: str) -> str:
-    """A number of things, in words."""
-    return f"{len(things)} {what}" + ("" if len(things) == 1 else "s")
-
-
-def things(count: int) -> str:
-    """Findings, counted in words."""
-    return "1 thing" if count == 1 else f"{count} things"
+def number(counted: Sequence[object], what: str) -> str:
+    """How many, in words."""
+    return f"{len(counted)} {what}" + ("" if len(counted) == 1 else "s")

@@ -128,7 +128,7 @@ def feature_engine() -> Engine:
     # bf16 takes two thirds of the time where the processor has it, and which images are odd hangs
     # on no fourth digit.
     engine = Engine(convert.to_openvino(graph), "bf16")
-    engine.run_beside(np.zeros((1, *_SPEC.shape), np.uint8))  # compiles
+    engine.run_concurrently(np.zeros((1, *_SPEC.shape), np.uint8))  # compiles
     return engine
 
 
@@ -154,7 +154,7 @@ def examine(file: File, engine: Engine | None) -> tuple[Picture, NDArray[np.floa
     picture.thumbnail = _thumbnail(reduced)
     if engine is None or file.part != "train":
         return picture, None
-    return picture, engine.run_beside(_SPEC.views(reduced))["features"][0]
+    return picture, engine.run_concurrently(_SPEC.views(reduced))["features"][0]
 
 
 def _halved(image: Image) -> Image:

@@ -139,7 +139,7 @@ def render_sample(
     ----------
     path : path
         The folder; made if it is not there.  If it holds this very set already, nothing is done; a
-        set whose rendering was interrupted is rendered anew.
+        set whose rendering was interrupted is rendered again.
     n_train, n_test_good, n_per_defect : int
         Number of good images to train on (at least 1), of good test images, and of test images of
         each of the five kinds of defect.
@@ -191,7 +191,7 @@ def render_sample(
     except OSError as error:
         raise OutputError(
             f"The sample set cannot be written to {root}: {error}. Name a folder on a disk with "
-            "room that you may write to; the next call into this one starts anew."
+            "room that you may write to; the next call into this one starts again."
         ) from error
     return root
 

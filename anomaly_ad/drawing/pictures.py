@@ -21,7 +21,7 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], framing: Framing) ->
     """Colour what deviates.
 
     The colours are fixed to the calibrated scale, never to the image at hand: values up to 0.6 are
-    left as they are, the limit of good (0.8) is yellow, beyond it the colour turns to deep red. So
+    left as they are, the decision limit (0.8) is yellow, beyond it the colour turns to deep red. So
     a good part looks like itself.
 
     Parameters
@@ -110,7 +110,7 @@ def frame(image: Image) -> Image:
 
 
 def side_by_side(left: Image, right: Image) -> Image:
-    """Two pictures of the same height beside each other, with a narrow white gap."""
+    """Two pictures of the same height side by side, with a narrow white gap."""
     gap = np.full((left.shape[0], max(2, left.shape[1] // 50), 3), 255, np.uint8)
     return np.hstack([left, gap, right])
 

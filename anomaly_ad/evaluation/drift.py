@@ -54,7 +54,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Window:
-    """Some predictions in a row, beside the calibration.
+    """Some predictions in a row, compared with the calibration.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ class Window:
     n_images : int
         How many.
     statistic, p_value, p_change, direction
-        As in `Distance`, beside the scores of the calibration.
+        As in `Distance`, compared with the scores of the calibration.
     above : int
-        Images above the limit of good.
+        Images above the decision limit.
     above_rate : Estimate
         Their share; Wilson's interval.
     """
@@ -87,7 +87,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Drift:
-    """Predictions beside the calibration, all together and window by window.
+    """Predictions compared with the calibration, all together and window by window.
 
     Parameters
     ----------
@@ -102,8 +102,8 @@ class Drift:
     n_left_out : int
         Lines with an error, and of other models.
     cross_fitted : bool
-        Whether the good images were judged by models that had seen a fifth less than the final one:
-        their scores are a little higher than those of new good parts.
+        Whether the good images were scored by models fitted on a fifth fewer images than the
+        final one: their scores are a little higher than those of new good parts.
     whole : Window
         All predictions.
     windows : tuple of Window
@@ -138,7 +138,7 @@ class Drift:
         rows = [head, *(self._row(window) for window in (self.whole, *self.windows))]
         widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
         lines = [
-            f"{printable(self.source)}, beside {self.n_calibration} good images of the "
+            f"{printable(self.source)}, compared with {self.n_calibration} good images of the "
             f"calibration. The limit: {self.promise}"
         ]
         lines += [
@@ -149,8 +149,8 @@ class Drift:
         shown = (self.whole, *self.windows)
         if any(w.p_value < SIGNIFICANCE <= w.p_change for w in shown):
             lines.append(
-                "Scores a little lower are no drift here: the good images of the training were "
-                f"judged by models that had seen fewer, so up to {CROSS_FITTED:g} of KS in that "
+                "Scores a little lower are not drift here: the good images of the training were "
+                f"scored by models fitted on fewer, so up to {CROSS_FITTED:g} of KS in that "
                 "direction is not marked. `calibrate` with new good images gives an exact "
                 "comparison."
             )
@@ -225,7 +225,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
     PathError, DataError
         There is no such file, or it holds too few predictions of this model.
     OptionError
-        The window is no such number.
+        The window is not such a number.
     MissingExtraError
         SciPy is not installed.
     """
@@ -245,7 +245,7 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
             "to compare. Is it the file of another model?"
         )
 
-    def beside(first: int, last: int) -> Window:
+    def window_of(first: int, last: int) -> Window:
         some = scores[first : last + 1]
         above = int((some > limit.limit).sum())
         return Window(
@@ -270,8 +270,8 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
         promise=stored.manifest.calibration.promise,
         n_left_out=left_out,
         cross_fitted=good.cross_fitted,
-        whole=beside(0, count - 1),
-        windows=tuple(beside(a, b) for a, b in zip(starts, ends, strict=True)),
+        whole=window_of(0, count - 1),
+        windows=tuple(window_of(a, b) for a, b in zip(starts, ends, strict=True)),
     )
 
 
@@ -305,8 +305,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             table = csv.DictReader(file)
             if "raw_score" not in (table.fieldnames or ()):
                 raise DataError(
-                    f"{path} is no table of predictions: it has no column raw_score. {wanted}"
+                    f"{path} is not a table of predictions: it has no column raw_score. {wanted}"
                 )
             yield from table
     except csv.Error as error:
-        raise DataError(f"{path} is no table of predictions ({error}). {wanted}") from error
+        raise DataError(f"{path} is not a table of predictions ({error}). {wanted}") from error

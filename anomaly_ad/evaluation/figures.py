@@ -1,4 +1,4 @@
-"""How good a model is on judged images: counts first, then metrics, each with what is not known."""
+"""How good a model is on labelled images: counts first, then metrics, each with its interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DataError, OptionError
 from ..images.labelled import GOOD, LabelledImage, LabelledImages, read_fitting_mask
 from ..images.sources import file_sources
-from ..inspection import Inspected, Inspector, Prediction, Witness
+from ..inspection import Inspected, Inspector, Observer, Prediction
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
@@ -55,7 +55,7 @@ class KindOfDefect:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's figures on judged images. Intervals are of 95 %.
+    """A model's figures on labelled images. Intervals are of 95 %.
 
     Parameters
     ----------
@@ -175,9 +175,9 @@ def evaluate(
     *,
     threshold: float,
     seed: int = 0,
-    witness: Witness | None = None,
+    observer: Observer | None = None,
 ) -> Evaluation:
-    """Inspect judged images and compare.
+    """Inspect labelled images and compare.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def evaluate(
         Score in [0, 1] above which an image is anomalous.
     seed : int
         Of the resampling behind some intervals.
-    witness : Witness, optional
+    observer : Observer, optional
         Sees each image and what is said of it.
 
     Raises
@@ -217,14 +217,14 @@ def evaluate(
         return tally.curves.measure(raw, mask)
 
     def look(one: Inspected) -> tuple[Pixels | None, Any]:
-        return pixels_of(one), None if witness is None else witness.look(one)
+        return pixels_of(one), None if observer is None else observer.look(one)
 
     with bar(len(items), "Evaluating") as step, closing(inspector.scan(by_source, look)) as found:
         for item, (prediction, seen) in zip(items, found, strict=True):
             pixels, kept = seen or (None, None)
             tally.add(item, prediction, pixels)
-            if witness is not None:
-                witness.add(item.path, item.kind, prediction, kept)
+            if observer is not None:
+                observer.add(item.path, item.kind, prediction, kept)
             step("")
     if not tally.scores:
         raise DataError(
@@ -356,7 +356,7 @@ def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]
     if labelled.passed_over:
         yield f"passed over: {printable(labelled.passed_over)}."
     stated, n_good = evaluation.stated_rate, evaluation.n_good
-    # The rate is stated for the limit of good, not for a threshold of the user's.
+    # The rate is stated for the decision limit, not for a threshold of the user's.
     is_stated = evaluation.has_rate and evaluation.threshold == LIMIT_SCORE
     needed = cases_needed(stated) if is_stated else 0
     if rejection is not None and is_stated and rejection.low > stated:

@@ -65,7 +65,7 @@ def calibrate(
     if not chosen and another_day is None:
         raise OptionError(
             "calibrate takes one of: false_alarm_rate (and good, a folder of good images), "
-            "defective (a folder of judged images), limit (a raw score), or another_day."
+            "defective (a folder of labelled images), limit (a raw score), or another_day."
         )
     if defective is None and (labels is not None or cost_ratio is not None):
         raise OptionError("labels and cost_ratio belong to `defective`, which is not given.")
@@ -113,7 +113,7 @@ def _from_good(
     record["digests"] = list(scored.digests)
     calibration = replace(calibration, record=record)
     lines = [
-        f"Limit of good: raw score {image.limit:.6g}, from {count} good images of "
+        f"Decision limit: raw score {image.limit:.6g}, from {count} good images of "
         f"{printable(source)}: {calibration.promise}.",
         *map(printable, not_used),
     ]
@@ -145,27 +145,27 @@ def _from_judged(
     labels: Labels | None,
     cost_ratio: float | None,
 ) -> tuple[Calibration, list[str]]:
-    """The limit of best F1 or least cost, beside the one that good images alone give."""
+    """The limit of best F1 or least cost, next to the one that good images alone give."""
     if cost_ratio is not None and (
         isinstance(cost_ratio, bool) or not isinstance(cost_ratio, Real) or not 0 < cost_ratio < 1e9
     ):
         raise OptionError(
-            "cost_ratio is what a false alarm costs beside a miss, a number above 0 such as 0.1. "
-            f"Received: {cost_ratio!r}."
+            "cost_ratio is what a false alarm costs compared with a miss, a number above 0 such as "
+            f"0.1. Received: {cost_ratio!r}."
         )
-    judged = find_labelled(path, labels)
-    if judged.doubts and not judged.counts[GOOD]:
+    labelled = find_labelled(path, labels)
+    if labelled.doubts and not labelled.counts[GOOD]:
         raise DataError(
-            f"{judged.doubt} A limit from images whose labels are in doubt is refused; if all are "
-            "defective, rename what may mean good."
+            f"{labelled.doubt} A limit from images whose labels are in doubt is refused; if all "
+            "are defective, rename what may mean good."
         )
     kinds = {
-        is_defective: [item.path for item in judged.items if item.is_defective == is_defective]
+        is_defective: [item.path for item in labelled.items if item.is_defective == is_defective]
         for is_defective in (False, True)
     }
     if not kinds[True]:
         raise DataError(
-            f"{judged} has no defective images. For a limit from good images alone give them as "
+            f"{labelled} has no defective images. For a limit from good images alone give them as "
             "`good`."
         )
     held_out = stored.good_scores()
@@ -174,7 +174,7 @@ def _from_judged(
     if not len(defective.scores):
         raise DataError(
             "Training has seen all of these defective images, and took them for good. Train the "
-            "model anew without them."
+            "model again without them."
         )
     if good is not None and len(good.scores):
         scores = good.scores
@@ -206,8 +206,8 @@ def _from_judged(
     text_good, counts_good = outcome(only_good.limit)
     record = _record(
         "best F1" if cost_ratio is None else "least cost",
-        judged.source,
-        layout=judged.layout,
+        labelled.source,
+        layout=labelled.layout,
         n_good=len(scores),
         n_defective=len(defective.scores),
         good_from=where,
@@ -220,14 +220,14 @@ def _from_judged(
         record["cost_ratio"] = float(cost_ratio)
     calibration = stored.manifest.calibration.moved(chosen, held_out.scores, record)
     lines = [
-        f"Judged: {printable(judged)}; compared with {where}.",
+        f"Labelled: {printable(labelled)}; compared with {where}.",
         f"Limit by {by}: raw score {chosen:.6g}: {text}.",
-        f"Limit of good images alone: {only_good.limit:.6g}, for a rate of at most "
+        f"Limit from good images alone: {only_good.limit:.6g}, for a rate of at most "
         f"{only_good.stated_rate:.1%}: {text_good}.",
         "The first was chosen on these very images, so expect a little worse on others.",
     ]
-    if judged.passed_over:
-        lines.append(f"Not used: {printable(judged.passed_over)}.")
+    if labelled.passed_over:
+        lines.append(f"Not used: {printable(labelled.passed_over)}.")
     if seen:
         lines.append(f"{seen} images that training has seen, or copies, were left out.")
     return calibration, lines
@@ -327,7 +327,7 @@ def calibrated_by(record: Mapping[str, Any]) -> dict[str, str]:
             words.append(f"{record['left_out']} left out (learnt, or copies)")
         if isinstance(alone := record.get("good_only"), dict):
             words.append(
-                f"the limit of good images alone, {alone['limit']:.6g}, has "
+                f"the limit from good images alone, {alone['limit']:.6g}, has "
                 f"{alone['false_alarms']} false alarms, {alone['misses']} misses"
             )
         lines["calibrated"] = "; ".join(words)

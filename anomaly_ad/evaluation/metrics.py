@@ -219,7 +219,7 @@ class PixelCurves:
         return float(_aupro(shares, weights, sum(count for _, count in self._groups[True])))
 
     def _compared(self, kind: str | None) -> tuple[Shares, NDArray, NDArray]:
-        """Shares of good pixels beside defective ones, how many of these, and their weight."""
+        """Shares of good pixels next to defective ones, how many of these, and their weight."""
         if not self.is_complete:
             raise DataError(
                 "Pixel metrics need defective and good pixels, and one kind is missing."

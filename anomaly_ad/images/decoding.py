@@ -11,7 +11,7 @@ from ..errors import ImageError, ImageTooLargeError, OptionError, PathError
 from .formats import NAMES, Format, Header, Image, UnreadableError, damaged, format_of, turned
 
 MAX_PIXELS = 200_000_000  # a 150-megapixel camera passes, a decompression bomb does not
-MIN_SIDE = 16  # pixels; less is no photograph of a part
+MIN_SIDE = 16  # pixels; less is not a photograph of a part
 
 PathLike = str | os.PathLike[str]
 

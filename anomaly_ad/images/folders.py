@@ -1,7 +1,7 @@
 """Image files in folders: which there are, which are masks, and which training may learn from.
 
-This is the only grammar of folders; `labelled` reads judged images by it. docs/data.md has a table
-of layouts and what becomes of them, which the tests run.
+This is the only grammar of folders; `labelled` reads labelled images by it. docs/data.md has a
+table of layouts and what becomes of them, which the tests run.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
 
     A list is taken as it is. In a folder:
 
-    1. a folder in it named ``train`` (any case) is used instead of it, and nothing beside it;
+    1. a folder in it named ``train`` (any case) is used instead of it, and nothing next to it;
     2. a folder in it whose name means good (`names.meaning`), if there is exactly one, is used
-       instead of it, and nothing beside it. Below it every name is good that does not say the
+       instead of it, and nothing next to it. Below it every name is good that does not say the
        opposite;
-    3. otherwise the images in it are taken, unless a folder beside them or its own name says that
+    3. otherwise the images in it are taken, unless a folder next to them or its own name says that
        they are not of good parts only (defects, tests, masks);
     4. where there are none: of several folders those images that lie in one that is good, if all
        others lie in one of defects; or those of its only folder, by rules 2 to 4 again. All else
@@ -184,11 +184,11 @@ def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
     if by_name and meaning(own) == "good" and is_silent:
         return _all_below(here.folder)
     if len(here.good) == 1:
-        beside = [f"{_images(len(n))} in {c.name}" for c, n in here.children.items() if n]
-        beside = [text for text in beside if not text.endswith(f" in {here.good[0].name}")]
+        others = [f"{_images(len(n))} in {c.name}" for c, n in here.children.items() if n]
+        others = [text for text in others if not text.endswith(f" in {here.good[0].name}")]
         if here.files:
-            beside.insert(0, f"{_images(len(here.files))} in {here.folder}")
-        return _all_below(here.good[0], beside)
+            others.insert(0, f"{_images(len(here.files))} in {here.folder}")
+        return _all_below(here.good[0], others)
     if by_name and _says_not_good(own) and not here.by_decision["good"]:
         raise DataError(
             f"By its name the folder {here.folder} does not hold good parts only (found: {here}). "
@@ -217,7 +217,7 @@ def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
         _refuse_marked(found.paths, list_images(here.folder))
         return found
     list_images(here.folder).or_error(
-        "in the folder itself, in a folder whose name means good, or in a folder 'train' beside "
+        "in the folder itself, in a folder whose name means good, or in a folder 'train' next to "
         "the test images"
     )
     raise AssertionError("unreachable")
@@ -242,7 +242,7 @@ def _the_good_of(here: _Contents) -> TrainingImages:
     )
 
 
-def _all_below(folder: Path, beside: Sequence[str] = ()) -> TrainingImages:
+def _all_below(folder: Path, others: Sequence[str] = ()) -> TrainingImages:
     listing = list_images(folder).or_error("in it or in folders in it")
     for file in listing.images:
         names = file.relative_to(folder).parts[:-1]
@@ -252,7 +252,7 @@ def _all_below(folder: Path, beside: Sequence[str] = ()) -> TrainingImages:
                 f"{folder} is a folder of good parts by its name, but it holds {against[0]} "
                 f"(found: {file}), which says the opposite. {_ADVICE}"
             )
-    return _trained_on(listing, beside)
+    return _trained_on(listing, others)
 
 
 def _all_in(here: _Contents) -> TrainingImages:
@@ -262,15 +262,15 @@ def _all_in(here: _Contents) -> TrainingImages:
     kept = Listing(here.folder, images, listing.masks, listing.others)
     below = Counter(f.relative_to(here.folder).parts[0] for f in set(listing.images) - set(images))
     return _trained_on(
-        kept.or_error("that are no masks"),
+        kept.or_error("that are not masks"),
         [f"{_images(n)} in {c}" for c, n in sorted(below.items())],
     )
 
 
-def _trained_on(listing: Listing, beside: Sequence[str]) -> TrainingImages:
+def _trained_on(listing: Listing, others: Sequence[str]) -> TrainingImages:
     _refuse_marked(listing.images, listing)
     _refuse_named(listing)
-    passed_over = [*beside, *filter(None, [listing.passed_over])]
+    passed_over = [*others, *filter(None, [listing.passed_over])]
     return TrainingImages(listing.root, listing.images, tuple(passed_over))
 
 

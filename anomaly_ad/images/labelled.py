@@ -8,7 +8,7 @@ A folder is one of these, tried in this order:
 The first folder on the way to an image whose name says something decides (`names.meaning`): good,
 and then all below it is good, or defective. Where none does, the image is defective. Its kind is
 the name of that folder or, where none says anything, of the first. Masks lie in a folder
-``ground_truth`` in the folder or beside the one that is called test, or as `folders.list_images`
+``ground_truth`` in the folder or next to the one that is called test, or as `folders.list_images`
 knows them.
 
 A list of files comes with labels, which are read like names of folders.
@@ -156,14 +156,14 @@ def find_labelled(
     if labels is not None:
         raise OptionError(
             f"labels belong to a list of files; {path} is one path, and a folder's images are "
-            "judged by the folders they lie in. Pass the files as a list, or leave labels out."
+            "labelled by the folders they lie in. Pass the files as a list, or leave labels out."
         )
     root = check_path(path, "The folder of labelled images")
     if root.suffix.lower() == ".csv" and not root.is_dir():
         return replace(_from_list(*read_labels(root)), source=str(root))
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise PathError(f"{root} {what}; name a folder of judged images, or a list with labels.")
+        raise PathError(f"{root} {what}; name a folder of labelled images, or a list with labels.")
     folder = _labelled_folder(root)
     layout = "" if folder == root else "MVTec layout, "
     listing = list_images(folder).or_error("in a folder 'good' and in folders named after defects")
@@ -212,7 +212,7 @@ def _labelled_folder(root: Path) -> Path:
         others = ", ".join(folder.name for folder in children if folder not in train) or "nothing"
         raise DataError(
             f"{root} holds {train[0].name}, whose images a model is trained on, and no folder "
-            f"'test' (beside it: {others}). Name the folder of labelled images itself."
+            f"'test' (next to it: {others}). Name the folder of labelled images itself."
         )
     return test[0] if test else root
 
@@ -267,11 +267,11 @@ def _doubts(names: Iterable[str], stems: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def _masks(root: Path, folder: Path, listing: Listing) -> list[tuple[Path, Path]]:
-    """Masks, each with its folder of masks: among the images, or in a folder beside them."""
+    """Masks, each with its folder of masks: among the images, or in a folder next to them."""
     found = [(mask, folder_of_masks(mask, listing.root)) for mask in listing.masks]
-    beside = [folder.absolute().parent] if is_for_test(folder.absolute().name) else []
+    siblings = [folder.absolute().parent] if is_for_test(folder.absolute().name) else []
     seen = {os.path.realpath(mask) for mask, _ in found}
-    for place in dict.fromkeys([root, *beside]):
+    for place in dict.fromkeys([root, *siblings]):
         for masks in _folders(place):
             if is_for_masks(masks.name) and not masks.is_relative_to(folder):
                 new = [m for m in files_below(masks) if os.path.realpath(m) not in seen]
@@ -313,7 +313,7 @@ def _with_masks(
         raise DataError(
             f"{len(alone)} masks have no image: {listed}{', ...' if alone[3:] else ''}. "
             "A mask is ground_truth/<defect>/<name>_mask.png for the image <defect>/<name>.*, or "
-            "lies beside its image; bring the images back, or take the masks away."
+            "lies next to its image; bring the images back, or take the masks away."
         )
     by_masks = all(item.is_defective for item in items)
 
@@ -332,18 +332,18 @@ def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImag
     if labels is None:
         raise OptionError("A list of files needs labels: which are good, and which are not.")
     if not files:
-        raise DataError("The list of judged images is empty.")
+        raise DataError("The list of labelled images is empty.")
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise PathError(f"{missing[0]}: there is no such file. Check the list of judged images.")
+        raise PathError(f"{missing[0]}: there is no such file. Check the list of labelled images.")
     if isinstance(labels, Mapping):
         by_path = {os.path.abspath(path): label for path, label in labels.items()}
         named = {os.path.abspath(file) for file in files}
         without = sorted(named - by_path.keys())
-        beside = sorted(by_path.keys() - named)
-        if without or beside:
+        unnamed = sorted(by_path.keys() - named)
+        if without or unnamed:
             odd = [f"no label for {name}" for name in without[:2]]
-            odd += [f"no file in the list for the label of {name}" for name in beside[:2]]
+            odd += [f"no file in the list for the label of {name}" for name in unnamed[:2]]
             raise OptionError(f"Labels and files do not match: {'; '.join(odd)}.")
         values = [by_path[os.path.abspath(file)] for file in files]
     else:
@@ -391,12 +391,12 @@ def read_labels(path: PathLike) -> tuple[list[Path], list[str]]:
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{table} is no table of labels ({error}). Save it as CSV, UTF-8."
+            f"{table} is not a table of labels ({error}). Save it as CSV, UTF-8."
         ) from error
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise DataError(
-            f"{table} is no table of labels: it needs the columns path and label, and a line for "
-            "each image."
+            f"{table} is not a table of labels: it needs the columns path and label, and a line "
+            "for each image."
         )
     return [table.parent / (row["path"] or "") for row in rows], [
         row["label"] or "" for row in rows

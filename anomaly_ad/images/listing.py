@@ -35,7 +35,7 @@ class Listing:
     images : tuple of Path
         Files to look at, in the order of their names.
     masks : tuple of Path
-        Files that belong to others: masks in folders of such a name, or beside their images.
+        Files that belong to others: masks in folders of such a name, or next to their images.
     others : tuple of Path
         Files that look like images and are of formats that are not read.
     """
@@ -86,8 +86,8 @@ def list_images(folder: PathLike) -> Listing:
     that begin with a dot) are passed over. Links are followed, loops are not.
 
     Masks are told by the name of a folder below this one (mask, labels, ground_truth, ...) or by
-    their own (000_mask.png, 000_GT.png), if an image has the rest of the name; or they lie beside
-    their image under the same name (000.jpg and its mask 000.png). They are no images.
+    their own (000_mask.png, 000_GT.png), if an image has the rest of the name; or they lie next to
+    their image under the same name (000.jpg and its mask 000.png). They are not images.
 
     Raises
     ------
@@ -221,7 +221,7 @@ def _check_masks(root: Path, images: Sequence[Path], suspects: Sequence[Path]) -
 
 
 def folder_of_masks(file: Path, root: Path) -> Path:
-    """The topmost folder of masks that a file lies in; its own folder if it lies beside images."""
+    """The topmost folder of masks that a file lies in; its own folder if it lies next to images."""
     parts = file.relative_to(root).parts[:-1]
     for count, part in enumerate(parts, 1):
         if is_for_masks(part):
@@ -251,7 +251,7 @@ class MaskIndex:
     A mask in a folder of masks belongs to images under that folder's parent whose path ends as
     its own does: of ``ground_truth/dent/000_mask.png`` that is ``test/dent/000.*``, of
     ``masks/000.png`` it is ``images/000.*``, of ``dent/mask/000.png`` it is ``dent/000.*``. A mask
-    beside images belongs to the one with its name.
+    next to images belongs to the one with its name.
     """
 
     def __init__(self, images: Iterable[Path]) -> None:
@@ -267,7 +267,7 @@ class MaskIndex:
         mask : Path
             The mask.
         folder : Path
-            Its folder of masks, or the folder in which it lies beside its image.
+            Its folder of masks, or the folder in which it lies next to its image.
         """
         apart = is_for_masks(folder.name) and mask.is_relative_to(folder)
         place = folder.parent if apart else folder

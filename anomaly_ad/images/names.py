@@ -38,7 +38,7 @@ _GOOD = _words(
 _GOOD_ALONE = _words(
     "io go pass passes goods normals correct conform bon bons bom boa bien defectfree",
 )
-# Words that judge: what is said not to have them is good ("no_defect", "defect-free").
+# Words for what is wrong: what is said not to have it is good ("no_defect", "defect-free").
 _BAD = _words(
     "bad ng nok ko nio notok nonok nichtok nichtio nogood defect defects defective defectives",
     "fail fails failed failure failures fault faults faulty flaw flaws flawed anomaly",
@@ -316,7 +316,7 @@ def is_for_masks(name: str) -> bool:
     if is_named:  # good_masks, crack_mask, and the like
         telling = _GOOD | _GOOD_ALONE | _BAD | _BAD_ALONE | _KINDS
         return all(t in _BESIDE_MASK | _MASK_WORDS | _LABEL_WORDS | telling for t in tokens)
-    # A label may be a part of the product: label_defect is no folder of labels.
+    # A label may be a part of the product: label_defect is not a folder of labels.
     is_named = any(token in _LABEL_WORDS for token in tokens)
     return is_named and all(t in _LABEL_WORDS | _BESIDE_LABEL for t in tokens)
 

@@ -4,7 +4,7 @@
 pictures and records go.
 """
 
-from .inspector import Inspected, Inspector, Witness, count_verdicts, summary
+from .inspector import Inspected, Inspector, Observer, count_verdicts, summary
 from .output import Output
 from .prediction import Prediction
 from .runs import look, predict, stream
@@ -12,9 +12,9 @@ from .runs import look, predict, stream
 __all__ = [
     "Inspected",
     "Inspector",
+    "Observer",
     "Output",
     "Prediction",
-    "Witness",
     "count_verdicts",
     "look",
     "predict",

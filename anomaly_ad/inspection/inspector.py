@@ -26,7 +26,7 @@ from .output import Output
 from .prediction import Prediction
 from .regions import deviating_cells, peak_cell
 
-_JUDGED = ("score", "anomaly_map")  # outputs that a verdict is made of
+_AFTER_MODEL = ("score", "anomaly_map")  # outputs that a verdict is made of
 
 R = TypeVar("R")
 
@@ -82,7 +82,7 @@ class Inspected:
         return f"{'ANOMALOUS' if prediction.is_anomalous else 'good'}, score {prediction.score:.2f}"
 
 
-class Witness(Protocol):
+class Observer(Protocol):
     """Sees each image that is inspected, and what is said of it; for a report, for example."""
 
     def look(self, one: Inspected) -> Any:
@@ -91,7 +91,7 @@ class Witness(Protocol):
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Any) -> None:
         """Take the verdict with what `look` gave, in the order of the images.
 
-        `kind` is "good", the name of a defect, or None where nobody has judged. `seen` is None
+        `kind` is "good", the name of a defect, or None where it has no label. `seen` is None
         for an image that could not be inspected.
         """
 
@@ -235,7 +235,7 @@ class Inspector:
         return self._each(sources, finish)
 
     def inspect(self, image: Image) -> Prediction:
-        """Inspect one image from any thread, beside those of other threads.
+        """Inspect one image from any thread, alongside those of other threads.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class Inspector:
             RGB.
         """
         views = self.framing.views(image)
-        outputs = self.framing.merge(self.engine.run_beside(views, _JUDGED))
+        outputs = self.framing.merge(self.engine.run_concurrently(views, _AFTER_MODEL))
         return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
 
     def _each(
@@ -254,9 +254,9 @@ class Inspector:
         promptly: bool = False,
         may_fail: bool = True,
     ) -> Generator[R, None, None]:
-        """The way of every image: read, frame, run, judge, then what `work` makes of it; in order.
+        """The way of every image: read, frame, run, decide, then what `work` makes of it; in order.
 
-        Threads read before the model and judge behind it, so at most a few images are in memory;
+        Threads read before the model and decide after it, so at most a few images are in memory;
         or, `promptly`, one image after the other. An image that cannot be read gives a prediction
         with an error where it `may_fail`; otherwise the error is raised.
         """
@@ -271,19 +271,19 @@ class Inspector:
             views = self.framing.views(image)
             return (source, image, views), views
 
-        def judge(pair: tuple[_Read, Outputs | None]) -> R:
+        def decide(pair: tuple[_Read, Outputs | None]) -> R:
             (source, image, views), outputs = pair
             merged = {} if outputs is None else self.framing.merge(outputs)
             return work(self._inspected(source, image, views, merged))
 
         if not promptly:
-            return ordered_map(judge, self.engine.stream(ordered_map(read, sources), _JUDGED))
+            return ordered_map(decide, self.engine.stream(ordered_map(read, sources), _AFTER_MODEL))
 
         def one_by_one() -> Generator[R, None, None]:
             for source in sources:
                 item, views = read(source)
-                outputs = None if views is None else self.engine.run(views, _JUDGED)
-                yield judge((item, outputs))
+                outputs = None if views is None else self.engine.run(views, _AFTER_MODEL)
+                yield decide((item, outputs))
 
         return one_by_one()
 
@@ -340,7 +340,7 @@ class Inspector:
         return drawing.heatmap(image, anomaly_map, self.framing)
 
     def compare(self, image: Image) -> Image:
-        """The original beside its reconstruction or, where there is none, beside its heatmap.
+        """The original next to its reconstruction or, where there is none, next to its heatmap.
 
         For a method without maps the picture on the right has a frame if the image is anomalous.
 

@@ -23,7 +23,7 @@ class Prediction:
     image_size : (int, int) or None
         (height, width) of the original in pixels; None if it could not be read.
     score : float or None
-        In [0, 1): 0 is a typical good image, 0.8 the limit of good images.
+        In [0, 1): 0 is a typical good image, 0.8 the decision limit.
     raw_score : float or None
         The detector's own unit, for ranking and metrics.
     threshold : float

@@ -136,7 +136,7 @@ class RunRecord:
             for number, line in enumerate(self._own_lines()):
                 last[str(line.get("file"))] = number
         try:
-            # A name may hold bytes that are no text; they come out as they went in.
+            # A name may hold bytes that are not text; they come out as they went in.
             with fresh.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
                 writer.writeheader()

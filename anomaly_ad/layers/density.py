@@ -14,7 +14,7 @@ class LogDensity(keras.layers.Layer):
 
     log p(x) = log_norm + log sum_i exp(-|z - z_i|² / 2 h²) with z = W (x - mean), as
     `statistics.density.KernelDensity` describes it. The largest exponent is taken out of the sum,
-    so that the density of what is far from all points is no logarithm of zero.
+    so that the density of what is far from all points is not the logarithm of zero.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ class NearestNeighbour(keras.layers.Layer):
     """The distance of each vector to the nearest of a bank, and which that is.
 
     d² = |a - b|² + noise, Euclidean but for a constant that keeps rounding from being seen.
-    The winner is found through |b|² - 2ab, one matrix product. Its distance is then computed anew
+    The winner is found through |b|² - 2ab, one matrix product. Its distance is then computed again
     from the difference, since |a|² - 2ab + |b|² loses its digits where a is near b.
 
     Parameters

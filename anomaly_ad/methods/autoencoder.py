@@ -203,7 +203,7 @@ class Autoencoder(GradientDetector):
         errors = self.errors(pictures, found)
         excess, shares = {}, {}
         for name, error in errors.items():
-            # The mean deviation is added so that noise is no defect where good images hardly err.
+            # The mean deviation is added: noise is not a defect where good images hardly err.
             deviation = self.deviation[name]
             floor = np.maximum(deviation.mean(axis=(1, 2), keepdims=True), 1e-6)
             z = ops.relu((error - self.mean[name]) * (1 / (deviation + floor)))

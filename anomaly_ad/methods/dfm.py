@@ -3,7 +3,7 @@
 Two linear models of pretrained features are learnt. Of the vectors of all cells of all good images
 one, wherever the cell lies: its reconstruction error is the anomaly map. And one of whole images,
 each as the vectors of a coarse grid in a row: a Gaussian whose covariance has the principal
-components' variances and, beside them, that of what is left over. Its Mahalanobis distance is the
+components' variances and, next to them, that of what is left over. Its Mahalanobis distance is the
 image score.
 
 References
@@ -11,7 +11,7 @@ References
 Ahuja, Ndiour, Kalyanpur, Tickoo 2019, Probabilistic Modeling of Deep Features for
 Out-of-Distribution and Adversarial Detection, arXiv 1909.11786, sections 2 and 3: Gaussian density
 of the reduced features, and the feature reconstruction error. Deviations: the Gaussian keeps the
-directions beside the principal components, with the variance that the asked share leaves to them
+directions outside the principal components, with the variance that the asked share leaves to them
 (probabilistic principal component analysis: Tipping, Bishop 1999, J. R. Statist. Soc. B 61(3),
 section 3.2, but for that variance), for a defect shows there; the score is the distance instead of
 the negative log-likelihood, which rises with it; the map's model is one for all cells.

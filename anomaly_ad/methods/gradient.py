@@ -32,7 +32,7 @@ Items = Any  # what a method learns from: an ImageSet or, where it has a frozen 
 class GradientDetector(Detector):
     """A method that is trained by gradient.
 
-    Subclasses set `networks`, the trained ones by name; frozen ones are no part of the state.
+    Subclasses set `networks`, the trained ones by name; frozen ones are not part of the state.
     """
 
     networks: dict[str, keras.Model]

@@ -14,7 +14,7 @@ Lv, Yu, Fan, Tang, Tong 2020, Layer-constrained variational autoencoding kernel 
 model for anomaly detection, Knowledge-Based Systems 196, 105753: layers of encoder and decoder
 drawn together, and the density of the code joined with the reconstruction errors. Deviations: the
 code is a map, of which principal components are taken; errors have a place, so that the largest
-counts beside the mean (the paper has vectors, and takes their distance and cosine); the encoder's
+counts next to the mean (the paper has vectors, and takes their distance and cosine); the encoder's
 layers are targets that this term does not move, so they cannot shrink to meet the decoder's; the
 density's width is that of `statistics.density.KernelDensity` with Scott's rule. docs/quality.md
 says what joining brings.
@@ -58,7 +58,8 @@ class LAKE(VAE):
     framing, patch_size, seed, code_channels, hidden_share, beta
         See `VAE`.
     layer_weight : float
-        Weight of the inner layers' mean squared error beside the reconstruction error. 0 to 10.
+        Weight of the inner layers' mean squared error relative to the reconstruction error, 0 to
+        10.
     """
 
     def __init__(

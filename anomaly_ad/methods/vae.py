@@ -35,9 +35,9 @@ class VAE(Autoencoder):
     framing, patch_size, seed, code_channels, hidden_share
         See `Autoencoder`.
     beta : float
-        Weight of the code's divergence from a standard Gaussian, the mean over its values, beside
-        the reconstruction error, the mean over the pixels. More makes the code simpler: good images
-        are rebuilt less exactly, defects are copied less. 0 to 10.
+        Weight of the code's divergence from a standard Gaussian, the mean over its values, relative
+        to the reconstruction error, the mean over the pixels. More makes the code simpler: good
+        images are rebuilt less exactly, defects are copied less. 0 to 10.
     """
 
     def __init__(

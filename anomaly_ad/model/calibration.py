@@ -1,7 +1,7 @@
 """Calibration: the detector's raw score -> a score in [0, 1] with a stated error rate.
 
 From good images that the fit has not seen, a median and a limit are taken. The score says where an
-image stands between and beyond them: 0 is a typical good image, 0.8 the limit of good, 1 is never
+image stands between and beyond them: 0 is a typical good image, 0.8 the decision limit, 1 is never
 reached. Nothing is ever normalised by the image or the test set at hand.
 """
 
@@ -196,7 +196,7 @@ class Calibration:
         Raises
         ------
         DataError
-            The limit is no finite number above the median.
+            The limit is not a finite number above the median.
         """
         image = self.image
         if not math.isfinite(limit) or abs(limit) > _LARGEST:
@@ -263,7 +263,7 @@ class GoodScores:
         return len(self.scores)
 
     @property
-    def as_judged(self) -> Self:
+    def with_margin(self) -> Self:
         """The same as the model's arithmetic may give them, at most."""
         maxima = None if self.maxima is None else self.maxima + self.raised[1]
         scores = self.scores + self.raised[0]
@@ -278,8 +278,8 @@ class GoodScores:
 
     def calibration(self, rate: float) -> Calibration:
         """Both limits for a false alarm rate."""
-        judged = self.as_judged
-        return Calibration.from_good(judged.scores, judged.maxima, rate)
+        raised = self.with_margin
+        return Calibration.from_good(raised.scores, raised.maxima, rate)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As they are stored."""
@@ -329,6 +329,6 @@ def check_threshold(threshold: float) -> None:
     is_number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 1:
         raise OptionError(
-            "thresh is a score from 0 to 1; 0.8 is the limit of good parts, lower inspects more "
+            "thresh is a score from 0 to 1; 0.8 is the decision limit, lower inspects more "
             f"strictly. Received: {threshold!r}."
         )

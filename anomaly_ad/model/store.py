@@ -65,7 +65,7 @@ class StoredModel:
         check_file(path, self.files[name])
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                # numpy before 2.2 stored an array of this name beside the others.
+                # numpy before 2.2 stored an array of this name next to the others.
                 return {key: arrays[key] for key in arrays.files if key != "allow_pickle"}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise damaged(self.directory, f"{name} cannot be read ({error})") from error
@@ -84,7 +84,7 @@ class StoredModel:
         return next(Path(name).stem for name in self.files if name.endswith(".xml"))
 
     def good_scores(self, *, of_training: bool = False) -> GoodScores:
-        """What the good images scored that the limits of good come from.
+        """What the good images scored that the decision limits come from.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class StoredModel:
             crossed = not prefix and "folds" in self.manifest.training
             with contextlib.suppress(KeyError):
                 try:
-                    return GoodScores.from_arrays(some, cross_fitted=crossed).as_judged
+                    return GoodScores.from_arrays(some, cross_fitted=crossed).with_margin
                 except ValueError as error:
                     raise damaged(self.directory, str(error)) from error
         raise ModelError(

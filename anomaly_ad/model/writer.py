@@ -67,7 +67,7 @@ class ModelWriter:
 
     @property
     def xml(self) -> Path:
-        """Where the OpenVINO model goes; its weights lie beside it."""
+        """Where the OpenVINO model goes; its weights lie next to it."""
         return self.folder / "detector.xml"
 
     def write_graph(self, model: ov.Model) -> None:

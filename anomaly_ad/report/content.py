@@ -18,31 +18,35 @@ from ..images.labelled import GOOD
 from ..model import StoredModel
 from ..support import cpu_count, printable
 from . import probe
-from .album import Album
+from .thumbnails import Thumbnails
 
 
-def of_what_was_seen(stored: StoredModel, album: Album) -> Iterator[str]:
+def of_what_was_seen(stored: StoredModel, seen: Thumbnails) -> Iterator[str]:
     """What makes the counts of these images better than those of others."""
-    if album.n_learnt:
+    if seen.n_learnt:
         yield (
-            f"{album.n_learnt} of these images were in the training. Their scores are lower than "
+            f"{seen.n_learnt} of these images were in the training. Their scores are lower than "
             "those of other images and say nothing of the model."
         )
-    if album.n_calibrated:
+    if seen.n_calibrated:
         yield (
-            f"{album.n_calibrated} of these images have set the limit "
+            f"{seen.n_calibrated} of these images have set the limit "
             f"({stored.manifest.calibration.record.get('by')}). The counts at it are better than "
             "they will be on other images."
         )
 
 
 def data(
-    stored: StoredModel, album: Album, shown: set[int], threshold: float, told: dict[str, Any]
+    stored: StoredModel,
+    seen: Thumbnails,
+    shown: set[int],
+    threshold: float,
+    told: dict[str, Any],
 ) -> dict[str, Any]:
     """What the page computes with."""
     limit = stored.manifest.calibration.image
     try:
-        root = os.path.commonpath([entry.path.absolute().parent for entry in album.entries])
+        root = os.path.commonpath([entry.path.absolute().parent for entry in seen.entries])
     except ValueError:  # on several drives
         root = None
     images = [
@@ -56,20 +60,20 @@ def data(
             "error": entry.prediction.error and printable(entry.prediction.error),
             "shown": n in shown,
         }
-        for n, entry in enumerate(album.entries)
+        for n, entry in enumerate(seen.entries)
     ]
     return {
         "threshold": threshold,
         "median": limit.median,
         "limit": limit.limit,
-        "judged": told["judged"],
+        "labelled": told["labelled"],
         "good": GOOD,
         "kinds": [kind.name for kind in told["kinds"]],
         "images": images,
     }
 
 
-def judged(found: Evaluation) -> dict[str, Any]:
+def of_labelled(found: Evaluation) -> dict[str, Any]:
     """What an evaluation tells, for the template."""
     named = {
         "Image AUROC": ("auroc", "how well the scores rank defective above good; 1 is perfect"),
@@ -89,7 +93,7 @@ def judged(found: Evaluation) -> dict[str, Any]:
         for name, (attribute, meaning) in named.items()
     ]
     return {
-        "judged": True,
+        "labelled": True,
         "kinds": [replace(kind, name=printable(kind.name)) for kind in found.kinds],
         "metrics": metrics,
         "warnings": [printable(warning) for warning in found.warnings],
@@ -115,12 +119,12 @@ def _missed(found: Evaluation) -> Estimate | None:
     return None if rate is None else Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
 
 
-def unjudged(counts: Counter[str], warnings: Iterable[str]) -> dict[str, Any]:
+def of_unlabelled(counts: Counter[str], warnings: Iterable[str]) -> dict[str, Any]:
     """What the verdicts on images without labels tell, for the template."""
     inspected = counts["good"] + counts["anomalous"]
     share = wilson(counts["anomalous"] / inspected, inspected) if inspected else None
     return {
-        "judged": False,
+        "labelled": False,
         "kinds": (),
         "metrics": [],
         "warnings": list(warnings),
@@ -128,7 +132,7 @@ def unjudged(counts: Counter[str], warnings: Iterable[str]) -> dict[str, Any]:
         "n_defective": 0,
         "n_errors": counts["errors"],
         "tiles": [_tile("all", counts["anomalous"], inspected, share, counts["errors"])],
-        "layout": "not judged: nobody has said which of these images are good",
+        "layout": "without labels: nobody has said which of these images are good",
     }
 
 
@@ -161,7 +165,7 @@ def _tile(
     }
 
 
-def facts(stored: StoredModel, album: Album, images_from: str) -> dict[str, dict[str, str]]:
+def facts(stored: StoredModel, seen: Thumbnails, images_from: str) -> dict[str, dict[str, str]]:
     """What the figures are of: the model, the images, this machine."""
     manifest = stored.manifest
     plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
@@ -182,18 +186,18 @@ def facts(stored: StoredModel, album: Album, images_from: str) -> dict[str, dict
         f"{plan.precision}",
         "Trained on": f"{training.get('n_fit')} images, {manifest.created}",
         "Fingerprint of these": str(training.get("images", "unknown"))[:16],
-        "Limit of good (0.8)": stated,
+        "Decision limit (0.8)": stated,
         "Size": f"{size / 1e6:.1f} MB",
         "Digest": stored.digest,
     }
-    inspected = [entry for entry in album.entries if entry.prediction.error is None]
+    inspected = [entry for entry in seen.entries if entry.prediction.error is None]
     data = {
         "Source": printable(images_from),
         "Images": f"{len(inspected):,} inspected"
-        + (f", {len(album.entries) - len(inspected)} not" if inspected != album.entries else ""),
-        "Known to the model": f"{album.n_learnt} were in its training, {album.n_calibrated} have "
+        + (f", {len(seen.entries) - len(inspected)} not" if inspected != seen.entries else ""),
+        "Known to the model": f"{seen.n_learnt} were in its training, {seen.n_calibrated} have "
         "set its limit",
-        "Fingerprint": album.fingerprint or "none",
+        "Fingerprint": seen.fingerprint or "none",
     }
     return {
         "Model": model,

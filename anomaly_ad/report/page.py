@@ -25,8 +25,8 @@ from ..inspection.records import JSONL, cannot_write, read_records
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
 from ..web import asset, content_policy
-from .album import Album, chosen
-from .content import data, facts, judged, of_what_was_seen, unjudged
+from .content import data, facts, of_labelled, of_unlabelled, of_what_was_seen
+from .thumbnails import Thumbnails, chosen
 
 _SUFFIXES = (".html", ".htm")
 
@@ -46,8 +46,8 @@ def report(
     stored : StoredModel
         The model.
     path : path
-        A folder of judged images (with good ones or masks among them) or a CSV of them; a folder of
-        images that nobody has judged; or one that `predict` has written: then the images of its
+        A folder of labelled images (with good ones or masks among them) or a CSV of them; a folder
+        of images without labels; or one that `predict` has written: then the images of its
         last run are inspected.
     target : path
         The HTML file; replaced if it is there.
@@ -60,14 +60,14 @@ def report(
     Returns
     -------
     Evaluation or Counter of str to int
-        Figures, or how many are "good", "anomalous" and "errors" where nobody has judged.
+        Figures, or how many are "good", "anomalous" and "errors" without labels.
 
     Raises
     ------
     PathError, DataError
         There is nothing to inspect.
     OptionError
-        The report would lie in the input, or is no HTML file.
+        The report would lie in the input, or is not an HTML file.
     OutputError
         It cannot be written.
     """
@@ -119,9 +119,9 @@ def report_labelled(
     """`evaluate`, with a report of it; parameters and errors as there and in `report`."""
     paths = [item.path for item in labelled.items]
     root = Path(labelled.source) if os.path.isdir(labelled.source) else None
-    with _Page(stored, target, paths, root) as page, Album(stored, len(paths)) as album:
-        found = evaluate(stored, labelled, threshold=threshold, seed=seed, witness=album)
-        page.write(album, found.threshold, labelled.source, judged(found))
+    with _Page(stored, target, paths, root) as page, Thumbnails(stored, len(paths)) as thumbnails:
+        found = evaluate(stored, labelled, threshold=threshold, seed=seed, observer=thumbnails)
+        page.write(thumbnails, found.threshold, labelled.source, of_labelled(found))
     return found
 
 
@@ -168,15 +168,15 @@ def _report_unjudged(
     sources = file_sources(paths)
     with (
         _Page(stored, target, paths, root) as page,
-        Album(stored, len(paths)) as album,
+        Thumbnails(stored, len(paths)) as thumbnails,
         bar(len(paths), "Inspecting") as step,
-        closing(inspector.scan(sources, album.look)) as found,
+        closing(inspector.scan(sources, thumbnails.look)) as found,
     ):
         for path, (prediction, seen) in zip(paths, found, strict=True):
-            album.add(path, None, prediction, seen)
+            thumbnails.add(path, None, prediction, seen)
             step("")
-        counts = count_verdicts(entry.prediction for entry in album.entries)
-        page.write(album, inspector.threshold, source, unjudged(counts, warnings))
+        counts = count_verdicts(entry.prediction for entry in thumbnails.entries)
+        page.write(thumbnails, inspector.threshold, source, of_unlabelled(counts, warnings))
     return counts
 
 
@@ -221,11 +221,13 @@ class _Page:
         with contextlib.suppress(OSError):
             self._fresh.unlink(missing_ok=True)
 
-    def write(self, album: Album, threshold: float, source: str, told: dict[str, Any]) -> None:
+    def write(
+        self, thumbnails: Thumbnails, threshold: float, source: str, told: dict[str, Any]
+    ) -> None:
         """Fill the template and put the whole page in its place at once."""
-        shown = chosen(album.entries)
+        shown = chosen(thumbnails.entries)
         style, code = asset("look.css") + _own("report.css"), asset("limit.js") + _own("report.js")
-        told["warnings"] = [*told["warnings"], *of_what_was_seen(self._stored, album)]
+        told["warnings"] = [*told["warnings"], *of_what_was_seen(self._stored, thumbnails)]
         chunks = self._template.generate(
             **told,
             source=printable(source),
@@ -233,11 +235,11 @@ class _Page:
             method=self._stored.manifest.plan.method,
             created=time.strftime("%Y-%m-%d %H:%M %z"),
             threshold=threshold,
-            facts=facts(self._stored, album, source),
-            data=_script(data(self._stored, album, shown, threshold, told)),
-            pictures=_pictures(album, shown),
+            facts=facts(self._stored, thumbnails, source),
+            data=_script(data(self._stored, thumbnails, shown, threshold, told)),
+            pictures=_pictures(thumbnails, shown),
             n_pictures=len(shown),
-            n_images=len(album.entries),
+            n_images=len(thumbnails.entries),
             style=style,
             code=code,
             policy=content_policy(style, code),
@@ -259,8 +261,8 @@ def _script(values: Any) -> str:
     return json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _pictures(album: Album, shown: set[int]) -> Iterator[tuple[int, str, str]]:
+def _pictures(thumbnails: Thumbnails, shown: set[int]) -> Iterator[tuple[int, str, str]]:
     """Number, photograph and heatmap of each image that the page shows, base64."""
     for n in sorted(shown):
-        photo, heat = album.pictures(album.entries[n])
+        photo, heat = thumbnails.pictures(thumbnails.entries[n])
         yield n, base64.b64encode(photo).decode(), base64.b64encode(heat).decode()

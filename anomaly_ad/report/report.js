@@ -102,7 +102,7 @@
       const at = (share) => scores[Math.round(share * (scores.length - 1))].toFixed(3);
       return `${whole(scores.length)} ${name}: lowest ${at(0)}, median ${at(.5)}, highest ${at(1)}. `;
     };
-    if (!data.judged) return `Histogram of scores. ${told("parts", inspected)}`;
+    if (!data.labelled) return `Histogram of scores. ${told("parts", inspected)}`;
     const isGood = (image) => image.kind === data.good;
     return `Histogram of scores. ${told("good parts", inspected.filter(isGood))}${told("defective parts", inspected.filter((image) => !isGood(image)))}`;
   }
@@ -115,15 +115,15 @@
       for (const image of images) counts[Math.max(Math.ceil(image.score * bins) - 1, 0)] += 1;
       return counts;
     };
-    const upper = scores(data.judged ? inspected.filter((i) => i.kind === data.good) : inspected);
-    const lower = scores(data.judged ? inspected.filter((i) => i.kind !== data.good) : []);
+    const upper = scores(data.labelled ? inspected.filter((i) => i.kind === data.good) : inspected);
+    const lower = scores(data.labelled ? inspected.filter((i) => i.kind !== data.good) : []);
     // Each kind has its own height: there are often far fewer of the one than of the other.
     const highest = (counts) => Math.max(...counts, 1);
     const both = upper.some(Boolean) && lower.some(Boolean);
     return () => {
       home.replaceChildren();
       const width = Math.max(home.clientWidth, 280), bar = both ? 78 : 130;
-      const onlyLower = !upper.some(Boolean) && data.judged;
+      const onlyLower = !upper.some(Boolean) && data.labelled;
       const base = onlyLower ? 24 : bar + 24, height = both ? 2 * bar + 44 : bar + 44;
       const x = (score) => side + score * (width - 2 * side);
       const svg = canvas(home, width, height, describe());
@@ -134,7 +134,7 @@
         const made = draw(svg, "rect", { x: x(n / bins) + .5, width: Math.max(step - 1, 1), y: up ? base - tall : base + 1, height: tall, class: className });
         draw(made, "title", {}, `${whole(value)} ${name} from ${n / bins} to ${(n + 1) / bins}`);
       });
-      bars(upper, data.judged ? "good images" : "images", data.judged ? "good" : "all", true);
+      bars(upper, data.labelled ? "good images" : "images", data.labelled ? "good" : "all", true);
       bars(lower, "defective images", "bad", false);
       draw(svg, "line", { x1: x(0), x2: x(1), y1: base + .5, y2: base + .5, class: "grid" });
       for (let tick = 0; tick <= 10; tick += 2) {
@@ -142,7 +142,7 @@
         draw(svg, "text", { x: x(tick / 10), y: height - 4, "text-anchor": anchor }, (tick / 10).toString());
       }
       const label = (y, name, counts) => draw(svg, "text", { x: x(0), y, class: "label" }, `${name} (highest bar: ${whole(highest(counts))})`);
-      if (upper.some(Boolean)) label(14, data.judged ? "Good parts" : "Parts", upper);
+      if (upper.some(Boolean)) label(14, data.labelled ? "Good parts" : "Parts", upper);
       if (lower.some(Boolean)) label(height - 26, "Defective parts", lower);
       const top = 4, bottom = height - 20;
       draw(svg, "line", { x1: x(LIMIT_SCORE), x2: x(LIMIT_SCORE), y1: top, y2: bottom, class: "calibrated" });
@@ -213,34 +213,34 @@
   function verdictOf(image, raw) {
     if (image.error !== null) return "error";
     const rejected = isRejected(image, raw);
-    if (!data.judged) return rejected ? "rejected" : "passed";
+    if (!data.labelled) return rejected ? "rejected" : "passed";
     if (image.kind === data.good) return rejected ? "false alarm" : "passed";
     return rejected ? "found" : "missed";
   }
   const isWrong = (verdict) => verdict === "false alarm" || verdict === "missed";
   const words = {
     "error": "not inspected", "false alarm": "FALSE ALARM", "missed": "MISSED", "found": "found",
-    "passed": data.judged ? "passed" : "good", "rejected": "anomalous",
+    "passed": data.labelled ? "passed" : "good", "rejected": "anomalous",
   };
 
   const filters = {
     "All": () => true,
-    ...(data.judged ? {
+    ...(data.labelled ? {
       "False alarms and misses": (_, verdict) => isWrong(verdict),
       "False alarms": (_, verdict) => verdict === "false alarm",
       "Misses": (_, verdict) => verdict === "missed",
       "Good parts": (image) => image.kind === data.good,
       "Defective parts": (image) => image.kind !== data.good,
     } : {}),
-    [data.judged ? "Rejected" : "Anomalous"]: (image, _, raw) => isRejected(image, raw),
-    [data.judged ? "Passed" : "Good"]: (image, _, raw) => image.error === null && !isRejected(image, raw),
+    [data.labelled ? "Rejected" : "Anomalous"]: (image, _, raw) => isRejected(image, raw),
+    [data.labelled ? "Passed" : "Good"]: (image, _, raw) => image.error === null && !isRejected(image, raw),
     ...(data.images.some((image) => image.error !== null) ? { "Not inspected": (image) => image.error !== null } : {}),
   };
   // Each gives the number by which pictures are put in order, highest first; then comes the name.
   const score = (image) => image.error === null ? image.score : -1;
   const orders = {
     // At the limit where the page stands: what is wrong, farthest beyond it first, then what is close.
-    ...(data.judged ? { "Worst first": (image, verdict) => {
+    ...(data.labelled ? { "Worst first": (image, verdict) => {
       const distance = Math.abs(score(image) - threshold);
       return isWrong(verdict) ? 2 + distance : -distance;
     } } : {}),
@@ -358,7 +358,7 @@
     for (const photo of shown.querySelectorAll(".photo")) photo.alt = image.name;
     byId("large-picture").replaceChildren(shown);
     const facts = { "Verdict": words[verdict] };
-    if (data.judged) facts["Judged as"] = image.kind;
+    if (data.labelled) facts["Label"] = image.kind;
     if (image.error === null) {
       facts["Score"] = `${image.score.toFixed(4)}, limit ${formatted(threshold)}`;
       facts["Raw score"] = `${image.raw.toPrecision(6)}, limit ${Number.isFinite(rawOf(threshold)) ? rawOf(threshold).toPrecision(6) : "none"}`;

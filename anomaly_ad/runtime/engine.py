@@ -160,8 +160,10 @@ class Engine:
         finally:
             self._spare.append(request)
 
-    def run_beside(self, views: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
-        """Run one batch from any thread, beside those of other threads; otherwise as `run`.
+    def run_concurrently(
+        self, views: NDArray[np.uint8], names: Collection[str] | None = None
+    ) -> Outputs:
+        """Run one batch from any thread, alongside those of other threads; otherwise as `run`.
 
         The threads share the asynchronous requests of the model compiled for throughput, as many
         as it can work on at once; who finds none idle waits. The first call compiles; make it

@@ -16,19 +16,15 @@ from .schema import Refusal, Verdict
 
 def answer(
     served: Served,
-    name: str,
-    read: Callable[[], bytes],
-    *,
     threshold: float,
     heatmap: bool,
     max_pixels: int,
+    name: str,
+    read: Callable[[], bytes],
 ) -> Verdict:
     """Inspect what `read` gives, the bytes of the file that the client calls `name`.
 
-    Raises
-    ------
-    Refusal
-        413 for too many pixels, 422 for a file that cannot be inspected; and those of `read`.
+    Refusal 413 for too many pixels, 422 for a file that cannot be inspected; and those of `read`.
     """
     try:
         image = decode_image(read(), repr(name) if name else "The image", max_pixels)

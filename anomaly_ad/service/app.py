@@ -17,27 +17,15 @@ from starlette.responses import Response
 
 from .._version import __version__
 from ..support import cpu_count
+from . import schema
 from .answers import answer
-from .files import Roots
 from .metrics import CONTENT_TYPE, Metrics
 from .middleware import Access, BodyLimits
 from .models import Models
-from .page import load_page, render_docs
-from .schema import (
-    PREDICT_BODY,
-    PREDICT_ERRORS,
-    Error,
-    Failed,
-    ModelList,
-    Options,
-    Ready,
-    Refusal,
-    Status,
-    Verdict,
-    Verdicts,
-)
+from .page import docs_page, inspection_page
+from .schema import Error, Failed, ModelList, Options, Ready, Refusal, Status, Verdict, Verdicts
 from .settings import Settings
-from .uploads import Source, read_images
+from .sources import Roots, Source, read_images
 
 # Half of them decode, prepare and answer while the others wait for the model.
 _WORKERS_PER_CPU = 2
@@ -101,8 +89,11 @@ def create_app(
         redirect_slashes=False,  # to an address that the client has named, and without TLS
         lifespan=lifespan,
     )
-    app.add_middleware(BodyLimits, settings=service.settings)
-    app.add_middleware(Access, service=service)  # the outer one
+    settings, metrics = service.settings, service.metrics
+    app.add_middleware(BodyLimits, settings=settings)
+    app.add_middleware(
+        Access, settings=settings, metrics=metrics, is_ending=lambda: service.ending
+    )  # the outer one
     _handle_errors(app)
     _add_inspection(app, service)
     _add_status(app, service)
@@ -119,30 +110,24 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
         response_description="One image: its verdict. Several: a list, in their order; one that "
         "cannot be inspected has an error in its place.",
         response_model_exclude_unset=True,
-        openapi_extra=PREDICT_BODY,
-        responses=PREDICT_ERRORS,
+        openapi_extra=schema.PREDICT_BODY,
+        responses=schema.PREDICT_ERRORS,
     )
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Verdict | Verdicts:
         given = [name for name, _ in request.query_params.multi_items()]
         if len(set(given)) < len(given):
             raise Refusal(422, "An option is given more than once.")
         served = service.models.get(options.model)
-        call = functools.partial(
-            answer,
-            served,
-            threshold=settings.threshold if options.thresh is None else options.thresh,
-            heatmap=options.heatmap,
-            max_pixels=settings.max_pixels,
-        )
+        thresh = settings.threshold if options.thresh is None else options.thresh
+        call = functools.partial(answer, served, thresh, options.heatmap, settings.max_pixels)
         with service.places(1):
             pass  # while the queue is full it is of no use to send images
         async with read_images(request, service.roots, settings) as files:
             found = await service.inspect(call, files)
         request.state.facts.update(model=served.name, images=len(found))
         for one in found:
-            verdict = "error"
-            if isinstance(one, Verdict):
-                verdict = "anomalous" if one.is_anomalous else "good"
+            words = {True: "anomalous", False: "good", None: "error"}
+            verdict = words[one.is_anomalous if isinstance(one, Verdict) else None]
             service.metrics.images.labels(served.name, verdict).inc()
         if await request.is_disconnected():
             raise ClientDisconnect
@@ -169,7 +154,8 @@ def _add_status(app: FastAPI, service: Service) -> None:
     @app.get("/ready", summary="Whether images can be sent", responses={503: {"model": Error}})
     async def ready() -> Ready:
         with service.places(1):  # models are loaded before the service listens
-            return Ready(status="ready", models=[served.name for served in service.models])
+            names = [served.name for served in service.models]
+            return Ready(status="ready", version=__version__, models=names)
 
     @app.get("/models", summary="The models and their decision limits")
     async def models() -> ModelList:
@@ -182,15 +168,13 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    page = load_page()
-
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return page.response()
+        return inspection_page()
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return render_docs(app.openapi()).response()
+        return docs_page(app.openapi())
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -211,8 +195,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        answer = Refusal(error.status_code, f"{error.detail}. See /docs for what there is.")
-        response = answer.response()
+        hint = f"{error.detail}. See /docs for what there is."
+        response = Refusal(error.status_code, hint).response()
         response.headers.update(error.headers or {})
         return response
 

@@ -7,16 +7,14 @@ import contextlib
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .metrics import Metrics
 from .schema import Refusal
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from .app import Service
 
 # For whoever watches the process, and what holds nothing but this program's own text.
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
@@ -40,9 +38,11 @@ class Access:
     ``request.state.facts`` is a dict of what the log says of a request.
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, is_ending: Callable[[], bool]
+    ) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self._is_ending = is_ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, unless its token is missing."""
@@ -61,12 +61,12 @@ class Access:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update({**_HEADERS, "x-request-id": request})
-                if self._service.ending:
+                if self._is_ending():
                     headers["connection"] = "close"
             await send(message)
 
         given, app = Headers(scope=scope).get("authorization", ""), self._app
-        if scope["path"] not in OPEN and not self._service.settings.lets_in(given):
+        if scope["path"] not in OPEN and not self._settings.lets_in(given):
             wrong = "This is not the token. " if given else ""
             app = Refusal(401, f"{wrong}Send the token: Authorization: Bearer <token>.").response()
         try:
@@ -83,9 +83,8 @@ class Access:
             _log.info("request", extra={"client": client[0] if client else None, **facts})
             # Only paths that exist: a client must not be able to make up ever new labels.
             path = getattr(scope.get("route"), "path", "other")
-            metrics = self._service.metrics
-            metrics.requests.labels(path, str(facts["status"] or "none")).inc()
-            metrics.seconds.labels(path).observe(seconds)
+            self._metrics.requests.labels(path, str(facts["status"] or "none")).inc()
+            self._metrics.seconds.labels(path).observe(seconds)
 
 
 class BodyLimits:
@@ -113,17 +112,13 @@ class BodyLimits:
         finally:
             self.bytes -= exchange.held
 
-    def deadline(self) -> float:
-        """Of what begins now, on the event loop's clock."""
-        return asyncio.get_running_loop().time() + self.settings.timeout
-
 
 class _Exchange:
     """One request and its answer."""
 
     def __init__(self, limits: BodyLimits, scope: Scope, receive: Receive, send: Send) -> None:
         self._limits, self._receive, self._send = limits, receive, send
-        self._deadline = limits.deadline()
+        self._deadline = asyncio.get_running_loop().time() + limits.settings.timeout
         self.held = 0  # bytes
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
@@ -168,7 +163,7 @@ class _Exchange:
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         self._hold(len(body))  # in place of the request, which has been worked on
-        async with asyncio.timeout_at(self._limits.deadline()):
+        async with asyncio.timeout(self._limits.settings.timeout):
             while len(body) > _PIECE:
                 await self._send({**message, "body": body[:_PIECE], "more_body": True})
                 body = body[_PIECE:]

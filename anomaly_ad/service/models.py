@@ -20,9 +20,11 @@ import numpy as np
 from ..errors import AnomalyADError, ModelError
 from ..model import StoredModel, load
 from ..model.manifest import MANIFEST
-from .schema import ModelFacts, ModelInput, Refusal
+from .schema import ModelFacts, Refusal
 
 LOOK_EVERY = 1.0  # seconds between two looks at the directories
+
+_INPUT = ("height", "width", "channels", "fit")
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Served:
             name=self.name,
             digest=self.stored.digest,
             method=plan.method,
-            input=ModelInput.model_validate(framing, from_attributes=True),
+            input={name: getattr(framing, name) for name in _INPUT},
             patch_size=plan.patch_size,
             precision=plan.precision,
             created=manifest.created,
@@ -96,10 +98,9 @@ class Models:
         """The model of this name, the first for None; Refusal 404 if there is none."""
         if name is None:
             return next(iter(self))
-        if name not in self._served:
-            names = ", ".join(self._served)
-            raise Refusal(404, f"There is no model {name[:64]!r}. Models: {names}.")
-        return self._served[name]
+        if name in self._served:
+            return self._served[name]
+        raise Refusal(404, f"There is no model {name[:64]!r}. Models: {', '.join(self._served)}.")
 
     def look(self) -> None:
         """Take up what was replaced since the last look.
@@ -123,36 +124,28 @@ class Models:
                     self._complain(name, error)
                     continue
                 self._states[name] = state
-                self._take_up(served)
+                before, self._served[name] = self._served[name], served
+                digests = {"digest": served.stored.digest, "before": before.stored.digest}
+                if len({*digests.values()}) == 2:
+                    self._changed(name, True)
+                    _log.info("a replaced model is taken up", extra={"model": name, **digests})
             self._said.pop(name, None)
 
-    def _take_up(self, served: Served) -> None:
-        before, now = self._served[served.name].stored.digest, served.stored.digest
-        if now != before:
-            self._served[served.name] = served
-            self._changed(served.name, True)
-            facts = {"model": served.name, "digest": now, "before": before}
-            _log.info("a replaced model is taken up", extra=facts)
-
     def _complain(self, name: str, error: Exception) -> None:
-        """Say once what is wrong; where it is no fault of the program, without where it arose."""
+        """Say once what is wrong, and where it arose only for a fault of the program."""
         if self._said.get(name) == str(error):
             return
         self._said[name] = str(error)
         self._changed(name, False)
-        expected = isinstance(error, AnomalyADError)
-        facts = {"model": name} | ({"error": str(error)} if expected else {})
-        _log.error(
-            "a replaced model is not taken up",
-            extra=facts,
-            exc_info=None if expected else error,
-        )
+        facts = {"model": name, "error": str(error)}
+        where = None if isinstance(error, AnomalyADError) else error
+        _log.error("a replaced model is not taken up", extra=facts, exc_info=where)
 
 
 def _serve(name: str, path: Path) -> Served:
     stored = load(path)
-    # Compiles, and shows that it runs.
-    stored.engine.run_beside(np.zeros((1, *stored.manifest.plan.framing.view_shape), np.uint8))
+    views = np.zeros((1, *stored.manifest.plan.framing.view_shape), np.uint8)
+    stored.engine.run_concurrently(views)  # compiles, and shows that it runs
     return Served(name, stored)
 
 

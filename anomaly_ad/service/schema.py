@@ -72,20 +72,10 @@ class Status(BaseModel):
     version: str
 
 
-class Ready(BaseModel):
+class Ready(Status):
     """Images can be sent."""
 
-    status: str
     models: list[str] = Field(description="Their names; the first is the default.")
-
-
-class ModelInput(BaseModel):
-    """What a model sees of an image."""
-
-    height: int
-    width: int
-    channels: int
-    fit: str = Field(description="How an image of another shape is brought to this size.")
 
 
 class ModelFacts(BaseModel):
@@ -94,7 +84,7 @@ class ModelFacts(BaseModel):
     name: str
     digest: str
     method: str
-    input: ModelInput
+    input: dict[str, int | str] = Field(description="height, width, channels, and how they fit.")
     patch_size: int
     precision: str
     created: str

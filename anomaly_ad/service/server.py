@@ -57,19 +57,10 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
     """Answer requests until SIGTERM, SIGINT or SIGHUP, then finish what was accepted.
 
     The address is printed on stdout; port 0 takes a free one.
-
-    Raises
-    ------
-    OptionError, ModelError
-        The address cannot be had, or a model cannot be loaded.
     """
     with bind(host, port) as listener, json_log():
         metrics = Metrics()
-
-        def changed(name: str, worked: bool) -> None:
-            metrics.reloads.labels(name, "taken_up" if worked else "failed").inc()
-
-        models = Models(directories, changed)
+        models = Models(directories, metrics.note_reload)
         service = Service(settings, models, metrics)
         if settings.token is None and not (host in ("localhost", "::1") or host[:4] == "127."):
             _log.warning("whoever reaches this address may use it: set a token, see README")

@@ -47,7 +47,7 @@ def same_pictures(thumbnails: NDArray[np.uint16]) -> NDArray[np.intp]:
         for left in range(top, end, _COLUMNS):
             columns = slice(left, min(left + _COLUMNS, end))
             limit = np.minimum(allowed[rows, None], allowed[None, columns])
-            # In float64: the products are large beside the differences that are looked for.
+            # In float64: the products are large compared with the differences that are looked for.
             blocks = (pixels[part].astype(np.float64) for part in (rows, columns))
             near = _distances(*blocks) <= limit + 1e-6
             for row, column in np.argwhere(near):

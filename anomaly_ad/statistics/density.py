@@ -67,7 +67,7 @@ class KernelDensity:
         count, channels = vectors.shape
         mean = vectors.mean(axis=0)
         centred = vectors - mean
-        # Standardised first, so that what is small beside rounding is the same in any unit.
+        # Standardised first, so that what is small compared with rounding is the same in any unit.
         deviation = centred.std(axis=0, ddof=1)
         constant = deviation <= 1e-12 * np.abs(mean)
         deviation[constant] = np.maximum(np.abs(mean[constant]), 1.0)

@@ -269,7 +269,7 @@ def nearest(
     for start in range(0, len(vectors), _CHUNK):
         part = slice(start, start + _CHUNK)
         indices[part] = (vectors[part] @ bank.T - squares).argmax(axis=1)
-        # |a|² - 2ab + |b|² loses its digits where a is near b, so the winner's is computed anew.
+        # |a|² - 2ab + |b|² loses its digits where a is near b, so the winner's is computed again.
         difference = vectors[part] - bank[indices[part]]
         squared = np.einsum("nc,nc->n", difference, difference)
         distances[part] = np.sqrt(squared + NOISE * bank.shape[1])

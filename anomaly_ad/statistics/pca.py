@@ -12,7 +12,7 @@ from .moments import Moments
 
 @dataclass(frozen=True)
 class Subspace:
-    """The directions in which feature vectors vary most, and what is left beside them.
+    """The directions in which feature vectors vary most, and what is left outside them.
 
     Parameters
     ----------

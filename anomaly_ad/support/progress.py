@@ -24,7 +24,7 @@ Step = Callable[[str], None]
 def bar(total: int | None, what: str, *, shown: bool = True) -> Iterator[Step]:
     """Progress of `total` steps (None: not known); call what it gives after each step.
 
-    That takes a short note, or ''. Where stderr is no terminal, a plain line says how far it is:
+    That takes a short note, or ''. Where stderr is not a terminal, a plain line says how far it is:
     the first after a second, and then one in ten seconds. Time left is said from the third step on.
     """
     if not shown:
@@ -105,5 +105,5 @@ def say(text: str) -> None:
 
 
 def printable(text: object) -> str:
-    """A text that can be printed: file names may hold bytes that are no UTF-8."""
+    """A text that can be printed: file names may hold bytes that are not UTF-8."""
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")

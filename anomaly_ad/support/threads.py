@@ -33,7 +33,7 @@ def ordered_map(
     ----------
     function : callable
         Called as ``function(item)`` in a worker thread. OpenCV, OpenVINO and file access release
-        the interpreter lock, so threads do run beside each other there.
+        the interpreter lock, so threads do run in parallel there.
     items : iterable
         Drawn from in the calling thread.
     workers : int, optional

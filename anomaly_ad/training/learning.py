@@ -24,7 +24,7 @@ _CALIBRATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a fit leaves beside the detector.
+    """What a fit leaves besides the detector.
 
     Parameters
     ----------

@@ -192,7 +192,7 @@ def _decode(
 ) -> Iterator[tuple[ImageSet, dict[str, Any]]]:
     """The images and what the manifest says of them.
 
-    Each image comes once: a copy in another part would make the limit of good too low.
+    Each image comes once: a copy in another part would make the decision limit too low.
     """
     with bar(len(good.paths), "Reading images") as step:
         images = ImageSet.decode(good.paths, plan.framing, lambda: step(""))

@@ -73,7 +73,7 @@ class Trained:
         )
         limit = calibration.image
         lines.append(
-            f"The limit of good comes from {limit.n_images} good images, {how}: "
+            f"The decision limit comes from {limit.n_images} good images, {how}: "
             f"{calibration.promise}."
         )
         if limit.stated_rate > limit.asked_rate:

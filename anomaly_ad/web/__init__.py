@@ -11,7 +11,7 @@ from importlib.resources import files
 
 
 def asset(name: str) -> str:
-    """The text of a file that lies beside this module, such as a style sheet."""
+    """The text of a file that lies next to this module, such as a style sheet."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 

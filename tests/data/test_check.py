@@ -64,8 +64,8 @@ def re_encode(source, target):
 
 def test_a_set_in_order(folder):
     found = look(folder)
-    assert not found.findings and not found.to_mend
-    assert found.n_train == found.n_distinct == 12 and found.judged == {"good": 3, "bar": 3}
+    assert not found.findings and not found.errors
+    assert found.n_train == found.n_distinct == 12 and found.labelled == {"good": 3, "bar": 3}
     assert found.n_masks == 3 and found.sizes == {"64x64": 18}
     assert found.modes == {"8 bit colour": 18} and found.supported_rate == 1 / 13
     lines = str(found).splitlines()
@@ -86,7 +86,7 @@ def test_nothing_is_written(folder):
     [
         (lambda r: rename_good(r), "layout", "it is not clear which images"),
         (lambda r: (r / "Train").mkdir(), "layout", "which one is meant"),
-        (lambda r: (r / "good").mkdir(), "judged", "which one is meant"),
+        (lambda r: (r / "good").mkdir(), "labelled", "which one is meant"),
         (lambda r: write_mask(r, 999), "masks", "have no image"),
         (lambda r: write_mask(r, 200, size=32), "mask", "A mask has its image's size"),
         (
@@ -108,8 +108,8 @@ def test_nothing_is_written(folder):
         ),
         (
             lambda r: shutil.copy(r / "test/good/100.png", r / "test/bar/a.png"),
-            "judged_both",
-            "judged both good and defective",
+            "labelled_both",
+            "labelled both good and defective",
         ),
         (
             lambda r: re_encode(r / "train/good/001.png", r / "train/good/a.jpg"),
@@ -123,11 +123,11 @@ def test_nothing_is_written(folder):
         ),
     ],
 )
-def test_what_must_be_mended(folder, change, name, words):
+def test_what_must_be_fixed(folder, change, name, words):
     change(folder)
     found = look(folder)
-    assert names(found)[name] == "mend" and found.findings[0].severity == "mend"
-    assert words in str(found) and str(found).splitlines()[-1].endswith("must be mended.")
+    assert names(found)[name] == "error" and found.findings[0].severity == "error"
+    assert words in str(found) and str(found).splitlines()[-1].endswith("must be fixed.")
     assert sum(found.sizes.values()) >= 12  # the remaining checks still ran
 
 
@@ -148,7 +148,7 @@ def test_what_must_be_mended(folder, change, name, words):
         ),
         (
             lambda r: shutil.copy(r / "test/bar/200.png", r / "test/bar/a.png"),
-            "judged_twice",
+            "labelled_twice",
             "more than once in every figure",
         ),
         (lambda r: write_mask(r, 200, marked=False), "empty_mask", "without a marked pixel"),
@@ -176,15 +176,15 @@ def test_what_must_be_mended(folder, change, name, words):
         (
             lambda r: write_image(r / "test/bar/a.png", draw_part(50)[:40]),
             "other_kind",
-            "1 judged image of a shape",
+            "1 labelled image of a shape",
         ),
     ],
 )
 def test_what_is_worth_a_look(folder, change, name, words):
     change(folder)
     found = look(folder)
-    assert names(found)[name] == "look" and not found.to_mend
-    assert words in str(found) and "Ready to train; " in str(found).splitlines()[-1]
+    assert names(found)[name] == "warning" and not found.errors
+    assert words in str(found) and "Ready to train, with " in str(found).splitlines()[-1]
 
 
 def test_too_few_for_the_rate(folder):
@@ -199,7 +199,7 @@ def test_too_few_for_the_rate(folder):
 def test_images_that_are_all_the_same(tmp_path):
     for n in range(12):
         write_image(tmp_path / "train" / f"{n}.png", np.full((64, 64, 3), 90, np.uint8))
-    assert names(look(tmp_path))["all_alike"] == "mend"
+    assert names(look(tmp_path))["all_alike"] == "error"
 
 
 def test_all_broken_files_are_listed_and_the_first_are_printed(folder):
@@ -262,7 +262,7 @@ def test_the_command(folder, tmp_path):
     assert facts["ready"] is True and facts["n_train"] == 12
     (folder / "train" / "good" / "000.png").write_text("x")
     out, _ = run("check", folder, *options, code=1)
-    assert out.splitlines()[-1] == "1 thing must be mended."
+    assert out.splitlines()[-1] == "1 problem must be fixed."
     _, err = run("check", tmp_path / "none", code=1)
     assert "does not exist" in err
     run("check", folder, "--false-alarm-rate", "2", code=2)
@@ -282,7 +282,7 @@ def test_odd_images_and_a_folder_of_them(tmp_path):
     found = check(tmp_path, false_alarm_rate=0.1, progress=False)
     odd = {file for (file,) in finding(found, "outliers").files}
     inside = {file for file in odd if "/line/" in file}
-    assert len(inside) >= 4 and len(odd - inside) <= 2 and not found.to_mend
+    assert len(inside) >= 4 and len(odd - inside) <= 2 and not found.errors
     assert "line looks like defects" in finding(found, "odd_folder").text
     assert set(found.oddness) == {str(p) for p in (tmp_path / "train").rglob("*.png")}
 

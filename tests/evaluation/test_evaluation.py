@@ -1,4 +1,4 @@
-"""How good a model is on judged images: the figures, and what is left out of them."""
+"""How good a model is on labelled images: the figures, and what is left out of them."""
 
 import json
 import shutil
@@ -21,9 +21,9 @@ def model(trained):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
+def labelled(tmp_path_factory):
     """Good parts, and bars and specks with masks."""
-    root = tmp_path_factory.mktemp("judged")
+    root = tmp_path_factory.mktemp("labelled")
     write_parts(root / "test" / "good", 5, first=100)
     write_parts(root / "test" / "bar", 4, first=200, defect=True)
     for n in range(200, 204):
@@ -41,11 +41,11 @@ def judged(tmp_path_factory):
     return root
 
 
-def test_the_figures_are_those_of_scikit_learn(model, judged, capsys):
+def test_the_figures_are_those_of_scikit_learn(model, labelled, capsys):
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
-    found = model.evaluate(judged)
+    found = model.evaluate(labelled)
     printed = capsys.readouterr().out
-    predictions = model.predict(judged / "test", save=False, maps=True)
+    predictions = model.predict(labelled / "test", save=False, maps=True)
     bad = np.array(["/good/" not in p.path for p in predictions])
     scores = np.array([p.raw_score for p in predictions])
     flagged = np.array([p.is_anomalous for p in predictions])
@@ -57,14 +57,14 @@ def test_the_figures_are_those_of_scikit_learn(model, judged, capsys):
     assert found.f1.value == pytest.approx(metrics.f1_score(bad, flagged), abs=1e-9)
     at_best = [
         p.is_anomalous
-        for p in model.predict(judged / "test", save=False, thresh=found.best_f1_threshold)
+        for p in model.predict(labelled / "test", save=False, thresh=found.best_f1_threshold)
     ]
     assert found.best_f1.value == pytest.approx(metrics.f1_score(bad, at_best), abs=1e-9)
     masks, maps = [], []
     framing, engine = model.model.manifest.plan.framing, model.model.engine
     for prediction in predictions:
         kind, name = prediction.path.split("/")[-2:]
-        mask = judged / "ground_truth" / kind / name.replace(".png", "_mask.png")
+        mask = labelled / "ground_truth" / kind / name.replace(".png", "_mask.png")
         masks.append(read_image(mask)[..., 0] > 127 if mask.exists() else np.zeros((64, 64), bool))
         prepared = framing.views(read_image(prediction.path))
         maps.append(framing.map_to_original(engine.run(prepared)["anomaly_map"][0], (64, 64)))
@@ -82,15 +82,15 @@ def test_the_figures_are_those_of_scikit_learn(model, judged, capsys):
     assert json.loads(found.to_json())["auroc"]["value"] == found.auroc.value
 
 
-def test_small_sets_come_with_a_warning(model, judged):
-    warnings = " ".join(model.evaluate(judged).warnings)
+def test_small_sets_come_with_a_warning(model, labelled):
+    warnings = " ".join(model.evaluate(labelled).warnings)
     assert "5 good images are too few to confirm" in warnings
     assert "7 defective images are too few to tell" in warnings
 
 
 @pytest.mark.parametrize(("kept", "missing"), [("good", "defective"), ("bar", "good")])
-def test_of_one_kind_alone_only_rates_are_given(model, judged, tmp_path, kept, missing):
-    shutil.copytree(judged / "test" / kept, tmp_path / kept)
+def test_of_one_kind_alone_only_rates_are_given(model, labelled, tmp_path, kept, missing):
+    shutil.copytree(labelled / "test" / kept, tmp_path / kept)
     found = model.evaluate(tmp_path)
     for name in ("auroc", "average_precision", "f1", "best_f1", "best_f1_threshold"):
         assert getattr(found, name) is None
@@ -103,15 +103,15 @@ def test_of_one_kind_alone_only_rates_are_given(model, judged, tmp_path, kept, m
     assert json.loads(found.to_json())["auroc"] is None
 
 
-def test_without_masks_figures_of_pixels_are_left_out(model, judged, tmp_path):
-    shutil.copytree(judged / "test", tmp_path / "test")
+def test_without_masks_figures_of_pixels_are_left_out(model, labelled, tmp_path):
+    shutil.copytree(labelled / "test", tmp_path / "test")
     found = model.evaluate(tmp_path)
     assert found.omitted == {"pixel_auroc": "there are no masks", "aupro": "there are no masks"}
     assert found.auroc is not None and found.kinds[0].pixel_auroc is None
 
 
-def test_some_masks_are_enough_and_it_is_said(model, judged, tmp_path):
-    shutil.copytree(judged, tmp_path / "part")
+def test_some_masks_are_enough_and_it_is_said(model, labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "ground_truth" / "speck")
     found = model.evaluate(tmp_path / "part")
     assert found.pixel_auroc is not None
@@ -119,17 +119,17 @@ def test_some_masks_are_enough_and_it_is_said(model, judged, tmp_path):
     assert any("3 defective images have no mask" in warning for warning in found.warnings)
 
 
-def test_empty_masks_leave_nothing_to_compare(model, judged, tmp_path):
-    shutil.copytree(judged, tmp_path / "part")
+def test_empty_masks_leave_nothing_to_compare(model, labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "part")
     for mask in (tmp_path / "part" / "ground_truth").rglob("*.png"):
         write_image(mask, np.zeros((64, 64, 3), np.uint8))
     found = model.evaluate(tmp_path / "part")
     assert found.pixel_auroc is None and "no pixel is marked" in found.omitted["aupro"]
 
 
-def test_masks_of_zeros_and_ones_and_those_that_mark_nothing(model, judged, tmp_path):
-    expected = model.evaluate(judged).pixel_auroc
-    shutil.copytree(judged, tmp_path / "part")
+def test_masks_of_zeros_and_ones_and_those_that_mark_nothing(model, labelled, tmp_path):
+    expected = model.evaluate(labelled).pixel_auroc
+    shutil.copytree(labelled, tmp_path / "part")
     masks = sorted((tmp_path / "part" / "ground_truth").rglob("*.png"))
     for mask in masks:
         write_image(mask, (read_image(mask) > 127).astype(np.uint8))
@@ -140,23 +140,23 @@ def test_masks_of_zeros_and_ones_and_those_that_mark_nothing(model, judged, tmp_
     assert any("1 masks of defective images mark no pixel" in w for w in found.warnings)
 
 
-def test_a_best_limit_below_good_images_is_not_given(model, judged):
-    files = sorted((judged / "test").rglob("*.png"))
+def test_a_best_limit_below_good_images_is_not_given(model, labelled):
+    files = sorted((labelled / "test").rglob("*.png"))
     found = model.evaluate(files, labels=[int(file.parent.name == "good") for file in files])
     assert found.best_f1_threshold is None and "below typical" in found.omitted["best_f1_threshold"]
     with pytest.raises(OptionError, match="seed"):
-        model.evaluate(judged, seed=-1)
+        model.evaluate(labelled, seed=-1)
 
 
-def test_a_limit_far_away_leaves_the_figures_of_pixels(model, judged, tmp_path, monkeypatch):
+def test_a_limit_far_away_leaves_the_figures_of_pixels(model, labelled, tmp_path, monkeypatch):
     monkeypatch.setattr(pixel_metrics, "EXACT", 0)
-    expected = model.evaluate(judged).pixel_auroc
+    expected = model.evaluate(labelled).pixel_auroc
     far = AD(model.model.directory, save_path=tmp_path).calibrate(limit=1e9)
-    assert far.evaluate(judged).pixel_auroc == expected
+    assert far.evaluate(labelled).pixel_auroc == expected
 
 
-def test_a_mask_of_another_size_is_an_error_that_names_it(model, judged, tmp_path):
-    shutil.copytree(judged, tmp_path / "part")
+def test_a_mask_of_another_size_is_an_error_that_names_it(model, labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "part")
     write_image(
         tmp_path / "part" / "ground_truth" / "bar" / "201_mask.png",
         np.zeros((32, 64, 3), np.uint8),
@@ -165,8 +165,8 @@ def test_a_mask_of_another_size_is_an_error_that_names_it(model, judged, tmp_pat
         model.evaluate(tmp_path / "part")
 
 
-def test_broken_images_are_counted_apart(model, judged, tmp_path):
-    shutil.copytree(judged / "test", tmp_path / "test")
+def test_broken_images_are_counted_apart(model, labelled, tmp_path):
+    shutil.copytree(labelled / "test", tmp_path / "test")
     (tmp_path / "test" / "good" / "torn.png").write_bytes(b"no image")
     found = model.evaluate(tmp_path)
     assert found.n_good == 5 and len(found.errors) == 1
@@ -176,10 +176,10 @@ def test_broken_images_are_counted_apart(model, judged, tmp_path):
         model.evaluate([tmp_path / "test" / "good" / "torn.png"], labels=[0])
 
 
-def test_a_list_with_labels_and_a_threshold(model, judged):
-    files = sorted((judged / "test").rglob("*.png"))
+def test_a_list_with_labels_and_a_threshold(model, labelled):
+    files = sorted((labelled / "test").rglob("*.png"))
     labels = [file.parent.name for file in files]
-    folder, listed = model.evaluate(judged / "test"), model.evaluate(files, labels=labels)
+    folder, listed = model.evaluate(labelled / "test"), model.evaluate(files, labels=labels)
     assert listed.auroc == folder.auroc and listed.layout == "labels by file"
     strict = model.evaluate(files, labels=labels, thresh=0.01)
     assert strict.rejected >= folder.rejected and strict.threshold == 0.01
@@ -187,7 +187,7 @@ def test_a_list_with_labels_and_a_threshold(model, judged):
         model.evaluate(files, labels=labels, thresh=2)
 
 
-def test_more_alarms_than_stated_are_said(model, judged, tmp_path):
+def test_more_alarms_than_stated_are_said(model, labelled, tmp_path):
     write_parts(tmp_path / "good", 30, first=400, defect=True)  # another day, in another light
     warnings = " ".join(model.evaluate(tmp_path).warnings)
     assert "more good parts are rejected than" in warnings

@@ -1,4 +1,4 @@
-"""Limits from good images, judged ones and by hand; they are recorded, and scores follow."""
+"""Limits from good images, labelled ones and by hand; they are recorded, and scores follow."""
 
 import shutil
 
@@ -24,8 +24,8 @@ def model(trained, tmp_path):
 def parts(tmp_path_factory):
     root = tmp_path_factory.mktemp("parts")
     write_parts(root / "new", 40, first=500)
-    write_parts(root / "judged" / "good", 6, first=600)
-    write_parts(root / "judged" / "bar", 5, first=700, defect=True)
+    write_parts(root / "labelled" / "good", 6, first=600)
+    write_parts(root / "labelled" / "bar", 5, first=700, defect=True)
     write_parts(root / "defects", 4, first=800, defect=True)
     for seed in range(12):  # another day: the lamp is brighter
         brighter = np.clip(draw_part(900 + seed).astype(int) + 25, 0, 255).astype(np.uint8)
@@ -71,9 +71,9 @@ def test_what_calibrate_passes_over_is_named(model, parts, tmp_path, capsys):
     (tmp_path / "new" / "good" / "a.heic").touch()
     model.calibrate(good=tmp_path / "new")
     assert "Not used: 1 file of formats that are not read (a.heic)." in capsys.readouterr().out
-    shutil.copytree(parts / "judged", tmp_path / "judged")
-    (tmp_path / "judged" / "bar" / "b.gif").touch()
-    model.calibrate(defective=tmp_path / "judged")
+    shutil.copytree(parts / "labelled", tmp_path / "labelled")
+    (tmp_path / "labelled" / "bar" / "b.gif").touch()
+    model.calibrate(defective=tmp_path / "labelled")
     assert "Not used: 1 file of formats that are not read (bar/b.gif)." in capsys.readouterr().out
 
 
@@ -90,20 +90,20 @@ def test_images_that_training_has_seen_are_left_out(model, dataset, parts, tmp_p
 
 
 def test_the_limit_of_best_f1_beside_the_one_of_good_images(model, parts, capsys):
-    model.calibrate(defective=parts / "judged")
+    model.calibrate(defective=parts / "labelled")
     printed = capsys.readouterr().out
     record = model.model.manifest.calibration.record
     assert (record["n_good"], record["n_defective"]) == (6, 5)
     assert record["by"] == "best F1" and record["false_alarms"] == record["misses"] == 0
-    good, bad = (raw_scores(model, parts / "judged" / kind) for kind in ("good", "bar"))
+    good, bad = (raw_scores(model, parts / "labelled" / kind) for kind in ("good", "bar"))
     limit = model.model.manifest.calibration.image.limit
     assert good.max() < limit < bad.min()
     assert limit == pytest.approx((good.max() + bad.min()) / 2, rel=1e-5)
     assert record["good_only"]["limit"] < limit and "stated_rate" in record["good_only"]
-    assert "Limit by best F1" in printed and "Limit of good images alone" in printed
-    verdicts = [p.is_anomalous for p in model.predict(parts / "judged", save=False)]
+    assert "Limit by best F1" in printed and "Limit from good images alone" in printed
+    verdicts = [p.is_anomalous for p in model.predict(parts / "labelled", save=False)]
     assert verdicts == [True] * 5 + [False] * 6
-    assert model.evaluate(parts / "judged").f1.value == 1
+    assert model.evaluate(parts / "labelled").f1.value == 1
 
 
 def test_defective_images_alone_are_compared_with_the_good_ones_of_the_training(model, parts):
@@ -155,9 +155,9 @@ def test_a_limit_by_hand_is_promised_nothing(model, parts, tmp_path, capsys):
     assert calibration.promise == "no false alarm rate is promised for it (by hand)"
     model.predict(parts / "new", tmp_path / "out")
     print(model.drift(tmp_path / "out" / "predictions.csv"))
-    model.evaluate(parts / "judged")
+    model.evaluate(parts / "labelled")
     cli.info(model.model.directory)
-    model.report(parts / "judged", tmp_path / "report.html")
+    model.report(parts / "labelled", tmp_path / "report.html")
     printed = capsys.readouterr().out
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert printed.count("no false alarm rate is promised for it (by hand)") >= 3
@@ -167,8 +167,8 @@ def test_a_limit_by_hand_is_promised_nothing(model, parts, tmp_path, capsys):
 
 @pytest.mark.parametrize("names", [("reference", "scratch"), ("golden", "ng")])
 def test_where_nothing_is_good_though_a_name_reads_like_it(model, parts, tmp_path, capsys, names):
-    shutil.copytree(parts / "judged" / "good", tmp_path / "set" / names[0])
-    shutil.copytree(parts / "judged" / "bar", tmp_path / "set" / names[1])
+    shutil.copytree(parts / "labelled" / "good", tmp_path / "set" / names[0])
+    shutil.copytree(parts / "labelled" / "bar", tmp_path / "set" / names[1])
     limit = model.model.manifest.calibration.image.limit
     found = model.evaluate(tmp_path / "set")
     assert any(f"{names[0]!r} may mean good" in warning for warning in found.warnings)
@@ -245,7 +245,7 @@ def test_options_that_do_not_go_together(model, options, message):
 @pytest.mark.parametrize("ratio", [0, -1, "much", float("nan"), True])
 def test_a_cost_ratio_that_is_none(model, parts, ratio):
     with pytest.raises(OptionError, match="cost_ratio is what a false alarm costs"):
-        model.calibrate(defective=parts / "judged", cost_ratio=ratio)
+        model.calibrate(defective=parts / "labelled", cost_ratio=ratio)
 
 
 @pytest.mark.parametrize("limit", [-1e9, float("nan"), float("inf"), 1e301])
@@ -292,7 +292,7 @@ def test_a_model_without_maps(parts, tmp_path):
     ad = AD("dfkde", parts / "new", save_path=tmp_path, img_size=(64, 64)).train()
     ad.calibrate(defective=parts / "defects")
     assert ad.model.manifest.calibration.map is None
-    found = ad.evaluate(parts / "judged")
+    found = ad.evaluate(parts / "labelled")
     assert found.omitted["pixel_auroc"] == "dfkde has no maps" and found.auroc is not None
     write_parts(tmp_path / "more", 3, first=990)
     ad.add_images(tmp_path / "more")

@@ -196,12 +196,12 @@ LAYOUTS = {
     # where images are, where the mask of the first of them is
     "ground_truth of MVTec": ("test/dent/0.png test/good/0.png", "ground_truth/dent/0_mask.png"),
     "GroundTruth with the same name": ("test/dent/0.png test/good/1.png", "GroundTruth/dent/0.png"),
-    "mask beside": ("dent/0.png good/0.png", "mask/dent/0_mask.png"),
+    "mask next to it": ("dent/0.png good/0.png", "mask/dent/0_mask.png"),
     "masks in test": ("test/dent/0.png test/good/0.png", "test/masks/0_mask.png"),
     "masks below the kind": ("test/dent/0.png test/good/0.png", "test/dent/masks/0.png"),
-    "beside the image": ("dent/0.png good/0.png", "dent/0_mask.png"),
-    "GT beside the image": ("dent/0.png good/0.png", "dent/0_GT.png"),
-    "label beside the image": ("dent/0.jpg good/0.jpg", "dent/0_label.bmp"),
+    "next to the image": ("dent/0.png good/0.png", "dent/0_mask.png"),
+    "GT next to the image": ("dent/0.png good/0.png", "dent/0_GT.png"),
+    "label next to the image": ("dent/0.jpg good/0.jpg", "dent/0_label.bmp"),
     "labels": ("dent/0.png good/1.png", "labels/dent/0.png"),
     "the same name": ("dent/0.jpg good/0.jpg", "dent/0.png"),
     "images and masks": ("images/dent/0.png images/good/0.png", "masks/dent/0.png"),
@@ -221,7 +221,7 @@ def test_masks_are_masks_in_every_layout(tmp_path, name):
 
 
 def test_masks_of_good_images_are_no_images(tmp_path):
-    """As in KolektorSDD2: every image has a mask beside it, those of good ones are black."""
+    """As in KolektorSDD2: every image has a mask next to it it, those of good ones are black."""
     names = [f"{n:03d}.png" for n in range(4)]
     write_images(tmp_path / "train", *names)
     for name in names:

@@ -18,29 +18,33 @@ def write(folder, *names):
     return folder
 
 
-def kinds(judged):
-    return [item.kind for item in judged.items]
+def kinds(labelled):
+    return [item.kind for item in labelled.items]
 
 
 @pytest.mark.parametrize("test", ["test", "Test"])
 def test_mvtec_layout_with_masks(tmp_path, test):
     root = write(tmp_path, f"{test}/good/0.png", f"{test}/dent/0.jpg", f"{test}/dent/1.jpg")
     write(root, "train/good/9.png", "ground_truth/dent/0_mask.png", "ground_truth/dent/1.png")
-    judged = find_labelled(root)
-    assert kinds(judged) == ["dent", "dent", "good"]
-    assert [item.mask and item.mask.name for item in judged.items] == ["0_mask.png", "1.png", None]
-    assert "MVTec layout" in judged.layout and "with masks" in judged.layout
-    assert str(judged).startswith("1 good, 2 dent images from")
+    labelled = find_labelled(root)
+    assert kinds(labelled) == ["dent", "dent", "good"]
+    assert [item.mask and item.mask.name for item in labelled.items] == [
+        "0_mask.png",
+        "1.png",
+        None,
+    ]
+    assert "MVTec layout" in labelled.layout and "with masks" in labelled.layout
+    assert str(labelled).startswith("1 good, 2 dent images from")
     inner = find_labelled(root / test)
-    assert [item.mask for item in inner.items] == [item.mask for item in judged.items]
+    assert [item.mask for item in inner.items] == [item.mask for item in labelled.items]
 
 
 def test_good_and_anything_else_without_masks(tmp_path):
     root = write(tmp_path, "Good/0.png", "scratch/deep/0.png", "loose.png", "stain/1.BMP")
-    judged = find_labelled(root)
-    assert kinds(judged) == ["defective", "good", "scratch", "stain"]
-    assert all(item.mask is None for item in judged.items)
-    assert judged.counts["good"] == 1 and "masks" not in judged.layout
+    labelled = find_labelled(root)
+    assert kinds(labelled) == ["defective", "good", "scratch", "stain"]
+    assert all(item.mask is None for item in labelled.items)
+    assert labelled.counts["good"] == 1 and "masks" not in labelled.layout
 
 
 def test_without_good_all_are_defective(tmp_path):
@@ -53,8 +57,8 @@ def test_without_good_all_are_defective(tmp_path):
 def test_a_defect_without_a_mask_has_none_and_masks_of_good_images_are_no_error(tmp_path):
     root = write(tmp_path, "good/0.png", "dent/0.png", "dent/1.png")
     write(root, "ground_truth/dent/0_mask.png", "ground_truth/good/0_mask.png")
-    judged = find_labelled(root)
-    assert [item.mask is not None for item in judged.items] == [True, False, False]
+    labelled = find_labelled(root)
+    assert [item.mask is not None for item in labelled.items] == [True, False, False]
 
 
 def test_masks_without_images_are_an_error_that_lists_them(tmp_path):
@@ -121,8 +125,8 @@ def test_what_is_called_good_is_good_wherever_it_lies(tmp_path):
 
 def test_masks_of_other_folders_are_not_taken(tmp_path):
     write(tmp_path, "train/good/0.png", "test/dent/0.png", "ground_truth/dent/0_mask.png")
-    judged = find_labelled(tmp_path / "train")
-    assert kinds(judged) == ["good"] and "masks" not in judged.layout
+    labelled = find_labelled(tmp_path / "train")
+    assert kinds(labelled) == ["good"] and "masks" not in labelled.layout
     (tmp_path / "other" / "ground_truth").mkdir(parents=True)
     write(tmp_path / "other", "dent/0.png")
     assert "masks" not in find_labelled(tmp_path / "other").layout

@@ -52,7 +52,7 @@ def test_an_interrupted_run_leaves_its_lines_and_its_table(tmp_path):
     assert len(read_csv(tmp_path)) == 1
 
 
-def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
+def test_a_line_that_a_crash_cut_off_does_not_corrupt_the_next(tmp_path):
     (tmp_path / JSONL).write_text('{"run": "old", "path": "x.png"}\n{"run": "old", "pa')
     with RunRecord(tmp_path, {"model": "abc"}) as record:
         record.append("a.png", prediction(), NO_FILE)

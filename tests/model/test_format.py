@@ -2,7 +2,7 @@
 
 tests/data/format<N> holds a model that the first version with format N saved (a small padim,
 trained on 24 drawn parts of the test material at 64x64), two images, and what was predicted for
-them. Never make one anew: a change that needs that is a new format.
+them. Never make one again: a change that needs that is a new format.
 """
 
 import json

@@ -20,7 +20,7 @@ from anomaly_ad.model.manifest import MANIFEST
 
 @pytest.fixture
 def model(trained, tmp_path):
-    """A copy that a test may spoil."""
+    """A copy that a test may corrupt."""
     return shutil.copytree(trained, tmp_path / "model")
 
 
@@ -163,7 +163,7 @@ def test_keys_of_later_versions_are_passed_over(model):
 
 
 def save_again(model, *, seed):
-    """Save the model anew with another seed in its manifest and other state."""
+    """Save the model again with another seed in its manifest and other state."""
     import dataclasses
 
     stored = load(model)

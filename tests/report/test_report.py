@@ -23,7 +23,7 @@ from anomaly_ad.evaluation.intervals import wilson
 from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.inspection.prediction import Prediction
 from anomaly_ad.model.calibration import Limit
-from anomaly_ad.report import album, probe
+from anomaly_ad.report import probe, thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
+def labelled(tmp_path_factory):
     """Good parts, two kinds of defects, a torn file, and a name that is markup."""
-    root = tmp_path_factory.mktemp("judged") / "line <3>"
+    root = tmp_path_factory.mktemp("labelled") / "line <3>"
     write_parts(root / "good", 12, first=100)
     write_parts(root / "bar", 6, first=200, defect=True)
     for n in range(3):
@@ -49,9 +49,9 @@ def judged(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(model, judged, tmp_path_factory):
+def page(model, labelled, tmp_path_factory):
     target = tmp_path_factory.mktemp("page") / "report.html"
-    evaluation = model.evaluate(judged, report=target)
+    evaluation = model.evaluate(labelled, report=target)
     return target, evaluation
 
 
@@ -93,10 +93,10 @@ def choose(browser, name, value):
     )
 
 
-def test_the_page_says_what_evaluate_says(model, judged, page):
+def test_the_page_says_what_evaluate_says(model, labelled, page):
     """Before any script runs, too."""
     target, evaluation = page
-    plain = evaluate(model.model, find_labelled(judged), threshold=0.8)
+    plain = evaluate(model.model, find_labelled(labelled), threshold=0.8)
     assert evaluation == plain
     text = target.read_text(encoding="utf-8")
     missed = evaluation.n_defective - evaluation.found
@@ -123,7 +123,7 @@ def test_the_page_says_what_evaluate_says(model, judged, page):
     by_name = {image["name"]: image for image in data["images"]}
     assert len(by_name) == len(data["images"]) == 23
     assert by_name["bar/torn.png"]["error"] and by_name["bar/torn.png"]["raw"] is None
-    one = model.predict(judged / "bar" / "200.png", save=False)
+    one = model.predict(labelled / "bar" / "200.png", save=False)
     assert by_name["bar/200.png"]["raw"] == one.raw_score
     assert by_name["bar/200.png"]["boxes"] == one.boxes.tolist()
 
@@ -133,24 +133,24 @@ def fact(target, name):
     return re.findall(rf"<dt>{re.escape(name)}</dt><dd>(.*?)</dd>", text)[0]
 
 
-def test_what_was_measured_is_told(model, judged, page, tmp_path):
+def test_what_was_measured_is_told(model, labelled, page, tmp_path):
     stored = model.model
     size = sum(file.stat().st_size for file in stored.directory.iterdir())
     assert float(fact(page[0], "Size").removesuffix(" MB")) == pytest.approx(size / 1e6, rel=0.1)
     assert fact(page[0], "Digest") == stored.digest
     assert fact(page[0], "Fingerprint of these") == stored.manifest.training["images"][:16]
     assert fact(page[0], "openvino") == stored.manifest.versions["openvino"]
-    assert fact(page[0], "Limit of good (0.8)").startswith(
+    assert fact(page[0], "Decision limit (0.8)").startswith(
         f"raw score {stored.manifest.calibration.image.limit:.6g}, from 20 good images of the "
     )
     assert 0.5 < float(fact(page[0], "One image, file to verdict").split()[0]) < 1000
     assert 0.1 < float(fact(page[0], "New process to first verdict").split()[0]) < 60
     assert 60 < float(fact(page[0], "Peak memory of inspecting").split()[0]) < 2000
-    same = judged.parent / "copy"
-    shutil.copytree(judged, same)
+    same = labelled.parent / "copy"
+    shutil.copytree(labelled, same)
     model.evaluate(same, report=tmp_path / "same.html")
     assert fact(tmp_path / "same.html", "Fingerprint") == fact(page[0], "Fingerprint")
-    (same / "speck" / "0.png").rename(same / "good" / "0.png")  # judged otherwise
+    (same / "speck" / "0.png").rename(same / "good" / "0.png")  # labelled otherwise
     model.evaluate(same, report=tmp_path / "other.html")
     assert fact(tmp_path / "other.html", "Fingerprint") != fact(page[0], "Fingerprint")
 
@@ -173,14 +173,14 @@ def test_the_page_needs_nothing_else_and_runs_nothing_else(page):
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
-def test_the_slider_counts_what_python_counts(browser, model, judged, page):
+def test_the_slider_counts_what_python_counts(browser, model, labelled, page):
     browser.get(page[0].as_uri())
     limit = model.model.manifest.calibration.image
     data = data_of(page[0])
     scores = sorted(i["score"] for i in data["images"] if i["error"] is None)
     for value in (0.0, 0.8, 0.999, round(scores[4], 3), round(scores[-3], 3)):
         put_limit(browser, value)
-        expected = evaluate(model.model, find_labelled(judged), threshold=value)
+        expected = evaluate(model.model, find_labelled(labelled), threshold=value)
         missed = expected.n_defective - expected.found
         counts = [int(text) for text in shown(browser, "[data-count]")]
         assert counts == [expected.rejected, missed], value
@@ -277,8 +277,8 @@ def test_the_curves_are_those_of_the_figures(browser, page):
         assert all(kind in title for title in titles)
 
 
-def test_a_threshold_of_the_run_is_the_one_of_the_page(browser, model, judged, tmp_path):
-    found = model.evaluate(judged, thresh=0.12345, report=tmp_path / "r.html")
+def test_a_threshold_of_the_run_is_the_one_of_the_page(browser, model, labelled, tmp_path):
+    found = model.evaluate(labelled, thresh=0.12345, report=tmp_path / "r.html")
     browser.get((tmp_path / "r.html").as_uri())
     assert browser.find_element("id", "limit-value").text == "0.12345"
     assert int(shown(browser, "[data-count]")[0]) == found.rejected
@@ -310,15 +310,15 @@ def test_the_gallery_sorts_and_filters(browser, page):
         assert said == sorted(said)
     choose(browser, "order", "Name")
     assert [name for name, _ in cards(browser)] == sorted(names)
-    judged = {n: i for n, i in names.items() if i["error"] is None}
+    labelled = {n: i for n, i in names.items() if i["error"] is None}
     expected = {
-        "False alarms and misses": {n for n in judged if wrong(n)},
-        "False alarms": {n for n in judged if wrong(n) and judged[n]["kind"] == "good"},
-        "Misses": {n for n in judged if wrong(n) and judged[n]["kind"] != "good"},
+        "False alarms and misses": {n for n in labelled if wrong(n)},
+        "False alarms": {n for n in labelled if wrong(n) and labelled[n]["kind"] == "good"},
+        "Misses": {n for n in labelled if wrong(n) and labelled[n]["kind"] != "good"},
         "Good parts": {n for n in names if names[n]["kind"] == "good"},
         "Defective parts": {n for n in names if names[n]["kind"] != "good"},
-        "Rejected": {n for n in judged if judged[n]["score"] > 0.5},
-        "Passed": {n for n in judged if judged[n]["score"] <= 0.5},
+        "Rejected": {n for n in labelled if labelled[n]["score"] > 0.5},
+        "Passed": {n for n in labelled if labelled[n]["score"] <= 0.5},
         "Not inspected": {"bar/torn.png"},
         "All": set(names),
     }
@@ -410,7 +410,7 @@ def test_pictures_have_heat_and_boxes_and_open_by_key(browser, page):
     title = browser.find_element("id", "large-name").text
     assert title == one["name"]
     facts = browser.find_element("id", "large-facts").text
-    assert f"{one['score']:.4f}" in facts and f"Judged as\n{one['kind']}" in facts
+    assert f"{one['score']:.4f}" in facts and f"Label\n{one['kind']}" in facts
     browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     assert browser.find_element("id", "large-name").text != title
     browser.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
@@ -441,9 +441,9 @@ def test_nothing_is_wider_than_the_page(browser, page, width):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_images_that_nobody_has_judged(browser, model, judged, tmp_path, capsys):
+def test_images_without_labels(browser, model, labelled, tmp_path, capsys):
     folder = tmp_path / "today"
-    shutil.copytree(judged / "bar", folder)
+    shutil.copytree(labelled / "bar", folder)
     counts = model.report(folder, tmp_path / "r.html")
     printed = capsys.readouterr().out
     assert counts["errors"] == 1 and f"Wrote {tmp_path / 'r.html'}" in printed
@@ -458,9 +458,9 @@ def test_images_that_nobody_has_judged(browser, model, judged, tmp_path, capsys)
     assert shown(browser, "[data-count]") == [str(above)]
 
 
-def test_what_predict_has_written_is_inspected_again(model, judged, tmp_path):
-    model.predict(judged / "speck", tmp_path / "out")
-    model.predict(judged / "bar", tmp_path / "out")
+def test_what_predict_has_written_is_inspected_again(model, labelled, tmp_path):
+    model.predict(labelled / "speck", tmp_path / "out")
+    model.predict(labelled / "bar", tmp_path / "out")
     counts = model.report(tmp_path / "out", tmp_path / "out" / "report.html")
     assert counts.total() == 8
     names = {image["name"] for image in data_of(tmp_path / "out" / "report.html")["images"]}
@@ -470,8 +470,8 @@ def test_what_predict_has_written_is_inspected_again(model, judged, tmp_path):
         model.report(tmp_path / "arrays", tmp_path / "r.html")
 
 
-def test_a_run_is_inspected_at_its_own_threshold(model, judged, tmp_path, dataset):
-    first = model.predict(judged / "good", tmp_path / "out", thresh=0.01)
+def test_a_run_is_inspected_at_its_own_threshold(model, labelled, tmp_path, dataset):
+    first = model.predict(labelled / "good", tmp_path / "out", thresh=0.01)
     counts = model.report(tmp_path / "out", tmp_path / "r.html")
     assert counts["anomalous"] == sum(bool(p.is_anomalous) for p in first) > 0
     assert data_of(tmp_path / "r.html")["threshold"] == 0.01
@@ -485,15 +485,15 @@ def test_a_run_is_inspected_at_its_own_threshold(model, judged, tmp_path, datase
     assert "made with another model" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_a_table_of_judged_images(model, judged, tmp_path):
-    rows = [f"{judged}/good/{n}.png,good" for n in (100, 101)]
-    rows += [f"{judged}/bar/200.png,bent"]
-    table = tmp_path / "judged.csv"
+def test_a_table_of_labelled_images(model, labelled, tmp_path):
+    rows = [f"{labelled}/good/{n}.png,good" for n in (100, 101)]
+    rows += [f"{labelled}/bar/200.png,bent"]
+    table = tmp_path / "labelled.csv"
     table.write_text("\n".join(["path,label", *rows]))
     found = model.report(table, tmp_path / "r.html")
     assert (found.n_good, found.kinds[0].name) == (2, "bent")
     with pytest.raises(OptionError, match="in the folder that it is about"):
-        model.report(table, judged / "bar" / "r.html")
+        model.report(table, labelled / "bar" / "r.html")
 
 
 def test_defects_without_masks_and_good_ones_are_not_mixed_with_the_training(model, tmp_path):
@@ -502,20 +502,20 @@ def test_defects_without_masks_and_good_ones_are_not_mixed_with_the_training(mod
     assert model.report(tmp_path / "set", tmp_path / "r.html").total() == 2
 
 
-def test_a_limit_that_was_set_on_these_images_is_told(model, judged, tmp_path):
+def test_a_limit_that_was_set_on_these_images_is_told(model, labelled, tmp_path):
     own = AD(model.model.directory, save_path=tmp_path / "own")
-    folder = tmp_path / "judged"
-    shutil.copytree(judged, folder, ignore=shutil.ignore_patterns("torn.png"))
+    folder = tmp_path / "labelled"
+    shutil.copytree(labelled, folder, ignore=shutil.ignore_patterns("torn.png"))
     own.calibrate(defective=folder)
     own.report(folder, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "22 of these images have set the limit (best F1)" in text
     assert fact(tmp_path / "r.html", "Known to the model").startswith("0 were in its training, 22")
-    limit = fact(tmp_path / "r.html", "Limit of good (0.8)")
+    limit = fact(tmp_path / "r.html", "Decision limit (0.8)")
     assert "best F1" in limit and "no false alarm rate is promised" in limit
     own.calibrate(limit=60.0)
     own.report(folder, tmp_path / "r.html")
-    limit = fact(tmp_path / "r.html", "Limit of good (0.8)")
+    limit = fact(tmp_path / "r.html", "Decision limit (0.8)")
     assert "raw score 60 (" in limit and "no false alarm rate is promised for it (by hand)" in limit
 
 
@@ -547,52 +547,54 @@ def test_a_method_without_maps_has_photographs_only(browser, tmp_path):
     assert not browser.find_elements("css selector", ".card img.heat, .card svg")
 
 
-def test_where_a_report_may_not_go(model, judged, tmp_path, monkeypatch):
-    for target in (judged / "report.html", judged / "deeper" / "report.html"):
+def test_where_a_report_may_not_go(model, labelled, tmp_path, monkeypatch):
+    for target in (labelled / "report.html", labelled / "deeper" / "report.html"):
         with pytest.raises(OptionError, match="in the folder that it is about"):
-            model.report(judged, target)
-    (tmp_path / "link").symlink_to(judged)
+            model.report(labelled, target)
+    (tmp_path / "link").symlink_to(labelled)
     with pytest.raises(OptionError, match="in the folder that it is about"):
-        model.report(judged, tmp_path / "link" / "report.html")
-    model.predict(judged / "speck", tmp_path / "out")
+        model.report(labelled, tmp_path / "link" / "report.html")
+    model.predict(labelled / "speck", tmp_path / "out")
     with pytest.raises(OptionError, match="in the folder that it is about"):
-        model.report(tmp_path / "out", judged / "speck" / "report.html")
+        model.report(tmp_path / "out", labelled / "speck" / "report.html")
     with pytest.raises(OptionError, match="The report is a path"):
-        model.report(judged, None)
+        model.report(labelled, None)
     with pytest.raises(OutputError, match="cannot be written"):
-        model.report(judged, tmp_path / f"{'x' * 300}.html")
+        model.report(labelled, tmp_path / f"{'x' * 300}.html")
     with pytest.raises(OptionError, match=r"ends in \.html"):
-        model.report(judged, tmp_path / "report.png")
+        model.report(labelled, tmp_path / "report.png")
     before = sorted(os.listdir(tmp_path))
     monkeypatch.setattr(probe, "measure", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        model.report(judged, tmp_path / "report.html")
+        model.report(labelled, tmp_path / "report.html")
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_the_command(model, judged, tmp_path):
+def test_the_command(model, labelled, tmp_path):
     from conftest import run_command as run
 
-    out, err = run("report", model.model.directory, judged, "--output", tmp_path / "r.html", code=1)
+    out, err = run(
+        "report", model.model.directory, labelled, "--output", tmp_path / "r.html", code=1
+    )
     assert out == f"{tmp_path / 'r.html'}\n" and "good parts" in err
     target = tmp_path / "e.html"
-    run("evaluate", model.model.directory, judged, "--report", target, code=1)
+    run("evaluate", model.model.directory, labelled, "--report", target, code=1)
     assert data_of(target)["images"] == data_of(tmp_path / "r.html")["images"]
 
 
-def test_speed_that_cannot_be_measured_is_none(model, judged, tmp_path, monkeypatch):
-    image = judged / "good" / "100.png"
+def test_speed_that_cannot_be_measured_is_none(model, labelled, tmp_path, monkeypatch):
+    image = labelled / "good" / "100.png"
     assert probe.measure(tmp_path / "none", [image]) is None
     assert probe.measure(model.model.directory, []) is None
     monkeypatch.setattr(sys, "executable", None)
     assert probe.measure(model.model.directory, [image]) is None
 
 
-def test_nothing_of_the_current_folder_is_run(model, judged, tmp_path, monkeypatch):
+def test_nothing_of_the_current_folder_is_run(model, labelled, tmp_path, monkeypatch):
     for name in ("statistics", "json", "cv2"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
     monkeypatch.chdir(tmp_path)
-    assert probe.measure(model.model.directory, [judged / "good" / "100.png"]) is not None
+    assert probe.measure(model.model.directory, [labelled / "good" / "100.png"]) is not None
     assert not (tmp_path / "ran").exists()
 
 
@@ -600,23 +602,23 @@ def entry(kind, raw, threshold=0.8):
     limit = Limit(0, 1, 100, 0.01, 0.01)
     no_boxes = np.empty((0, 4), np.int32)
     said = Prediction("x", (8, 8), float(limit.score(raw)), raw, threshold, raw > 1, None, no_boxes)
-    return album.Entry(Path("x"), kind, said, 0, (0, 0))
+    return thumbnails.Entry(Path("x"), kind, said, 0, (0, 0))
 
 
 def test_of_too_many_the_wrong_ones_are_shown_first():
     entries = [entry("good", 0.1), entry("good", 3), entry("bar", 0.5), entry("bar", 5)]
-    assert album.chosen(entries, 2) == {1, 2}
-    assert album.chosen(entries, 3) == {1, 2, 3}
-    assert album.chosen(entries) == {0, 1, 2, 3}
-    torn = album.Entry(Path("t"), "good", Prediction.failed("t", 0.8, "torn"), 0, (0, 0))
-    assert album.chosen([*entries, torn], 3) == {1, 2, 4}
+    assert thumbnails.chosen(entries, 2) == {1, 2}
+    assert thumbnails.chosen(entries, 3) == {1, 2, 3}
+    assert thumbnails.chosen(entries) == {0, 1, 2, 3}
+    torn = thumbnails.Entry(Path("t"), "good", Prediction.failed("t", 0.8, "torn"), 0, (0, 0))
+    assert thumbnails.chosen([*entries, torn], 3) == {1, 2, 4}
 
 
 def test_pictures_of_many_images_are_small(model):
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (512, 512, 3), np.uint8)
-    many = album.Album(model.model, 5000)
+    many = thumbnails.Thumbnails(model.model, 5000)
     photo = many._photo(noise, many._size(noise.shape[:2]))
     assert len(photo) < 60e6 / 5000 / 4 * 3
-    assert max(album.Album(model.model, 10)._size((300, 600))) == 400
-    assert album.Album(model.model, 10)._size((30, 60)) == (30, 60)
+    assert max(thumbnails.Thumbnails(model.model, 10)._size((300, 600))) == 400
+    assert thumbnails.Thumbnails(model.model, 10)._size((30, 60)) == (30, 60)

@@ -50,15 +50,15 @@ def test_many_images_at_once(engine):
 
 
 def test_threads_beside_each_other_get_their_own_results(engine):
-    engine.run_beside(image(0)[None])  # compiles
+    engine.run_concurrently(image(0)[None])  # compiles
     with ThreadPoolExecutor(6) as threads:
         found = threads.map(
-            lambda n: engine.run_beside(image(n % 256)[None], ("score",)), range(400)
+            lambda n: engine.run_concurrently(image(n % 256)[None], ("score",)), range(400)
         )
         assert [outputs["score"].item() for outputs in found] == [n % 256 for n in range(400)]
     with pytest.raises(RuntimeError):
-        engine.run_beside(np.zeros((1, 3, 3, 1), np.uint8))
-    assert engine.run_beside(image(5)[None])["score"] == [5]  # and no request is lost
+        engine.run_concurrently(np.zeros((1, 3, 3, 1), np.uint8))
+    assert engine.run_concurrently(image(5)[None])["score"] == [5]  # and no request is lost
 
 
 @pytest.mark.parametrize("call", ["run", "stream"])

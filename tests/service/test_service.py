@@ -27,11 +27,11 @@ from anomaly_ad.inspection.inspector import Inspector
 from anomaly_ad.model.calibration import Calibration
 from anomaly_ad.model.store import load
 from anomaly_ad.service.app import Service, create_app
-from anomaly_ad.service.files import Roots
 from anomaly_ad.service.metrics import Metrics
 from anomaly_ad.service.models import Models
 from anomaly_ad.service.schema import Options, Refusal
 from anomaly_ad.service.settings import Settings
+from anomaly_ad.service.sources import Roots
 
 KEYS = ["is_anomalous", "confidence", "score", "raw_score", "threshold", "boxes"]
 
@@ -61,7 +61,7 @@ class TestClient:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, washer):
-    """A mounted volume, with what should not be reachable beside it."""
+    """A mounted volume, with what should not be reachable next to it."""
     folder = tmp_path_factory.mktemp("files")
     volume = folder / "root" / "volume"
     shutil.copytree(washer[1] / "test", volume)

@@ -298,6 +298,7 @@ def test_clients_that_send_headers_only_shut_nobody_out(patient, request_bytes):
         assert read(slow[7])[0] == 200
 
 
+PART = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
 FORM = b"content-type: multipart/form-data; boundary=XX\r\n"
 CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\n" + FORM + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -321,7 +322,7 @@ CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\n" + FORM + b"transfer-encoding:
         ),
         (posted(b"x", "transfer-encoding: chunked\r\n"), {400, 0}),
         (CHUNKED + b"zz\r\n", {0, 400}),
-        (CHUNKED + b"ffffff\r\n" + posted(b"")[-80:-12] + bytes(400_000), {413}),
+        (CHUNKED + b"ffffff\r\n" + PART + bytes(400_000), {413}),
         (CHUNKED + b"0\r\n" + b"a: b\r\n" * 500_000, {400, 0}),
         (CHUNKED + b"0\r\na: " + b"b" * 3_000_000, {400, 0}),
     ],
@@ -541,27 +542,36 @@ def load_client():
         (b"", "closed connection"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "IncompleteRead"),
         (b"rubbish\r\n\r\n", "rubbish"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "no inspection service"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "no inspection service"),
-        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\n<p>", "no inspection service"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "not an inspection service"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "not an inspection service"),
+        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\n<p>", "not an inspection service"),
         (
             b'HTTP/1.0 500 Oh\r\n\r\n{"is_anomalous": false, "score": 0, "name": "a"}',
-            "no inspection",
+            "not an inspection",
         ),
         (
             b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": null, "score": 0, "name": "a"}',
-            "no inspection",
+            "not an inspection",
         ),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true, "score": NaN, "name": "a"}', "no insp"),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true, "score": "1", "name": "a"}', "no insp"),
-        (b"HTTP/1.0 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n", "no inspection service"),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": null}', "no inspection service"),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": []}', "no inspection service"),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": ["error"]}', "no inspection service"),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": [{}]}', "no inspection service"),
-        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true}', "no inspection service"),
+        (
+            b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true, "score": NaN, "name": "a"}',
+            "not an insp",
+        ),
+        (
+            b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true, "score": "1", "name": "a"}',
+            "not an insp",
+        ),
+        (
+            b"HTTP/1.0 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n",
+            "not an inspection service",
+        ),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": null}', "not an inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": []}', "not an inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": ["error"]}', "not an inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": [{}]}', "not an inspection service"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"is_anomalous": true}', "not an inspection service"),
         pytest.param(
-            b"HTTP/1.0 200 OK\r\n\r\n" + 100_000 * b"[", "no inspection service", id="nested"
+            b"HTTP/1.0 200 OK\r\n\r\n" + 100_000 * b"[", "not an inspection service", id="nested"
         ),
         (None, "nonnumeric port"),
     ],
@@ -593,7 +603,7 @@ def test_the_client_says_what_is_no_answer(tmp_path, answer, message):
 
 
 def test_the_client_wants_a_verdict_of_each_image(monkeypatch):
-    """Else one that was not judged passes for good."""
+    """Else one that has no verdict passes for good."""
     client = load_client()
     verdict = {"is_anomalous": False, "score": 0.25, "name": "\ud800"}
 
@@ -610,7 +620,7 @@ def test_the_client_wants_a_verdict_of_each_image(monkeypatch):
         (verdict, 0),
         ([["error", 1]], 1),
     ):
-        with pytest.raises(ValueError, match="no inspection service"):
+        with pytest.raises(ValueError, match="not an inspection service"):
             findings(said, images)
     monkeypatch.setattr(client, "predict", lambda *_: [verdict])
     monkeypatch.setattr(sys, "argv", ["client.py", "a.jpg"])

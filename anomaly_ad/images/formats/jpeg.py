@@ -135,7 +135,7 @@ def _is_padding(scan: bytes, count: int) -> bool:
 def _scan_data(data: bytes) -> tuple[int, int, int]:
     """Where the picture's data begin and end (-1: nowhere), and in how many scans they come.
 
-    What follows the end, such as padding or a video, is no part of the picture.
+    What follows the end, such as padding or a video, is not part of the picture.
     """
     start, scans = -1, 0
     try:

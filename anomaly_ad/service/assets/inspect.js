@@ -9,8 +9,8 @@ const $ = (id) => document.getElementById(id);
 const models = new Map(); // digest of a model -> its facts: a replaced model's results stay right
 const queue = []; // chosen and not yet inspected, the next one first
 const items = []; // those in the gallery, newest first: the one under way and results
-const tally = []; // {digest, raw_score} of every image that was judged, also without a card
-const failed = []; // those without a card that were not judged
+const tally = []; // {digest, raw_score} of every image that has a verdict, also without a card
+const failed = []; // those without a card that have no verdict
 let token = "";
 let standard = LIMIT_SCORE; // the threshold that the service uses by itself
 let threshold = null; // the one in use: exact, where the slider knows steps; null until it is known
@@ -458,7 +458,7 @@ $("files").addEventListener("change", () => {
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     if (!event.dataTransfer.types.includes("Files")) return; // text goes where it was meant to
-    event.preventDefault(); // anywhere: a file dropped beside would replace the page
+    event.preventDefault(); // anywhere: a file dropped elsewhere would replace the page
     $("drop").classList.toggle("over", kind.endsWith("over") || kind.endsWith("enter"));
     if (kind === "drop") take(event.dataTransfer.files);
   });

@@ -45,7 +45,7 @@ class Entry:
     path : Path
         The file.
     kind : str or None
-        "good", the name of its defect, or None where nobody has judged it.
+        "good", the name of its defect, or None where it has no label.
     prediction : Prediction
         What the model says.
     place : int
@@ -68,8 +68,8 @@ class Entry:
         return (self.kind != GOOD) != bool(self.prediction.is_anomalous)
 
 
-class Album:
-    """Collects small pictures while images are inspected; a `Witness`.
+class Thumbnails:
+    """Collects small pictures while images are inspected; a `Observer`.
 
     Use it as a context manager. Pictures go to a temporary file as they come.
 
@@ -129,7 +129,7 @@ class Album:
 
     @property
     def fingerprint(self) -> str:
-        """Of the images that were inspected, as the model sees them, and of their judgements.
+        """Of the images that were inspected, as the model sees them, and of their labels.
 
         It does not hang on names and order. Empty if there are none.
         """
@@ -174,7 +174,7 @@ class Album:
 def chosen(entries: Sequence[Entry], most: int = MOST_PICTURES) -> set[int]:
     """Which entries a page shows, if there are too many.
 
-    Those that are judged wrongly, the ones farthest beyond the threshold first; then those that
+    Those whose verdict is wrong, the ones farthest beyond the threshold first; then those that
     could not be inspected; then the highest scores.
     """
 
