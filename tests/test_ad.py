@@ -162,7 +162,7 @@ def test_load_data_asks_about_a_file_that_is_named_like_a_defect(tmp_path, capsy
     write_parts(tmp_path, 3)
     write_image(tmp_path / "scratch.png", draw_part(7))
     AD("padim").load_data(tmp_path)
-    assert "Mind: scratch.png is named like a defect" in capsys.readouterr().out
+    assert "Warning: scratch.png is named like a defect" in capsys.readouterr().out
 
 
 def test_train_refuses_before_it_begins(tmp_path):
@@ -199,7 +199,7 @@ def test_with_other_images_training_begins_anew(trained, tmp_path, capsys):
     model = shutil.copytree(trained, tmp_path / "model")
     ad = AD(model, write_parts(tmp_path / "other", 12, first=500)).train(1)
     assert ad.model.manifest.training["continued_from"] is None
-    assert "begins from the start" in capsys.readouterr().err
+    assert "starts from scratch" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------- predict
@@ -349,8 +349,8 @@ def test_files_that_look_like_images_are_named(ad, tmp_path, capsys):
     ad.predict(folder, save=False)
     out, err = capsys.readouterr()
     assert "Inspected 2 images" in out
-    assert "Passed over, not inspected: 1 file of formats that are not read (a.heic)" in err
-    with pytest.warns(UserWarning, match=r"Passed over, not inspected: .*a\.heic"):
+    assert "Skipped, not inspected: 1 file in unsupported formats (a.heic)" in err
+    with pytest.warns(UserWarning, match=r"Skipped, not inspected: .*a\.heic"):
         assert len(list(ad.stream(folder))) == 2
     with pytest.raises(PathError, match=r"no images.*Found instead: 1 file .*a\.heic"):
         (folder / "000.png").unlink()

@@ -110,13 +110,13 @@ def test_train_says_what_it_replaces(tmp_path, dataset):
     assert "replaces" not in err
     day = load(tmp_path / "model").manifest.created[:10]
     _, err = run("train", dataset, "--detector", "dfkde", *small)
-    assert f"replaces the model that was there: padim, trained {day} on 24 images" in err
+    assert f"replaces the previous model: padim, trained {day} on 24 images" in err
     out, err = run("train", dataset, "--name", "nut", *small)
     assert out == f"{tmp_path / 'nut'}\n" and "replaces" not in err
     assert load(tmp_path / "model").manifest.plan.method == "dfkde"
     (tmp_path / "nut" / "manifest.json").write_text("{")
     _, err = run("train", dataset, "--name", "nut", *small)
-    assert "replaces the model that was there: one that cannot be read" in err
+    assert "replaces the previous model: one that cannot be read" in err
 
 
 def test_an_empty_path_is_refused(trained, dataset, tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_what_is_passed_over_is_said_in_one_line(trained, tmp_path):
     (folder / "a.heic").touch()
     _, err = run("predict", trained, folder, "--no-save")
     lines = err.splitlines()
-    assert "Passed over, not inspected: 1 file of formats that are not read (a.heic)" in lines
+    assert "Skipped, not inspected: 1 file in unsupported formats (a.heic)" in lines
 
 
 def test_one_image_is_one_image(trained, dataset, tmp_path):
@@ -250,7 +250,7 @@ def test_calibrate_prints_the_directory_and_says_what_the_limit_means(trained, d
     rows = [f"{file},1" for file in sorted((dataset / "test" / "bar").iterdir())]
     labels.write_text("\n".join(["path,label", *rows]))
     _, err = run("calibrate", model, "--labels", labels, "--cost-ratio", "0.5")
-    assert "a false alarm costs 0.5 of a miss" in err
+    assert "a false alarm costs 0.5 times a miss" in err
     _, err = run("calibrate", model, code=2)
     assert "calibrate takes one of" in err
     _, err = run("calibrate", model, "--labels", labels, "--defective", dataset, code=2)

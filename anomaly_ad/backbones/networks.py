@@ -147,7 +147,7 @@ def _network(name: str, framing: Framing) -> keras.Model:
     if name.startswith("own:"):
         raise BackboneError(
             "This model was trained on a backbone of your own, which is not part of the model "
-            'directory. Hand it over: AD("Models/model", backbone=network).'
+            'directory. Pass it: AD("Models/model", backbone=network).'
         )
     applications = {
         entry: builder

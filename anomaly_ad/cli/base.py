@@ -129,7 +129,7 @@ Model = Annotated[
 Thresh = Annotated[
     float, typer.Option(help="Score above which an image is anomalous; 0.8 = decision limit.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the resampling behind some intervals.")]
+Seed = Annotated[int, typer.Option(help="Seed of the resampling behind some intervals.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -26,7 +26,7 @@ def predict(
         typer.Argument(
             parser=as_path,
             metavar="PATH...",
-            help="Image, folder with the folders in it, or several images.",
+            help="Image, folder (with its subfolders), or several images.",
         ),
     ],
     output: Annotated[
@@ -42,7 +42,7 @@ def predict(
     save: Annotated[bool, typer.Option(help="Write pictures and records.")] = True,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the last such run: skip what it has recorded."),
+        typer.Option("--resume", help="Continue the last such run: skip what it has recorded."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object per image, one a line.")

@@ -56,11 +56,11 @@ def train(
     save_path: Annotated[
         Path,
         typer.Option(
-            "--save-path", "--output", parser=as_path, help="Folder that the model's goes into."
+            "--save-path", "--output", parser=as_path, help="Folder to save the model's folder in."
         ),
     ] = Path("Models"),
     name: Annotated[
-        str, typer.Option(help="Of the model's folder; another one keeps both.")
+        str, typer.Option(help="Name of the model's folder; another name keeps both models.")
     ] = "model",
     gray_scale: Annotated[
         Optional[bool],  # noqa: UP045
@@ -126,7 +126,7 @@ def add_images(
         Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder of images of good parts.")
     ],
 ) -> None:
-    """Add images of good parts to a model. Exactly, and without the first ones being there."""
+    """Add images of good parts to a model. Exact, and the first images are not needed."""
     from ..ad import AD
 
     ad = AD(as_directory(model))

@@ -21,7 +21,7 @@ def info(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what a model is. Its method, limit, training, parity and versions."""
+    """Describe a model. Prints its method, limit, training, parity and versions."""
     from ..ad import AD
     from ..evaluation import calibrated_by
 
@@ -90,7 +90,7 @@ def detectors(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the methods and their options. With a name, what each option may be and means."""
+    """List the methods and their options. With a name: what each option allows and means."""
     from dataclasses import asdict
 
     from ..methods import PRESETS, preset
@@ -107,7 +107,7 @@ def detectors(
         print_table({key: f"{some.summary}. {options[key]}" for key, some in presets.items()})
         return
     print(presets[name].summary)
-    rows = [("option", "default", "may be", "meaning")]
+    rows = [("option", "default", "allowed", "meaning")]
     rows += [(o.name, json.dumps(o.default), o.valid, o.meaning) for o in presets[name].options]
     widths = [max(len(row[n]) for row in rows) for n in range(3)]
     for row in rows:

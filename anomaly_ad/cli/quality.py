@@ -43,11 +43,11 @@ def calibrate(
     ] = None,
     cost_ratio: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Least cost instead of best F1: of a false alarm compared with a miss."),
+        typer.Option(help="Cost of a false alarm relative to a miss: least cost, not best F1."),
     ] = None,
     limit: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="The limit by hand, a raw score."),
+        typer.Option(help="Set the limit by hand, as a raw score."),
     ] = None,
     another_day: Annotated[
         Optional[Path],  # noqa: UP045
@@ -95,7 +95,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell how good a model is. On labelled images: counts, metrics, and their intervals."""
+    """Show how good a model is. Counts and metrics on labelled images, with intervals."""
     from ..images.labelled import find_labelled
     from ..report.page import evaluated
 
@@ -155,11 +155,11 @@ def drift(
     ],
     window: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Images looked at together. [default: a tenth of all, 30 at least]"),
+        typer.Option(help="Images per window. [default: a tenth of all, at least 30]"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell whether parts or camera have changed. Needs the extra eval (SciPy)."""
+    """Show whether parts or camera have changed. Needs the extra eval (SciPy)."""
     from ..evaluation.drift import drift as run
 
     found = run(open_model(model), path, window)

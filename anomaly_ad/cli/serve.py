@@ -34,7 +34,7 @@ def serve(
     root: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Option(
-            parser=as_path, metavar="DIR", help="Folder below which files can be named; repeatable."
+            parser=as_path, metavar="DIR", help="Folder whose files clients may name; repeatable."
         ),
     ] = None,
     thresh: Annotated[
@@ -46,7 +46,7 @@ def serve(
     max_bytes: Annotated[int, typer.Option(help="Largest request.")] = 32_000_000,
     max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 50_000_000,
     timeout: Annotated[
-        float, typer.Option(help="Seconds to send a request, to inspect it, to take the answer.")
+        float, typer.Option(help="Seconds to send a request, to inspect it, to fetch the answer.")
     ] = 30.0,
     token_file: Annotated[
         Optional[Path],  # noqa: UP045
@@ -57,7 +57,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Answer over HTTP, with a page at /. Prints the address when requests are taken."""
+    """Answer over HTTP, with a page at /. Prints the address once it is ready."""
     from ..service.settings import Settings
 
     settings = Settings(
@@ -122,7 +122,7 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
         return None
     if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()):
         raise OptionError(
-            f"A token has at least {_SHORTEST_TOKEN} printable characters, all of them ASCII; that "
+            f"A token needs at least {_SHORTEST_TOKEN} printable ASCII characters; the one "
             f"in {source} has {len(token)}. Make one with: openssl rand -hex 32"
         )
     return token

@@ -251,11 +251,11 @@ def _find(root: Path) -> Found:
         files += [File(path, "unclear") for path in unused]
     elif unused:
         text = f"{number(unused, 'image')} used neither for training nor for evaluation."
-        advice = f"Training takes those in {training} alone. Move the others there if they count:"
+        advice = f"Training uses only those in {training}. Move others there if they belong to it:"
         findings.append(Finding("warning", "unused", text, advice, each(unused)))
     if listing.others:
-        text = f"{number(listing.others, 'file')} of kinds that are passed over."
-        advice = f"Only {NAMES} are read. Convert them if they count:"
+        text = f"{number(listing.others, 'file')} in unsupported formats."
+        advice = f"Only {NAMES} are read. Convert them if you need them:"
         findings.append(Finding("warning", "passed_over", text, advice, each(listing.others)))
     return Found(training, labelled, files, findings)
 

@@ -101,7 +101,7 @@ _COPIES: dict[str, tuple[Severity, str, str]] = {
     "train_and_test": (
         "error",
         "{pictures} among both the training images and the labelled ones.",
-        "Evaluating on what was learnt flatters the model. Keep each in one of them only:",
+        "Evaluating on training images flatters the model. Keep each in only one of the two:",
     ),
     "labelled_both": (
         "error",
@@ -110,8 +110,8 @@ _COPIES: dict[str, tuple[Severity, str, str]] = {
     ),
     "re_encoded": (
         "error",
-        "{pictures} more than once among the training images, encoded otherwise.",
-        "They would count more than once, and the decision limit be too low. Keep one of each:",
+        "{pictures} more than once among the training images, encoded differently.",
+        "They would count more than once and make the decision limit too low. Keep one of each:",
     ),
     "copies": (
         "warning",
@@ -142,8 +142,8 @@ def of_counts(found: Found, n_train: int, n_distinct: int, rate: float) -> Itera
         least = min(preset.min_images for preset in registry.PRESETS.values())
         needed = images_needed(rate)
         if n_train > 1 and n_distinct == 1:
-            text = f"All {n_train} training images show the same."
-            advice = "There is nothing to learn of what varies on good parts. Are they copies?"
+            text = f"All {n_train} training images show the same picture."
+            advice = "A model cannot learn from them how good parts vary. Are they copies?"
             yield Finding("error", "all_alike", text, advice)
         elif n_distinct < least:
             text = f"{n_distinct} different images of good parts are too few to train."
@@ -192,8 +192,8 @@ def of_kinds(pictures: Pictures) -> Iterator[Finding]:
         yield Finding("warning", "modes", text, advice, rare)
     turned = [picture.file.path for picture in train if picture.orientation != 1]
     if 0 < len(turned) < len(train):
-        text = f"{len(turned)} of {len(train)} training images are turned by the camera's note."
-        advice = "The note is applied. Look whether the parts then lie alike:"
+        text = f"{len(turned)} of {len(train)} training images carry a rotation from the camera."
+        advice = "It is applied. Check that the parts then lie the same way:"
         yield Finding("warning", "turned", text, advice, each(turned))
     yield from _of_difference(train, pictures.of("test"))
 
@@ -213,7 +213,7 @@ def _of_difference(train: Sequence[Picture], labelled: Sequence[Picture]) -> Ite
     ]
     if odd:
         text = f"{number(odd, 'labelled image')} of a shape or mode that no training image has."
-        advice = "A model may see that instead of the defect. Photograph all alike:"
+        advice = "A model may react to that instead of the defect. Photograph all the same way:"
         yield Finding("warning", "other_kind", text, advice, each(odd))
 
 

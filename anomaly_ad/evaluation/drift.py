@@ -241,8 +241,8 @@ def drift(stored: StoredModel, path: PathLike, window: int | None = None) -> Dri
     count = len(scores)
     if count < _LEAST:
         raise DataError(
-            f"{path} holds {count} predictions of this model with a score; {_LEAST} are the least "
-            "to compare. Is it the file of another model?"
+            f"{path} holds {count} predictions of this model with a score; at least {_LEAST} "
+            "are needed. Is it the file of another model?"
         )
 
     def window_of(first: int, last: int) -> Window:

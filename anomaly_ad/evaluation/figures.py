@@ -163,8 +163,8 @@ class Evaluation:
         reasons: dict[str, list[str]] = defaultdict(list)
         for name, reason in self.omitted.items():
             reasons[reason].append(name.replace("_", " "))
-        lines += [f"Not given: {', '.join(names)}: {why}." for why, names in reasons.items()]
-        lines += [f"Mind: {warning}" for warning in self.warnings]
+        lines += [f"Not computed: {', '.join(names)}: {why}." for why, names in reasons.items()]
+        lines += [f"Warning: {warning}" for warning in self.warnings]
         lines += ["In brackets: 95 % intervals."]
         return "\n".join(lines)
 
@@ -354,15 +354,15 @@ def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]
         names = ", ".join(repr(name) for name in labelled.presumed)
         yield f"{names} counts as good; if that is a kind of defect, rename it."
     if labelled.passed_over:
-        yield f"passed over: {printable(labelled.passed_over)}."
+        yield f"skipped: {printable(labelled.passed_over)}."
     stated, n_good = evaluation.stated_rate, evaluation.n_good
     # The rate is stated for the decision limit, not for a threshold of the user's.
     is_stated = evaluation.has_rate and evaluation.threshold == LIMIT_SCORE
     needed = cases_needed(stated) if is_stated else 0
     if rejection is not None and is_stated and rejection.low > stated:
         yield (
-            f"more good parts are rejected than the {stated:.1%} that were stated: these images "
-            "differ from those of the calibration (`calibrate` takes others)."
+            f"more good parts are rejected than the stated {stated:.1%}: these images differ from "
+            "those used for calibration (`calibrate` accepts others)."
         )
     elif rejection is not None and n_good < needed:
         yield (

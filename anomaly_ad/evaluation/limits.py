@@ -61,7 +61,7 @@ def calibrate(
     }
     chosen = [name for name, is_given in ways.items() if is_given]
     if len(chosen) > 1:
-        raise OptionError(f"There is one limit: give {' or '.join(chosen)}, not all of them.")
+        raise OptionError(f"There can be only one limit: give either {' or '.join(chosen)}.")
     if not chosen and another_day is None:
         raise OptionError(
             "calibrate takes one of: false_alarm_rate (and good, a folder of good images), "
@@ -73,7 +73,7 @@ def calibrate(
     if limit is not None:
         calibration, lines = _by_hand(stored, limit)
     elif defective is not None:
-        calibration, lines = _from_judged(stored, defective, labels, cost_ratio)
+        calibration, lines = _from_labelled(stored, defective, labels, cost_ratio)
     elif chosen:
         calibration, lines, reference = _from_good(stored, good, false_alarm_rate)
     else:
@@ -100,8 +100,8 @@ def _from_good(
         scored = _score(stored, found.paths)
         if not len(scored):
             raise DataError(
-                f"Training has seen all of these: {found}. A limit needs images that it has not "
-                "seen: take new photographs."
+                f"All of these were used in training: {found}. A limit needs images that were not: "
+                "take new photographs."
             )
         source = str(good) if isinstance(good, (str, os.PathLike)) else "a list of paths"
         not_used = [f"Not used: {text}." for text in found.passed_over]
@@ -118,11 +118,9 @@ def _from_good(
         *map(printable, not_used),
     ]
     if scored.left_out:
-        lines.append(f"{scored.left_out} images that training has seen, or copies, were left out.")
+        lines.append(f"{scored.left_out} images were left out: seen in training, or copies.")
     if image.stated_rate > rate:
-        lines.append(
-            f"For a rate of {rate:.1%} at least {images_needed(rate)} good images are needed."
-        )
+        lines.append(f"A rate of {rate:.1%} needs at least {images_needed(rate)} good images.")
     return calibration, lines, scored
 
 
@@ -139,7 +137,7 @@ def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]
     ]
 
 
-def _from_judged(
+def _from_labelled(
     stored: StoredModel,
     path: PathLike | Iterable[PathLike],
     labels: Labels | None,
@@ -173,8 +171,8 @@ def _from_judged(
     defective = _score(stored, kinds[True])
     if not len(defective.scores):
         raise DataError(
-            "Training has seen all of these defective images, and took them for good. Train the "
-            "model again without them."
+            "All of these defective images were used in training, as good ones. Train the model "
+            "again without them."
         )
     if good is not None and len(good.scores):
         scores = good.scores
@@ -187,7 +185,7 @@ def _from_judged(
     if cost_ratio is None:
         by, chosen = "best F1", ranking.limit_of_best_f1()
     else:
-        by = f"least cost, a false alarm costs {cost_ratio:g} of a miss"
+        by = f"least cost, where a false alarm costs {cost_ratio:g} times a miss"
         chosen = ranking.limit_of_least_cost(cost_ratio)
     only_good = held_out.calibration(stored.manifest.plan.false_alarm_rate).image
 
@@ -224,12 +222,12 @@ def _from_judged(
         f"Limit by {by}: raw score {chosen:.6g}: {text}.",
         f"Limit from good images alone: {only_good.limit:.6g}, for a rate of at most "
         f"{only_good.stated_rate:.1%}: {text_good}.",
-        "The first was chosen on these very images, so expect a little worse on others.",
+        "The first limit was chosen on these images, so expect slightly worse counts on others.",
     ]
     if labelled.passed_over:
         lines.append(f"Not used: {printable(labelled.passed_over)}.")
     if seen:
-        lines.append(f"{seen} images that training has seen, or copies, were left out.")
+        lines.append(f"{seen} images were left out: seen in training, or copies.")
     return calibration, lines
 
 
@@ -244,7 +242,7 @@ def _on_another_day(
     scored = _score(stored, found.paths)
     count = len(scored.scores)
     if not count:
-        raise DataError(f"Training has seen all of these, so they are of no other day: {found}.")
+        raise DataError(f"All of these were used in training, not taken on another day: {found}.")
     limit = calibration.image.limit
     rejected = int((scored.scores > limit).sum())
     share = wilson(rejected / count, count)
@@ -254,16 +252,16 @@ def _on_another_day(
     entry |= {"rate": share.value, "low": share.low, "high": share.high}
     record = {**calibration.record, "another_day": entry}
     stated = calibration.stated_rate
-    rate = "" if stated is None else f", where at most {stated:.1%} are stated"
+    rate = "" if stated is None else f"; the stated rate is at most {stated:.1%}"
     lines = [
-        f"Of {count} good images of {printable(source)} {rejected} are rejected "
-        f"({_per_cent(share)}); of the {len(in_session)} of the calibration {before} "
+        f"{rejected} of {count} good images from {printable(source)} are rejected "
+        f"({_per_cent(share)}), compared with {before} of the {len(in_session)} of the calibration "
         f"({before / len(in_session):.1%}){rate}."
     ]
     if stated is not None and share.low > stated:
         lines.append(
-            "These images are not like those of the calibration: the stated rate does not hold for "
-            "them. Photograph as in training, or add such images to the training."
+            "These images differ from those of the calibration: the stated rate does not hold for "
+            "them. Take photographs as for training, or train on images like these as well."
         )
     return replace(calibration, record=record), lines
 

@@ -106,16 +106,16 @@ def _of_another_kind(image: Any) -> str:
 def _advice(image: NDArray[Any]) -> str:
     """How to convert an array, by its type, range and shape; the end of a sentence."""
     if image.ndim not in (2, 3, 4):
-        return ". Hand over one image, or a list of them."
+        return ". Pass one image, or a list of them."
     channels = (1, 3, 4)
     if image.ndim > 2 and image.shape[-3] in channels and image.shape[-1] not in channels:
         return ", channels first. Convert it with: np.moveaxis(image, -3, -1)"
     if image.dtype == np.uint8:
-        return ". Hand over one image, or a list of them."
+        return ". Pass one image, or a list of them."
     if image.dtype == bool:
         return ". Convert it with: image.astype(np.uint8) * 255"
     if image.dtype.kind not in "fiu":
-        return ". Hand over numbers."
+        return ". Pass numbers."
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         return ", with values that are not finite (NaN or infinite). Replace these first."
     low, high = float(image.min()), float(image.max())

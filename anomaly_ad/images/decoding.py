@@ -77,7 +77,7 @@ def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Ima
     except (UnreadableError, struct.error, IndexError, KeyError, ValueError) as error:
         raise _unreadable(name, error) from None
     if image.shape != (header.height, header.width, 3):  # it was decoded from another place
-        raise _unreadable(name, damaged("its header says another size than its pixels"))
+        raise _unreadable(name, damaged("its header and its pixels disagree on the size"))
     return turned(image, header.orientation)
 
 

@@ -106,7 +106,7 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
     train = [child for child in list_folder(folder)[1] if is_for_training(child.name)]
     if len(train) > 1:
         names = ", ".join(child.name for child in train)
-        raise DataError(f"{folder} holds {names}: which one is meant? Name the folder itself.")
+        raise DataError(f"{folder} holds {names}: which one is meant? Pass that folder itself.")
     return _good_images(_Contents(train[0] if train else folder), by_name=not train)
 
 
@@ -191,14 +191,14 @@ def _good_images(here: _Contents, *, by_name: bool) -> TrainingImages:
         return _all_below(here.good[0], others)
     if by_name and _says_not_good(own) and not here.by_decision["good"]:
         raise DataError(
-            f"By its name the folder {here.folder} does not hold good parts only (found: {here}). "
-            f"{_ADVICE} If all in it are good, rename it."
+            f"The name of {here.folder} says that it does not hold only good parts (found: "
+            f"{here}). {_ADVICE} If everything in it is good, rename it."
         )
     if here.files and (here.telling or here.good):
         names = ", ".join(child.name for child in here.telling or here.good)
         raise DataError(
-            f"{here.folder} must hold good parts only, but it holds {names}, and which images are "
-            f"good is not clear (found: {here}). {_ADVICE}"
+            f"{here.folder} must hold only good parts, but it holds {names}, so it is not clear "
+            f"which images are good (found: {here}). {_ADVICE}"
         )
     if here.files:
         return _all_in(here)
@@ -315,7 +315,7 @@ def _check_list(paths: Iterable[PathLike]) -> tuple[Path, ...]:
     for file in files:
         if not os.path.isfile(file):
             raise PathError(
-                f"{file}: there is no such file, or it may not be read. Check the list of "
+                f"{file}: there is no such file, or you may not read it. Check the list of "
                 "training images."
             )
     if not files:

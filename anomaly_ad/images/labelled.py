@@ -110,9 +110,9 @@ class LabelledImages:
         if not self.counts[GOOD]:
             return (
                 f"None of these images is labelled good, but {names} may mean good. If so, rename "
-                "it to 'good'; all are counted as defective now."
+                "it to 'good'; for now all of them count as defective."
             )
-        return f"{names} may mean good, and counts as defective now. If so, rename it to 'good'."
+        return f"{names} may mean good, but counts as defective. If so, rename it to 'good'."
 
     @property
     def counts(self) -> Counter[str]:
@@ -155,8 +155,8 @@ def find_labelled(
         return _from_list(path, labels)
     if labels is not None:
         raise OptionError(
-            f"labels belong to a list of files; {path} is one path, and a folder's images are "
-            "labelled by the folders they lie in. Pass the files as a list, or leave labels out."
+            f"labels need a list of files, but {path} is one path: images in a folder are labelled "
+            "by their subfolders. Pass the files as a list, or leave labels out."
         )
     root = check_path(path, "The folder of labelled images")
     if root.suffix.lower() == ".csv" and not root.is_dir():
@@ -207,12 +207,12 @@ def _labelled_folder(root: Path) -> Path:
     train = [folder for folder in children if is_for_training(folder.name)]
     if test and len(test) + len(good) > 1:
         names = " and ".join(folder.name for folder in [*test, *good])
-        raise DataError(f"{root} holds both {names}: which one is meant? Name the folder itself.")
+        raise DataError(f"{root} holds both {names}: which one is meant? Pass that folder itself.")
     if train and not test:
         others = ", ".join(folder.name for folder in children if folder not in train) or "nothing"
         raise DataError(
-            f"{root} holds {train[0].name}, whose images a model is trained on, and no folder "
-            f"'test' (next to it: {others}). Name the folder of labelled images itself."
+            f"{root} holds {train[0].name}, whose images are for training, but no folder 'test' "
+            f"(next to it: {others}). Pass the folder of labelled images itself."
         )
     return test[0] if test else root
 
@@ -252,8 +252,8 @@ def _refuse_way(folder: Path, way: Sequence[str], found: str) -> None:
     training = [name for name in way if is_for_training(name)]
     if training:
         raise DataError(
-            f"{folder.joinpath(*way)} is by the name {training[0]} for training: a model would be "
-            "tested on what it was trained on. Name the folder of labelled images itself."
+            f"{folder.joinpath(*way)}: the name {training[0]} says it is for training; a model "
+            "would be tested on what it was trained on. Pass the folder of labelled images itself."
         )
 
 
@@ -313,7 +313,7 @@ def _with_masks(
         raise DataError(
             f"{len(alone)} masks have no image: {listed}{', ...' if alone[3:] else ''}. "
             "A mask is ground_truth/<defect>/<name>_mask.png for the image <defect>/<name>.*, or "
-            "lies next to its image; bring the images back, or take the masks away."
+            "lies next to its image; restore the images, or remove the masks."
         )
     by_masks = all(item.is_defective for item in items)
 

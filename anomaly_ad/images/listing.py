@@ -53,9 +53,7 @@ class Listing:
             parts.append(f"{_count(self.masks, 'mask')} ({some_names(self.masks, self.root)})")
         if self.others:
             what = _count(self.others, "file")
-            parts.append(
-                f"{what} of formats that are not read ({some_names(self.others, self.root)})"
-            )
+            parts.append(f"{what} in unsupported formats ({some_names(self.others, self.root)})")
         return "; ".join(parts)
 
     def or_error(self, expected: str) -> Listing:

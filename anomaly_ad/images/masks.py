@@ -127,6 +127,6 @@ def _listed(pixels: NDArray[Any]) -> str:
 
 def _no_mask(path: PathLike, found: str) -> ImageError:
     return ImageError(
-        f"{path} is not a mask: {found}. A mask is black (0) where nothing is, and has any other "
-        "value where the defect is; draw it so, or leave it out."
+        f"{path} is not a mask: {found}. A mask is black (0) on the background, and has any other "
+        "value on the defect; correct it, or leave it out."
     )

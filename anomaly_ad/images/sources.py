@@ -130,7 +130,7 @@ def _path_sources(path: Path) -> Sources:
         return Sources(items, len(items), root=path, passed_over=listing.passed_over)
     if not os.path.lexists(path):
         raise PathError(
-            f"{path}: there is no such file or folder, or it may not be read. Check the path."
+            f"{path}: there is no such file or folder, or you may not read it. Check the path."
         )
     return Sources([Source(str(path), path, None, Path(path.name))], 1, single=True)
 

@@ -244,7 +244,7 @@ class Inspector:
         """
         views = self.framing.views(image)
         outputs = self.framing.merge(self.engine.run_concurrently(views, _AFTER_MODEL))
-        return self._judge(None, image.shape[:2], outputs, self._calibrated_map(outputs))
+        return self._decide(None, image.shape[:2], outputs, self._calibrated_map(outputs))
 
     def _each(
         self,
@@ -294,7 +294,7 @@ class Inspector:
         if isinstance(image, str):
             return Inspected(source, Prediction.failed(path, self.threshold, image))
         anomaly_map = self._calibrated_map(outputs)
-        prediction = self._judge(path, image.shape[:2], outputs, anomaly_map)
+        prediction = self._decide(path, image.shape[:2], outputs, anomaly_map)
         if prediction.error is not None:
             return Inspected(source, prediction)
         picture = self._picture(image, prediction, anomaly_map) if self.draw else None
@@ -306,7 +306,7 @@ class Inspector:
         scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"])
         return scores
 
-    def _judge(
+    def _decide(
         self,
         path: str | None,
         image_size: tuple[int, int],
@@ -360,7 +360,7 @@ class Inspector:
             right = self.framing.map_to_original(rebuilt, size)
         else:
             anomaly_map = self._calibrated_map(outputs)
-            prediction = self._judge(None, size, outputs, anomaly_map)
+            prediction = self._decide(None, size, outputs, anomaly_map)
             right = self._picture(image, prediction, anomaly_map)
         return drawing.side_by_side(image, right)
 

@@ -80,7 +80,7 @@ class Output:
             input_folders = {_real(folder) for folder in between}
         if not input_folders.isdisjoint((self._home, *self._home.parents)):
             raise OptionError(
-                f"The output folder {self.folder} is or lies in the input folder {root}. "
+                f"The output folder {self.folder} is, or is inside, the input folder {root}. "
                 "Choose a save_path outside it; predict never writes into its input."
             )
         real: dict[Path, Path] = {}  # of each folder that pictures go into

@@ -73,7 +73,7 @@ def predict(
     """
     sources = find_sources(path)
     if sources.passed_over:
-        say(f"Passed over, not inspected: {sources.passed_over}")
+        say(f"Skipped, not inspected: {sources.passed_over}")
     results = _inspected(
         model,
         sources,
@@ -111,7 +111,7 @@ def stream(
     """
     sources = find_sources(paths)
     if sources.passed_over:
-        warnings.warn(f"Passed over, not inspected: {sources.passed_over}", stacklevel=3)
+        warnings.warn(f"Skipped, not inspected: {sources.passed_over}", stacklevel=3)
     results = _inspected(
         model,
         sources,
@@ -139,7 +139,7 @@ def _inspected(
     if save_path is not None:
         output = Output(save_path, sources, inspector.about, resume=resume)
     elif resume:
-        raise OptionError("resume goes on with what was saved; it needs save=True.")
+        raise OptionError("resume continues a saved run; it needs save=True.")
     return inspector.run(sources, output, progress=progress, promptly=promptly)
 
 

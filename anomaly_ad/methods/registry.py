@@ -147,7 +147,7 @@ PRESETS: dict[str, Preset] = {
             Number(
                 "regularization",
                 0.03,
-                "added to the covariances, of the mean variance",
+                "share of the mean variance that is added to the covariances",
                 1e-6,
                 1e6,
             ),

@@ -329,6 +329,6 @@ def check_threshold(threshold: float) -> None:
     is_number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 1:
         raise OptionError(
-            "thresh is a score from 0 to 1; 0.8 is the decision limit, lower inspects more "
-            f"strictly. Received: {threshold!r}."
+            "thresh is a score from 0 to 1; 0.8 is the decision limit, and lower is "
+            f"stricter. Received: {threshold!r}."
         )

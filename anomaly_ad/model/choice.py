@@ -144,6 +144,6 @@ def _load(path: PathLike, given: Mapping[str, Any]) -> StoredModel:
     if refused:
         raise OptionError(
             f"The model in {path} has its own {', '.join(refused)}. Leave the option out, or "
-            f"train a new model under one of the names {names}."
+            f"train a new model with one of the methods {names}."
         )
     return load(path)

@@ -132,7 +132,7 @@ def of_unlabelled(counts: Counter[str], warnings: Iterable[str]) -> dict[str, An
         "n_defective": 0,
         "n_errors": counts["errors"],
         "tiles": [_tile("all", counts["anomalous"], inspected, share, counts["errors"])],
-        "layout": "without labels: nobody has said which of these images are good",
+        "layout": "no labels: it is not known which of these images are good",
     }
 
 
@@ -220,7 +220,7 @@ def _machine(stored: StoredModel, images: list[Path]) -> dict[str, str]:
         **facts,
         "One image, file to verdict": f"{speed.image_ms:.1f} ms, median of up to ten of these",
         "New process to first verdict": f"{speed.start_s:.2f} s",
-        "Peak memory of inspecting": "not told by this system"
+        "Peak memory of inspecting": "not reported by this system"
         if speed.peak_mb is None
         else f"{speed.peak_mb:.0f} MB",
     }

@@ -80,8 +80,8 @@ def report(
         return report_labelled(stored, labelled, target, threshold=threshold, seed=seed)
     paths = [item.path for item in labelled.items]
     notes = [labelled.doubt] if labelled.doubt else []
-    notes += [f"Passed over: {labelled.passed_over}."] if labelled.passed_over else []
-    return _report_unjudged(stored, paths, str(folder), target, threshold, folder, notes)
+    notes += [f"Skipped: {labelled.passed_over}."] if labelled.passed_over else []
+    return _report_unlabelled(stored, paths, str(folder), target, threshold, folder, notes)
 
 
 def evaluated(
@@ -152,10 +152,10 @@ def _report_run(
         )
     paths = [Path(name) for name in names]
     source = f"the last run in {folder}"
-    return _report_unjudged(stored, paths, source, target, threshold, None, warnings)
+    return _report_unlabelled(stored, paths, source, target, threshold, None, warnings)
 
 
-def _report_unjudged(
+def _report_unlabelled(
     stored: StoredModel,
     paths: list[Path],
     source: str,

@@ -328,7 +328,7 @@
     tellShown("");
   }
   function tellShown(more) {
-    byId("shown").textContent = order.length ? `${whole(order.length)} of ${whole(images.length)} pictures${more}` : "No picture is like that.";
+    byId("shown").textContent = order.length ? `${whole(order.length)} of ${whole(images.length)} pictures${more}` : "No pictures match.";
   }
   // The cards that are there already, after the limit was moved.
   function retell() {

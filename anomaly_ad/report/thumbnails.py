@@ -93,7 +93,7 @@ class Thumbnails:
         self.entries: list[Entry] = []
         self.n_learnt = 0  # images that training has seen
         self.n_calibrated = 0  # images that have set the limit
-        self._judgements: list[str] = []
+        self._labels: list[str] = []
         self._end = 0  # of the spool
 
     def __enter__(self) -> Self:
@@ -122,7 +122,7 @@ class Thumbnails:
                 raise cannot_write(Path(tempfile.gettempdir()), error) from error
             lengths = len(seen.photo), len(seen.heat)
             self._end += sum(lengths)
-            self._judgements.append(f"{seen.digest} {kind}")
+            self._labels.append(f"{seen.digest} {kind}")
             self.n_learnt += seen.digest in self._learnt
             self.n_calibrated += seen.digest in self._calibrated
         self.entries.append(Entry(path, kind, prediction, place, lengths))
@@ -133,7 +133,7 @@ class Thumbnails:
 
         It does not hang on names and order. Empty if there are none.
         """
-        together = "\n".join(sorted(self._judgements))
+        together = "\n".join(sorted(self._labels))
         return hashlib.sha256(together.encode()).hexdigest()[:16] if together else ""
 
     def pictures(self, entry: Entry) -> tuple[bytes, bytes]:

@@ -67,7 +67,7 @@ class Access:
 
         given, app = Headers(scope=scope).get("authorization", ""), self._app
         if scope["path"] not in OPEN and not self._settings.lets_in(given):
-            wrong = "This is not the token. " if given else ""
+            wrong = "The token is wrong. " if given else ""
             app = Refusal(401, f"{wrong}Send the token: Authorization: Bearer <token>.").response()
         try:
             await app(scope, receive, send_noted)

@@ -79,7 +79,7 @@ class Ready(Status):
 
 
 class ModelFacts(BaseModel):
-    """All that clients may know of a model, which is not where it lies."""
+    """What clients may know about a model; not where it is stored."""
 
     name: str
     digest: str
@@ -134,12 +134,12 @@ PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The request took too long to arrive.",
         413: "Too many bytes or pixels.",
         415: "Neither a multipart form nor JSON.",
-        422: "An option is not usable, unknown or given twice, or the file is not an image.",
-        503: "The queue is full, or there was no verdict in time; Retry-After says when to come.",
+        422: "An option is invalid, unknown or given twice, or the file is not an image.",
+        503: "The queue is full, or there was no verdict in time; Retry-After says when to retry.",
     }.items()
 }
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
-_FORM = {"properties": {"image": {**_FILES, "description": "JPEG, PNG or BMP files."}}}
+_FORM = {"properties": {"image": {**_FILES, "description": "JPEG, PNG, BMP, TIFF or WebP files."}}}
 PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -147,8 +147,8 @@ class Roots:
                 continue
         raise Refusal(
             404,
-            f"{name!r}: there is no such file below the roots, or it may not be read. Name it "
-            "relative to a root.",
+            f"{name!r}: there is no such file below the roots, or it cannot be read. Give its "
+            "path relative to a root.",
         )
 
 

@@ -85,7 +85,7 @@ def train(
         if before is not None and before.manifest.training.get("images") != own["images"]:
             # Other images are divided otherwise: some that the old weights were fitted to would be
             # calibrated with, and the stated false alarm rate would not hold.
-            say("These are not the images of the loaded model: training begins from the start.")
+            say("The loaded model was trained on other images: training starts from scratch.")
             before = None
         reading = time.perf_counter() - start
         record = {"images": own["images"], "sets": [own], "seconds": reading}
@@ -201,8 +201,8 @@ def _decode(
         first = {digest: index for index, digest in reversed([*enumerate(digests)])}
         if len(first) == 1 and len(images) > 1:
             raise DataError(
-                f"All {len(images)} images look the same to the model, so there is nothing to "
-                "learn of what varies on good parts. Are they copies, or all black?"
+                f"All {len(images)} images look the same to the model, so it cannot learn how "
+                "good parts vary. Are they copies, or all black?"
             )
         new = sorted(index for digest, index in first.items() if digest not in known)
         if not new:

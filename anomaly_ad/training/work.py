@@ -64,8 +64,8 @@ class Trained:
         is_own = self.before is not None and self.before.directory == self.stored.directory
         if self.stored.replaced and not is_own:
             lines.append(
-                f"It replaces the model that was there: {self.stored.replaced}. Another `name` "
-                "keeps both next to each other."
+                f"It replaces the previous model: {self.stored.replaced}. Use another `name` to "
+                "keep both."
             )
         crossed = "folds" in training
         how = (
@@ -78,17 +78,15 @@ class Trained:
         )
         if limit.stated_rate > limit.asked_rate:
             needed = images_needed(limit.asked_rate)
-            lines.append(
-                f"For a rate of {limit.asked_rate:.1%} at least {needed} such images are needed."
-            )
+            lines.append(f"A rate of {limit.asked_rate:.1%} needs at least {needed} such images.")
         if limit.stated_rate > _HARDLY_A_LIMIT:
             lines.append(
-                "Mind: with so few images the limit is hardly one: up to "
+                "Warning: with so few images the limit means little: up to "
                 f"{limit.stated_rate:.0%} of good parts may be rejected. Take more photographs "
                 "before you rely on it."
             )
         if warning := still_falling(training):
-            lines.append(f"Mind: {warning}")
+            lines.append(f"Warning: {warning}")
         return "\n".join(map(printable, lines))
 
 
@@ -118,14 +116,14 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
     registry.detector_class(method)
     notes = []
     if preset.is_statistical and epochs is not None:
-        notes.append(f"{method} needs no epochs: it learns in one pass. They are ignored.")
+        notes.append(f"{method} learns in one pass and needs no epochs; `epochs` is ignored.")
     sizes = sample_sizes(good.paths) if choice.takes_their_shape else ()
     plan = choice.planned(sizes)
     if sizes:
         height, width = plan.framing.size
         notes.append(
-            f"Input of the model: {height}x{width} pixels (height x width), after the shape of the "
-            "images; img_size sets another."
+            f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
+            "images; set img_size to change it."
         )
     return Work(plan, epochs or preset.epochs or 1, tuple(notes))
 
@@ -170,12 +168,12 @@ def doubts(good: TrainingImages) -> list[str]:
     lines = []
     named = [path for path in good.paths if meaning(path.stem) == "defective"]
     if named:
-        lines.append(f"Mind: {named[0].name} is named like a defect. Is it a good part?")
+        lines.append(f"Warning: {named[0].name} is named like a defect. Is it a good part?")
     folders = {part for path in good.paths for part in path.absolute().parent.parts}
     if any(map(is_for_test, folders)):
         lines.append(
-            "Mind: some of these images lie in a folder called test. What is learnt from cannot "
-            "tell how good the model is; evaluate on others."
+            "Warning: some of these images are in a folder called test. Images used for training "
+            "cannot show how good the model is; evaluate on others."
         )
     return [*map(printable, lines)]
 
@@ -189,6 +187,6 @@ def still_falling(record: Mapping[str, Any]) -> str:
     if epochs < 2 or min(losses) < losses[-1] or losses[-1] > 0.99 * min(earlier):
         return ""
     return (
-        f"the validation loss still fell when training ended after {epochs} "
-        f"{'epoch' if epochs == 1 else 'epochs'}. Train for more, or call train again to go on."
+        f"the validation loss was still falling when training ended after {epochs} "
+        f"{'epoch' if epochs == 1 else 'epochs'}. Train longer, or call train again to continue."
     )

@@ -214,7 +214,7 @@ def padim(framing=Framing(64, 64, 3), **options):  # noqa: B008 - a frozen value
     [
         ({"backbone": "efficientnet_lite9"}, "Valid names: efficientnet_lite0"),
         ({"backbone": "os.system"}, "There is no backbone"),
-        ({"backbone": "own:abc"}, r"Hand it over: AD\("),
+        ({"backbone": "own:abc"}, r"Pass it: AD\("),
         ({"layers": ["stage7"]}, r"no layer 'stage7'.*stage4"),
         ({"layers": ["logits"]}, "a feature map"),
         ({"layers": "stage1"}, "layers is a list"),
@@ -292,7 +292,7 @@ def test_a_network_of_ones_own(tmp_path):
     score = ad.predict(files[0], save=False).raw_score
     model = tmp_path / "model"
     assert AD(model).predict(files[0], save=False).raw_score == pytest.approx(score, rel=1e-5)
-    with pytest.raises(BackboneError, match="Hand it over"):
+    with pytest.raises(BackboneError, match="Pass it"):
         AD(model).add_images(files[12:])
     with pytest.raises(OptionError, match="not trained on this backbone"):
         AD(model, backbone=own_network(7))

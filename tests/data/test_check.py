@@ -218,7 +218,7 @@ def test_a_turned_image_is_worth_a_look(folder):
     turned = plain[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + plain[2:]
     assert stored_as(plain).orientation == 1 and stored_as(turned).orientation == 6
     (folder / "train/good/000.jpg").write_bytes(turned)
-    assert "1 of 12 training images are turned" in finding(look(folder), "turned").text
+    assert "1 of 12 training images carry a rotation" in finding(look(folder), "turned").text
 
 
 @pytest.mark.parametrize(

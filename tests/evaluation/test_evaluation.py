@@ -99,7 +99,7 @@ def test_of_one_kind_alone_only_rates_are_given(model, labelled, tmp_path, kept,
     assert (found.rejection_rate is None) == (kept != "good")
     assert (found.detection_rate is None) == (kept == "good")
     text = str(found)
-    assert "nan" not in text and "Not given:" in text and f"no {missing} images" in text
+    assert "nan" not in text and "Not computed:" in text and f"no {missing} images" in text
     assert json.loads(found.to_json())["auroc"] is None
 
 

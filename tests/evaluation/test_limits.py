@@ -51,7 +51,7 @@ def test_a_rate_from_the_images_of_the_training(model):
 
 def test_too_few_images_for_a_rate_are_said(model, capsys):
     model.calibrate(false_alarm_rate=0.01)
-    assert "For a rate of 1.0% at least 99 good images are needed." in capsys.readouterr().out
+    assert "A rate of 1.0% needs at least 99 good images." in capsys.readouterr().out
 
 
 def test_a_limit_from_new_good_images(model, parts, capsys):
@@ -70,11 +70,11 @@ def test_what_calibrate_passes_over_is_named(model, parts, tmp_path, capsys):
     shutil.copytree(parts / "new", tmp_path / "new" / "good")
     (tmp_path / "new" / "good" / "a.heic").touch()
     model.calibrate(good=tmp_path / "new")
-    assert "Not used: 1 file of formats that are not read (a.heic)." in capsys.readouterr().out
+    assert "Not used: 1 file in unsupported formats (a.heic)." in capsys.readouterr().out
     shutil.copytree(parts / "labelled", tmp_path / "labelled")
     (tmp_path / "labelled" / "bar" / "b.gif").touch()
     model.calibrate(defective=tmp_path / "labelled")
-    assert "Not used: 1 file of formats that are not read (bar/b.gif)." in capsys.readouterr().out
+    assert "Not used: 1 file in unsupported formats (bar/b.gif)." in capsys.readouterr().out
 
 
 def test_images_that_training_has_seen_are_left_out(model, dataset, parts, tmp_path, capsys):
@@ -82,10 +82,10 @@ def test_images_that_training_has_seen_are_left_out(model, dataset, parts, tmp_p
     fresh = sorted((parts / "new").iterdir())
     model.calibrate(good=[*seen[:3], *fresh])
     assert model.model.manifest.calibration.record["left_out"] == 3
-    assert "3 images that training has seen, or copies, were left out" in capsys.readouterr().out
-    with pytest.raises(DataError, match="Training has seen all of these"):
+    assert "3 images were left out: seen in training, or copies" in capsys.readouterr().out
+    with pytest.raises(DataError, match="All of these were used in training"):
         model.calibrate(good=seen)
-    with pytest.raises(DataError, match="Training has seen all of these defective images"):
+    with pytest.raises(DataError, match="All of these defective images were used in training"):
         model.calibrate(defective=seen, labels=[1] * len(seen))
 
 
@@ -173,7 +173,7 @@ def test_where_nothing_is_good_though_a_name_reads_like_it(model, parts, tmp_pat
     found = model.evaluate(tmp_path / "set")
     assert any(f"{names[0]!r} may mean good" in warning for warning in found.warnings)
     printed = capsys.readouterr().out
-    assert f"Mind: None of these images is labelled good, but {names[0]!r}" in printed
+    assert f"Warning: None of these images is labelled good, but {names[0]!r}" in printed
     with pytest.raises(DataError, match=f"{names[0]!r} may mean good"):
         model.calibrate(defective=tmp_path / "set")
     assert model.model.manifest.calibration.image.limit == limit
@@ -189,8 +189,8 @@ def test_another_day_is_counted_and_the_limit_stays(model, parts, capsys):
     assert (entry["n_good"], entry["rejected"]) == (12, rejected)
     assert entry["low"] <= entry["rate"] <= entry["high"]
     printed = capsys.readouterr().out
-    assert f"{rejected} are rejected" in printed and "of the calibration" in printed
-    assert rejected > 6 and "not like those of the calibration" in printed
+    assert f"{rejected} of 12 good images" in printed and "of the calibration" in printed
+    assert rejected > 6 and "differ from those of the calibration" in printed
 
 
 def test_a_rate_alone_is_from_the_training_again(model, parts):
@@ -228,8 +228,8 @@ def test_a_limit_and_another_day_in_one_call(model, parts):
     ("options", "message"),
     [
         ({}, "calibrate takes one of"),
-        ({"limit": 3.0, "false_alarm_rate": 0.1}, "There is one limit"),
-        ({"limit": 3.0, "defective": "x"}, "There is one limit"),
+        ({"limit": 3.0, "false_alarm_rate": 0.1}, "There can be only one limit"),
+        ({"limit": 3.0, "defective": "x"}, "There can be only one limit"),
         ({"labels": [0]}, "takes one of"),
         ({"limit": 3.0, "cost_ratio": 2.0}, "belong to `defective`"),
         ({"false_alarm_rate": 1.5}, "false_alarm_rate"),

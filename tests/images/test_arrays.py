@@ -65,7 +65,7 @@ def test_stacks_get_advice_as_a_whole():
     [
         (np.full((64, 64), np.nan), "not finite"),
         (np.full((64, 64), -3.0), r"values -3 to -3"),
-        (np.zeros((64, 64), complex), "Hand over numbers"),
+        (np.zeros((64, 64), complex), "Pass numbers"),
         (np.zeros((64, 64, 2), np.uint8), "one image"),
         (np.zeros(64, np.uint8), "one image"),
     ],

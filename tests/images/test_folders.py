@@ -133,7 +133,7 @@ def test_what_is_not_used_is_counted_and_named(tmp_path):
     text = str(find_training_images(root))
     assert text.startswith("1 images of good parts from")
     assert "1 image in def" in text and f"1 image in {root / 'train'}" in text
-    assert "1 file of formats that are not read (4.heic)" in text
+    assert "1 file in unsupported formats (4.heic)" in text
 
 
 # ------------------------------------------------------------------------------------ suffixes
@@ -187,7 +187,7 @@ def test_what_looks_like_an_image_is_named(tmp_path):
     assert sorted(relative(listing.others, tmp_path)) == sorted(
         ["b.heic", "c.GIF", "d.cr2", "no_suffix", "e.img", "sub/f.20240101"]
     )
-    assert "6 files of formats that are not read (b.heic, " in listing.passed_over
+    assert "6 files in unsupported formats (b.heic, " in listing.passed_over
 
 
 # --------------------------------------------------------------------------------------- masks

@@ -318,7 +318,7 @@ LAYOUTS = {
     "defects": (["defective/1.png", "2.png"], "", "defective"),
     "defects in train": (["train/defect/1.png", "train/2.png"], "", "defect"),
     "deep test": (["part/train/1.png", "part/test/2.png"], "", "test"),
-    "pointed at test": (["Test/1.png"], "Test", "does not hold good parts only"),
+    "pointed at test": (["Test/1.png"], "Test", "does not hold only good parts"),
     "nothing": (["a.txt"], "", "holds no images"),
     "empty train": (["train/a.txt", "1.png"], "", "holds no images"),
 }

@@ -94,7 +94,7 @@ def test_labels_that_do_not_match_files(tmp_path):
     ):
         with pytest.raises(OptionError, match=message):
             find_labelled(files, labels)
-    with pytest.raises(OptionError, match="labels belong to a list"):
+    with pytest.raises(OptionError, match="labels need a list"):
         find_labelled(tmp_path, [0, 1])
     with pytest.raises(PathError, match=r"c\.png"):
         find_labelled([tmp_path / "c.png"], [0])

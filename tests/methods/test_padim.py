@@ -139,9 +139,9 @@ def test_what_may_mislead_is_said(tmp_path, capsys):
     folder = write_parts(tmp_path / "set" / "test" / "good", 12)
     AD("AD0", folder, save_path=tmp_path, img_size=(32, 32), patch_size=8).train(3)
     printed = capsys.readouterr().out
-    assert "some of these images lie in a folder called test" in printed
-    assert "hardly one: up to 33% of good parts may be rejected" in printed
-    assert "the validation loss still fell when training ended after 3 epochs" in printed
+    assert "some of these images are in a folder called test" in printed
+    assert "means little: up to 33% of good parts may be rejected" in printed
+    assert "the validation loss was still falling when training ended after 3 epochs" in printed
 
 
 def test_a_training_that_had_enough_is_not_complained_of():

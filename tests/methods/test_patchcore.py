@@ -136,7 +136,7 @@ def test_the_input_takes_the_shape_of_the_images(tmp_path, capsys):
     ad = AD("padim", tmp_path / "wide", save_path=tmp_path)
     assert ad.img_size == (256, 256)
     ad.train()
-    assert "Input of the model: 176x368 pixels" in capsys.readouterr().out
+    assert "Model input: 176x368 pixels" in capsys.readouterr().out
     assert ad.img_size == AD(tmp_path / "model").img_size == (176, 368)
     prediction = ad.predict(np.hstack([draw_part(90), draw_part(91)]), save=False)
     assert prediction.anomaly_map.shape == (176, 368)

@@ -111,7 +111,7 @@ def test_the_page_says_what_evaluate_says(model, labelled, page):
         found = getattr(evaluation, name)
         assert f"{found.value:.4f}</td>" in text
         assert f"{found.low:.4f} to {found.high:.4f}</td>" in text
-    assert text.count("not given: there are no masks") == 2
+    assert text.count("not computed: there are no masks") == 2
     for kind in evaluation.kinds:
         assert f">{kind.auroc.value:.4f}<" in text
         assert f">{kind.detection_rate.text(100, 1)}<" in text
@@ -332,7 +332,7 @@ def test_the_gallery_sorts_and_filters(browser, page):
     browser.find_element("id", "name").send_keys("2.PNG")
     assert [name for name, _ in cards(browser)] == ["speck/2.png"]
     browser.find_element("id", "name").send_keys("x")
-    assert browser.find_element("id", "shown").text == "No picture is like that."
+    assert browser.find_element("id", "shown").text == "No pictures match."
     heads = browser.find_elements("css selector", "#kinds thead button")
     heads[1].click()
     assert shown(browser, "#kinds tbody th") == ["speck", "bar"]

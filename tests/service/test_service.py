@@ -426,7 +426,7 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(washer, servi
     for given in ("", "Bearer", "Bearer wrong", f"Basic {token}", f"Bearer {token}x", "Bearer é"):
         answer = upload_with(client, files[0], given)
         assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
-        assert answer.json()["error"].startswith("This is not the token." if given else "Send the")
+        assert answer.json()["error"].startswith("The token is wrong." if given else "Send the")
     assert upload_with(client, files[0], f"Bearer {token}").status_code == 200
     locked.close()
 

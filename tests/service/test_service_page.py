@@ -433,9 +433,9 @@ def test_a_token_is_asked_for(browser, washer, files):
         browser.get(f"http://127.0.0.1:{port}/")
         wait(browser, lambda: find(browser, "login").is_displayed())
         assert all("401" in entry["message"] for entry in browser.get_log("browser"))
-        assert text(browser, "message") == "The service asks for its token."
+        assert text(browser, "message") == "The service needs a token."
         find(browser, "token").send_keys("another" + Keys.ENTER)
-        wait(browser, lambda: text(browser, "message") == "This is not the token.")
+        wait(browser, lambda: text(browser, "message") == "The token is wrong.")
         browser.get_log("browser")
         find(browser, "token").clear()
         find(browser, "token").send_keys(token + Keys.ENTER)

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -690,6 +691,74 @@ def test_the_unit_starts_what_there_is(washer):
         path = ROOT / "examples" / "anomaly-ad.service"
         done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
         assert "Unknown" not in done.stderr
+
+
+@contextlib.contextmanager
+def proxied(port, folder, **changed):
+    """The example's configuration in front of a port; the proxy's port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        front = free.getsockname()[1]
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
+    made = [*request, "-keyout", key, "-out", certificate, "-days", "1"]
+    subprocess.run(made, check=True, capture_output=True)
+    text = (ROOT / "examples" / "nginx.conf").read_text()
+    for old, new in {
+        "127.0.0.1:8000": f"127.0.0.1:{port}",
+        "listen 443 ssl": f"listen 127.0.0.1:{front} ssl",
+        "/etc/ssl/certs/inspection.pem": str(certificate),
+        "/etc/ssl/private/inspection.key": str(key),
+        **changed,
+    }.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    temporary = ["client_body", "fastcgi", "proxy", "scgi", "uwsgi"]
+    paths = "".join(f"{name}_temp_path {folder}/{name};" for name in temporary)
+    (folder / "nginx.conf").write_text(
+        # Started by root it would change to a user who may not read this folder.
+        f"{'user root;' * (os.getuid() == 0)} daemon off; pid {folder}/pid; "
+        f"error_log {folder}/error.log; events {{}} http {{ access_log off; {paths} {text} }}"
+    )
+    process = subprocess.Popen(["nginx", "-c", folder / "nginx.conf", "-p", folder])
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError):
+                connect(front).close()
+                break
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        yield front
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_the_proxy_of_the_example(washer, request_bytes, tmp_path):
+    """It passes requests on, and ends clients that are slow, which the service does not."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    short = {"client_header_timeout 10s": "client_header_timeout 1s"}
+    short["client_body_timeout 10s"] = "client_body_timeout 1s"
+    with running(washer[0]) as (process, port), proxied(port, tmp_path, **short) as front:
+        for _ in range(3):
+            with trusting.wrap_socket(connect(front)) as client:
+                client.sendall(request_bytes)
+                status, body = read(client)
+                assert status == 200 and json.loads(body)["is_anomalous"] is True
+        with trusting.wrap_socket(connect(front)) as large:
+            large.sendall(posted(bytes(32_500_000)))
+            status, body = read(large)
+            assert status == 413 and "larger than 32,000,000" in json.loads(body)["error"]
+        for sent in (10, 400):  # half a head, half a body
+            with trusting.wrap_socket(connect(front)) as slow:
+                begun = time.monotonic()
+                slow.sendall(request_bytes[:sent])
+                assert read(slow)[0] in (0, 408) and time.monotonic() - begun < 10
+    lines = [json.loads(line) for line in process.log]
+    assert [line["status"] for line in lines if line["message"] == "request"] == [200] * 3 + [413]
 
 
 WITHOUT = """

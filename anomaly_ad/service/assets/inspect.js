@@ -48,7 +48,7 @@ async function ask(path, options = {}) {
     }
     if (answer.status === 401) {
       $("login").hidden = false;
-      throw new Refused(token ? "This is not the token." : "The service asks for its token.", 401);
+      throw new Refused(token ? "The token is wrong." : "The service needs a token.", 401);
     }
     const found = parsed(body);
     if (answer.ok && found) return found;
@@ -403,7 +403,7 @@ function count() {
   if (queue.length) said.push(`${queue.length} waiting`);
   $("counts").textContent = said.join(" · ");
   const gone = tally.length + errors - items.filter((item) => item.answer || item.error).length;
-  $("gone").textContent = `${gone} earlier results are counted but not shown any more; good ones go first.`;
+  $("gone").textContent = `${gone} earlier results are counted but no longer shown; good ones are dropped first.`;
   $("gone").hidden = !gone;
   $("recent").hidden = !items.length;
   $("again").hidden = ![...failed, ...items].some(isPassing);
