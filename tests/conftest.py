@@ -5,6 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors: one thread each
+    for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ.setdefault(_name, "1")
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +19,15 @@ from anomaly_ad import AD
 from anomaly_ad.data.sample import render_sample
 
 SIDE = 64  # pixels
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what drives a browser, and what asks the service."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("browser")
+        if item.path.parent.name == "service":
+            item.add_marker("service")
 
 
 def draw_part(seed: int, *, defect: bool = False, size: int = SIDE) -> np.ndarray:

@@ -44,6 +44,7 @@ def test_every_command_has_help():
         assert "--help" in run(command, "--help")[0]
 
 
+@pytest.mark.slow
 def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     folder = write_parts(tmp_path / "parts", 12)
@@ -60,6 +61,7 @@ def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
     assert plan.false_alarm_rate == 0.2 and plan.framing.fit == "pad"
 
 
+@pytest.mark.slow
 def test_train_takes_padim_and_says_nothing_that_worries(tmp_path):
     """As a newcomer runs it: no word of graphics cards, nothing of TensorFlow's start."""
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
@@ -103,6 +105,7 @@ def test_other_lines_of_tensorflows_start_are_passed_on(capfd):
     assert capfd.readouterr().err == "why it cannot be imported\n"
 
 
+@pytest.mark.slow
 def test_train_says_what_it_replaces(tmp_path, dataset):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     small = ("--img-size", "64", "64", "--output", tmp_path)
@@ -365,6 +368,7 @@ def test_detectors():
     assert set(json.loads(run("detectors", "--json")[0])) == set(PRESETS)
 
 
+@pytest.mark.slow
 def test_sample(tmp_path, monkeypatch):
     from anomaly_ad.data import sample
 
@@ -402,6 +406,7 @@ def start_long_run(trained, dataset, out, count=3000):
     raise AssertionError(process.communicate())
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_in_order(trained, dataset, tmp_path):
     process, _ = start_long_run(trained, dataset, tmp_path / "out")
     process.send_signal(signal.SIGINT)
@@ -411,6 +416,7 @@ def test_ctrl_c_ends_a_run_in_order(trained, dataset, tmp_path):
     assert rows == len(list(read_records(tmp_path / "out" / JSONL))) >= 20
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_nothing_is_lost_or_done_twice(trained, dataset, tmp_path):
     out = tmp_path / "out"
     process, command = start_long_run(trained, dataset, out, count=400)
@@ -432,6 +438,7 @@ def test_a_killed_run_is_resumed_and_nothing_is_lost_or_done_twice(trained, data
     assert printed == sorted(names)
 
 
+@pytest.mark.slow
 def test_two_processes_write_into_the_same_output(trained, dataset, tmp_path):
     out = tmp_path / "out"
     first, command = start_long_run(trained, dataset, out, count=200)

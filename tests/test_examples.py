@@ -21,6 +21,7 @@ def test_line(trained, tmp_path):
     assert "x 32..48" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [[], ["AD1"]], ids=["padim", "AD1"])
 def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys, method):
     """Example.py with a small sample and few epochs, then the picture from what it wrote."""
@@ -47,6 +48,7 @@ def test_example_and_the_readme_picture(tmp_path, monkeypatch, capsys, method):
 SMALL = {"n_train": 12, "n_test_good": 2, "n_per_defect": 1, "size": (96, 96)}
 
 
+@pytest.mark.slow
 def test_padim(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     from anomaly_ad.data import sample
@@ -60,6 +62,7 @@ def test_padim(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "Output" / "padim" / "dent" / "000.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_families(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     from anomaly_ad.data import sample
@@ -76,6 +79,7 @@ def test_families(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "Models" / "dfkde" / "model" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_notebook(tmp_path):
     """Every cell runs; with a small sample set in the place of the default one."""
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
@@ -108,6 +112,7 @@ def test_the_notebook(tmp_path):
     assert len(pictures) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["statistical", "gradient"])
 def test_a_method_of_ones_own_predicts_where_it_was_never_imported(kind, tmp_path, monkeypatch):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")

@@ -12,6 +12,7 @@ README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_blocks_run_in_order(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     monkeypatch.chdir(tmp_path)
@@ -30,6 +31,7 @@ def test_the_blocks_run_in_order(tmp_path, monkeypatch):
     assert (tmp_path / "Models" / "model" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_commands_run_in_order(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     from anomaly_ad.cli import app

@@ -26,6 +26,7 @@ def padim(real_data, tmp_path_factory):
     return inspect("padim", real_data / "bottle", tmp_path_factory.mktemp("padim"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "image_bar", "pixel_bar"),
     [
@@ -57,12 +58,14 @@ def test_bottle(method, image_bar, pixel_bar, real_data, tmp_path, request):
     assert next(path for path in model if path.suffix == ".bin").stat().st_size < 24e6
 
 
+@pytest.mark.slow
 def test_padim_on_magnetic_tile(real_data, tmp_path):
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
     _, predictions, is_bad = inspect("padim", real_data / "magnetic_tile", tmp_path)
     assert metrics.roc_auc_score(is_bad, [p.raw_score for p in predictions]) >= 0.93
 
 
+@pytest.mark.slow
 def test_patchcore_at_its_defaults_on_bottle(real_data, tmp_path):
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
     ad, predictions, is_bad = inspect("patchcore", real_data / "bottle", tmp_path)
@@ -72,6 +75,7 @@ def test_patchcore_at_its_defaults_on_bottle(real_data, tmp_path):
     assert flagged[~is_bad].sum() <= 1 and flagged[is_bad].sum() >= 57
 
 
+@pytest.mark.slow
 def test_figures_on_bottle_are_those_of_scikit_learn(real_data, padim):
     """All pixels of all images, in steps, compared with all of them sorted."""
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
@@ -110,6 +114,7 @@ def test_figures_on_bottle_are_those_of_scikit_learn(real_data, padim):
     assert found.aupro.value == pytest.approx(np.mean(gains) / 0.3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_on_bottle(real_data, tmp_path):
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra 'eval'")
     bottle = real_data / "bottle"
@@ -124,6 +129,7 @@ def test_an_autoencoder_on_bottle(real_data, tmp_path):
     assert max(ad.model.manifest.parity["deviation"].values()) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bottle", "hazelnut_small"])
 def test_check_finds_planted_defects_and_leaves_clean_sets_alone(name, real_data, tmp_path):
     clean = check(real_data / name, progress=False)

@@ -31,6 +31,7 @@ def cat():
     return data.chelsea()[:, 75:375]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cat_is_labelled_a_cat(name, cat):
     size, expected = LOGITS[name]
@@ -52,6 +53,7 @@ def test_stages_halve_the_picture():
     ]
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit():
     tensors = weights.WEIGHTS["efficientnet_lite0"].read()
     name = "_blocks.3._expand_conv.weight"
@@ -209,6 +211,7 @@ def padim(framing=Framing(64, 64, 3), **options):  # noqa: B008 - a frozen value
     return build(Plan("padim", parameters, framing, 16, 0, "f32", 0.01), network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -254,6 +257,7 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch):
         padim(backbone="MobileNetV2", layers=["block_3_expand"])
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_applications_with_named_layers(monkeypatch):
     real = keras.applications.MobileNetV2
 
@@ -312,6 +316,7 @@ def test_networks_whose_layers_cannot_be_reached():
             padim(network=network, layers=["conv0"])
 
 
+@pytest.mark.slow
 def test_gray_images_are_given_as_three_equal_channels():
     features = [padim(Framing(64, 64, channels)).features() for channels in (1, 3)]
     gray = draw_part(0)[..., :1]

@@ -271,6 +271,7 @@ def test_the_command(folder, tmp_path):
 # ---------------------------------------------------------------------------- odd images
 
 
+@pytest.mark.slow
 def test_odd_images_and_a_folder_of_them(tmp_path):
     pytest.importorskip("tensorflow", reason="features need the extra 'train'")
     write_parts(tmp_path / "train" / "good" / "monday", 30)

@@ -31,6 +31,7 @@ def test_layout(rendered):
     assert mask.shape == (96, 96) and set(np.unique(mask)) == {0, 255}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files_and_another_others(rendered, tmp_path):
     again = contents(render_sample(tmp_path / "again", **SMALL))
     assert again == contents(rendered)
@@ -40,6 +41,7 @@ def test_the_same_seed_gives_the_same_files_and_another_others(rendered, tmp_pat
     assert len(set(images)) == len(images)
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_how_many_there_are(rendered, tmp_path):
     fewer = render_sample(tmp_path / "fewer", **{**SMALL, "n_train": 1, "n_test_good": 0})
     name = "train/good/000.jpg"
@@ -60,6 +62,7 @@ def test_the_mask_covers_what_differs(defect, severity, size):
     assert difference[mask > 0].mean() > max(1.5, 5 * difference[mask == 0].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", ["scratch", "dent", "stain", "missing_piece"])
 def test_severity_goes_from_subtle_to_obvious(defect):
     changed = []
@@ -81,6 +84,7 @@ def test_the_further_a_wrong_part_is_from_the_right_one_the_more_obvious():
     assert areas[0] > areas[1] > 1.5 * areas[2] > 1.5 * areas[3]
 
 
+@pytest.mark.slow
 def test_the_set_holds_what_render_part_gives(rendered, monkeypatch, tmp_path):
     """Every image has its own seed; masks are those of their images."""
     calls = []
@@ -161,12 +165,14 @@ def interrupt(monkeypatch, root, after, **options):
     assert not (root / "sample.json").exists()
 
 
-def test_an_interrupted_set_is_rendered_anew(rendered, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_an_interrupted_set_is_rendered_again(rendered, tmp_path, monkeypatch):
     interrupt(monkeypatch, tmp_path / "set", after=3, **SMALL)
     assert contents(render_sample(tmp_path / "set", **SMALL)) == contents(rendered)
     assert json.loads((tmp_path / "set" / "sample.json").read_text())["seed"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_larger_set_leaves_nothing_but_what_the_user_made(
     rendered, tmp_path, monkeypatch
 ):

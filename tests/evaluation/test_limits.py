@@ -210,6 +210,7 @@ def test_copies_tell_nothing_new(model, parts, tmp_path):
     assert calibration.image.n_images == 5 and calibration.record["left_out"] == 15
 
 
+@pytest.mark.slow
 def test_in_another_arithmetic_the_limit_keeps_its_margin(parts, tmp_path):
     options = {"img_size": (128, 128), "precision": "bf16", "save_path": tmp_path}
     ad = AD("dfkde", parts / "new", **options).train()
@@ -288,6 +289,7 @@ def test_another_save_path_leaves_the_model_as_it_was(model, tmp_path):
     assert other.model.directory == tmp_path / "other" / "model"
 
 
+@pytest.mark.slow
 def test_a_model_without_maps(parts, tmp_path):
     ad = AD("dfkde", parts / "new", save_path=tmp_path, img_size=(64, 64)).train()
     ad.calibrate(defective=parts / "defects")
@@ -299,6 +301,7 @@ def test_a_model_without_maps(parts, tmp_path):
     assert ad.model.manifest.calibration.record == {}
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_calibration(model, dataset, parts):
     model.calibrate(good=parts / "new")
     again = AD(model.model.directory, dataset).train(1)

@@ -60,6 +60,7 @@ def test_fields_that_came_later_have_their_former_values():
     assert former.framing.outside is None and former.parameters["prior"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["padim", "dfkde"])
 def test_a_model_that_pads(method, tmp_path):
     """Two inputs, no box outside the photograph, and scores that the saved model gives again."""
@@ -96,6 +97,7 @@ class Halves(Framing):
         return merged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["patchcore", "dfm", "dfkde", "AD0"])
 def test_images_of_several_views(method, tmp_path):
     """Scores, limits and digests are those of images, whatever the number of their views."""

@@ -46,6 +46,7 @@ def _with_patch(patch_size, images):
     return detector.fit(fit, validation=validation, epochs=40, progress=lambda _: None)
 
 
+@pytest.mark.slow
 def test_patch_size_decides_which_defect_is_the_worse_one():
     """A small strong speck and a large faint stain: each patch size ranks them its own way."""
     framing = Framing(96, 96, 1)
@@ -78,6 +79,7 @@ def test_options_out_of_range(option):
         AD("AD1", **option)
 
 
+@pytest.mark.slow
 def test_a_narrower_code_rebuilds_less():
     images = ImageSet(np.stack([draw_part(seed)[None] for seed in range(24)]))
     errors = []
@@ -88,6 +90,7 @@ def test_a_narrower_code_rebuilds_less():
     assert errors[0] > errors[1]
 
 
+@pytest.mark.slow
 def test_without_hidden_patches_training_differs():
     images = ImageSet(np.stack([draw_part(seed)[None] for seed in range(16)]))
     means = []

@@ -5,6 +5,7 @@ The methods of the examples are tested along. For one of your own, name its file
     ANOMALY_AD_METHODS=my_method.py python -m pytest tests/methods/test_common.py -k my_name
 """
 
+import json
 import os
 import runpy
 import subprocess
@@ -54,7 +55,8 @@ CONFIGURATIONS = {
     "not square, no multiple of the stride": Framing(70, 57, 3),
     "padded": Framing.new(80, 112, 1, "pad"),
 }
-# One of each family stands for the others in the rest of the configurations.
+# One of each family stands for the others in the rest of the configurations. The first of a method
+# is its fast test; the others are slow ones.
 FEWER = {
     "AD0": ["colour", "padded"],
     "AD1": ["gray"],
@@ -66,9 +68,13 @@ FEWER = {
     "feature_autoencoder": ["colour", "padded"],
 }
 CASES = [
-    pytest.param((name, CONFIGURATIONS[label]), id=f"{name}-{label}")
+    pytest.param(
+        (name, CONFIGURATIONS[label]),
+        id=f"{name}-{label}",
+        marks=[pytest.mark.slow] * (number > 0 or name == "AD1"),  # AD1 is AD0 in gray
+    )
     for name in PRESETS
-    for label in FEWER.get(name, CONFIGURATIONS)
+    for number, label in enumerate(FEWER.get(name, reversed(CONFIGURATIONS)))
 ]
 
 
@@ -191,6 +197,7 @@ def test_state_restores_the_detector(case):
 
 
 # AD1 is AD0 in gray, which all are here.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "AD1"])
 def test_the_same_seed_gives_the_same_detector_and_another_another(name):
     first, same = (fitted(name, Framing(48, 48, 1), 0, epochs=2).state() for _ in range(2))
@@ -219,6 +226,7 @@ def test_statistics_of_halves_merged_are_those_of_the_whole(name):
             np.testing.assert_allclose(out[key], values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADDS_IMAGES)
 def test_halves_merged_or_added_equal_the_whole(name, tmp_path):
     folder = write_parts(tmp_path / "parts", 24)
@@ -236,8 +244,9 @@ def test_halves_merged_or_added_equal_the_whole(name, tmp_path):
         parts.add_images(files[11:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATISTICAL)
-def test_images_are_judged_by_statistics_that_have_not_seen_them(name, tmp_path):
+def test_images_are_scored_by_statistics_that_have_not_seen_them(name, tmp_path):
     """One odd image among good ones: its held-out score is high, though its own model knows it."""
     folder = write_parts(tmp_path / "parts", 20)
     odd = write_parts(tmp_path / "odd", 1, defect=True, first=300) / "300.png"
@@ -256,20 +265,24 @@ def test_methods_that_cannot_add_images_say_so(trained):
 
 
 PREDICT = """
-import sys
+import json, sys
 from anomaly_ad import AD, DataError, OptionError
-predictions = AD(sys.argv[1]).predict(sys.argv[2], save=False)
-print(*(repr(p.raw_score) for p in predictions))
+folder, *models = sys.argv[1:]
+for model in models:
+    print(json.dumps([p.raw_score for p in AD(model).predict(folder, save=False)]))
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_another_process_without_tensorflow_gives_the_same_scores(name, tmp_path):
+@pytest.mark.slow
+def test_another_process_without_tensorflow_gives_the_same_scores(tmp_path):
     folder = write_parts(tmp_path / "parts", 12)
-    ad = AD(name, folder, save_path=tmp_path, img_size=(48, 48), patch_size=16).train(1)
-    scores = [prediction.raw_score for prediction in ad.predict(folder, save=False)]
-    command = [sys.executable, "-c", PREDICT, str(tmp_path / "model"), str(folder)]
+    options = {"save_path": tmp_path, "img_size": (48, 48), "patch_size": 16}
+    models = [AD(name, folder, name=name, **options).train(1) for name in PRESETS]
+    paths = [str(ad.model.directory) for ad in models]
+    command = [sys.executable, "-c", PREDICT, str(folder), *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    other = [float(word) for word in done.stdout.splitlines()[-1].split()]
-    np.testing.assert_allclose(other, scores, rtol=1e-5)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    for ad, scores in zip(models, found, strict=True):
+        here = [prediction.raw_score for prediction in ad.predict(folder, save=False)]
+        np.testing.assert_allclose(scores, here, rtol=1e-5)

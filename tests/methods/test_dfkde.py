@@ -38,6 +38,7 @@ def model(tmp_path_factory):
     return ad, root / "test"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bandwidth", ["scott", "silverman"])
 def test_the_score_is_the_density_of_the_principal_components(bandwidth):
     decomposition = pytest.importorskip("sklearn.decomposition", reason="needs the extra 'eval'")
@@ -69,6 +70,7 @@ def features_width(method):
     return method.features().output["features"].shape[-1]
 
 
+@pytest.mark.slow
 def test_of_many_images_a_sample_is_kept(monkeypatch):
     monkeypatch.setattr(dfkde, "_IMAGES", 30)
     method = detector()
@@ -133,6 +135,7 @@ def test_an_unknown_layer_lists_those_there_are():
         detector(layers=["stage9"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["short", "none", "nan", "type", "missing", "more"])
 def test_a_state_of_something_else_is_refused(damage):
     method = detector()

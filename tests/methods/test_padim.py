@@ -38,6 +38,7 @@ def test_too_few_images(tmp_path):
         AD("padim", write_parts(tmp_path / "parts", 9), save_path=tmp_path, **SMALL).train()
 
 
+@pytest.mark.slow
 def test_few_that_differ_among_many_that_do_not(tmp_path):
     """A singular covariance at nearly every place is no failure."""
     folder = write_parts(tmp_path / "parts", 2)
@@ -49,6 +50,7 @@ def test_few_that_differ_among_many_that_do_not(tmp_path):
     assert np.isfinite(ad.predict(draw_part(5), save=False).raw_score)
 
 
+@pytest.mark.slow
 def test_copies_count_once(tmp_path, capsys):
     """A copy in another fold would make held-out scores those of images that were seen."""
     folder = write_parts(tmp_path / "parts", 12)
@@ -70,6 +72,7 @@ def test_copies_count_once(tmp_path, capsys):
         AD("padim", few, save_path=tmp_path / "other", **SMALL).train()
 
 
+@pytest.mark.slow
 def test_epochs_are_ignored_and_that_is_said(tmp_path, capsys):
     AD("padim", write_parts(tmp_path / "parts", 10), save_path=tmp_path, **SMALL).train(75)
     assert "needs no epochs" in capsys.readouterr().out
@@ -92,6 +95,7 @@ def test_adding_says_what_is_wrong_before_it_begins(model, tmp_path, monkeypatch
     assert AD(copy).model.digest == model.digest
 
 
+@pytest.mark.slow
 def test_adding_saves_in_place_or_where_it_is_told(model, tmp_path):
     copy = shutil.copytree(model.directory, tmp_path / "first" / "model")
     more = write_parts(tmp_path / "more", 5, first=70)
@@ -103,6 +107,7 @@ def test_adding_saves_in_place_or_where_it_is_told(model, tmp_path):
     assert AD(copy).model.manifest.training["n_fit"] == 21
 
 
+@pytest.mark.slow
 def test_the_channels_are_chosen_by_the_seed_and_all_are_taken_where_there_are_few():
     framing = Framing(64, 64, 3)
     shapes = {}
@@ -116,6 +121,7 @@ def test_the_channels_are_chosen_by_the_seed_and_all_are_taken_where_there_are_f
     assert shapes[0, 1000].shape == (1, 4, 4, 176)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"blur": 0.0}, {"blur": 12.0}, {"regularization": 1.0}])
 def test_every_option_changes_something(model, tmp_path, options):
     folder = write_parts(tmp_path / "parts", 16)
@@ -125,6 +131,7 @@ def test_every_option_changes_something(model, tmp_path, options):
     assert changed != pytest.approx(AD(model.directory).predict(part, save=False).raw_score)
 
 
+@pytest.mark.slow
 def test_other_arithmetic_is_calibrated_in_its_own(tmp_path):
     folder = write_parts(tmp_path / "parts", 16)
     ad = AD("padim", folder, save_path=tmp_path, precision="bf16", **SMALL).train()
@@ -134,6 +141,7 @@ def test_other_arithmetic_is_calibrated_in_its_own(tmp_path):
     assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
 
 
+@pytest.mark.slow
 def test_what_may_mislead_is_said(tmp_path, capsys):
     """Too few images for a limit, images of a folder called test, a training cut short."""
     folder = write_parts(tmp_path / "set" / "test" / "good", 12)
@@ -153,6 +161,7 @@ def test_a_training_that_had_enough_is_not_complained_of():
     assert still_falling({"history": {"val_loss": [0.9**n for n in range(10)]}}).startswith("the")
 
 
+@pytest.mark.slow
 def test_with_padding_boxes_lie_in_the_photograph(tmp_path):
     """The border of the padding deviates most, yet an anomalous image has its box inside."""
     rng = np.random.default_rng(0)

@@ -52,6 +52,7 @@ def naive_scores(features, vectors, mean, scale):
     return np.array(scores)
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_paper():
     method = detector()  # every cell is a neighbour, so that the weight counts
     images = np.stack([draw_part(n) for n in range(8)])
@@ -69,6 +70,7 @@ def test_the_score_is_that_of_the_paper():
     np.testing.assert_allclose(method.graph()(tested)["score"], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_finer_layers_are_averaged_over_their_neighbours_and_the_coarsest_is_not():
     image = draw_part(0)[None]
     pooled, plain = (
@@ -80,6 +82,7 @@ def test_finer_layers_are_averaged_over_their_neighbours_and_the_coarsest_is_not
     assert np.abs(pooled[..., :64] - plain[..., :64]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -112,6 +115,7 @@ def test_the_pool_bounds_what_is_kept():
     assert method.statistic.coreset().vectors.shape == (50, 176)
 
 
+@pytest.mark.slow
 def test_parts_may_lie_anywhere(tmp_path):
     """The same part in all four quarter turns: what is new is found, a new turn is not."""
 
@@ -130,6 +134,7 @@ def test_parts_may_lie_anywhere(tmp_path):
     assert min(bad) > 1.2 * max(good)
 
 
+@pytest.mark.slow
 def test_the_input_takes_the_shape_of_the_images(tmp_path, capsys):
     for n in range(10):
         write_image(tmp_path / "wide" / f"{n}.png", np.hstack([draw_part(n), draw_part(n + 50)]))
@@ -147,6 +152,7 @@ def test_the_input_takes_the_shape_of_the_images(tmp_path, capsys):
     assert ad.img_size == (256, 256)
 
 
+@pytest.mark.slow
 def test_parts_that_are_almost_the_same(tmp_path):
     """Which of many equal neighbours is nearest is a matter of rounding; no proof fails by it."""
     image = draw_part(0)
@@ -159,6 +165,7 @@ def test_parts_that_are_almost_the_same(tmp_path):
     assert not ad.predict(image, save=False).is_anomalous
 
 
+@pytest.mark.slow
 def test_a_background_that_is_everywhere_the_same_is_known_to_all(tmp_path):
     """Held-out images score like new good ones, not as if they lacked the background."""
     circle = np.hypot(*np.mgrid[-64:64, -64:64]) < 20
@@ -173,6 +180,7 @@ def test_a_background_that_is_everywhere_the_same_is_known_to_all(tmp_path):
     assert np.median(held_out) < 1.3 * np.median(good)
 
 
+@pytest.mark.slow
 def test_dfm_learns_from_few_images(tmp_path):
     """Held-out scores are in the unit of the model's, also where folds are smaller than needed."""
     for count in (10, 14, 20):
@@ -184,6 +192,7 @@ def test_dfm_learns_from_few_images(tmp_path):
         assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
 
 
+@pytest.mark.slow
 def test_images_added_to_few_leave_a_limit_that_finds_defects(tmp_path):
     folder = write_parts(tmp_path / "few", 12)
     ad = AD("dfm", folder, save_path=tmp_path, **SMALL).train()
@@ -195,6 +204,7 @@ def test_images_added_to_few_leave_a_limit_that_finds_defects(tmp_path):
     assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["patchcore", "dfm"])
 def test_other_arithmetic_has_limits_in_its_own(method, tmp_path):
     folder = write_parts(tmp_path / "parts", 16)
@@ -209,6 +219,7 @@ def test_other_arithmetic_has_limits_in_its_own(method, tmp_path):
     assert limits["bf16"].map.limit == pytest.approx(limits["f32"].map.limit, rel=0.2)
 
 
+@pytest.mark.slow
 def test_scores_and_maxima_are_each_raised_by_what_their_own_output_deviates(tmp_path, monkeypatch):
     folder = write_parts(tmp_path / "parts", 12)
     plain = AD("dfm", folder, save_path=tmp_path / "plain", **SMALL).train().model

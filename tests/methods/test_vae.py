@@ -42,6 +42,7 @@ def pictures(count=4):
     return PARTS[slice(0, count)].astype(np.float32) / 255
 
 
+@pytest.mark.slow
 def test_a_sample_has_the_mean_and_the_deviation_and_inference_the_mean():
     layer = GaussianSample(3)
     mean, deviation = np.full((1000, 4), 5, np.float32), np.full((1000, 4), 3, np.float32)
@@ -52,6 +53,7 @@ def test_a_sample_has_the_mean_and_the_deviation_and_inference_the_mean():
     np.testing.assert_array_equal(layer(mean, deviation), mean)
 
 
+@pytest.mark.slow
 def test_the_loss_has_the_divergence_from_a_standard_gaussian():
     """Against its definition, integrated over a fine grid."""
     plain, weighted = (made(VAE, beta=beta) for beta in (0.0, 0.5))
@@ -72,6 +74,7 @@ def test_the_loss_has_the_divergence_from_a_standard_gaussian():
     assert difference == pytest.approx(0.5 * total / found["mean"].size, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_without_its_own_terms_the_loss_is_the_autoencoders():
     images = pictures()
     found = made(LAKE, beta=0, layer_weight=0).network(images)
@@ -80,6 +83,7 @@ def test_without_its_own_terms_the_loss_is_the_autoencoders():
     assert float(made(LAKE, beta=0, layer_weight=0).loss(images, found)) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_larger_beta_keeps_less_in_the_code():
     spreads = []
     for beta in (0.0, 10.0):
@@ -88,6 +92,7 @@ def test_a_larger_beta_keeps_less_in_the_code():
     assert spreads[1] < spreads[0] / 2
 
 
+@pytest.mark.slow
 def test_training_draws_codes_and_inference_does_not():
     network, images = made(LAKE).network, pictures()
     first, second = (network(images, training=True)["code"] for _ in range(2))
@@ -96,6 +101,7 @@ def test_training_draws_codes_and_inference_does_not():
     np.testing.assert_array_equal(found["code"], found["mean"])
 
 
+@pytest.mark.slow
 def test_a_layer_weight_brings_inner_layers_together():
     distances = []
     for weight in (0.0, 10.0):
@@ -105,6 +111,7 @@ def test_a_layer_weight_brings_inner_layers_together():
     assert distances[1] < 0.75 * distances[0]
 
 
+@pytest.mark.slow
 def test_the_encoder_is_a_target_that_does_not_move():
     """With all that the decoder makes held fast, the loss has no gradient."""
     detector, images = made(LAKE), pictures()
@@ -115,6 +122,7 @@ def test_the_encoder_is_a_target_that_does_not_move():
     assert all(gradient is None for gradient in tape.gradient(loss, weights))
 
 
+@pytest.mark.slow
 def test_errors_of_inner_layers_are_smoothed_over_the_patch():
     spread = {}
     for patch_size in (8, 64):
@@ -129,6 +137,7 @@ def test_errors_of_inner_layers_are_smoothed_over_the_patch():
     assert all(spread[64][name] < spread[8][name] for name in spread[8])
 
 
+@pytest.mark.slow
 def test_the_score_is_the_density_of_code_and_errors(trained_lake):
     stats = pytest.importorskip("scipy.stats", reason="needs the extra 'eval'")
     decomposition = pytest.importorskip("sklearn.decomposition", reason="needs the extra 'eval'")
@@ -164,6 +173,7 @@ def test_the_score_is_the_density_of_code_and_errors(trained_lake):
     )
 
 
+@pytest.mark.slow
 def test_of_many_images_a_sample_is_kept(monkeypatch):
     monkeypatch.setattr(lake, "_IMAGES", 20)
     detector = fitted(LAKE, epochs=1)
@@ -171,6 +181,7 @@ def test_of_many_images_a_sample_is_kept(monkeypatch):
     assert np.isfinite(detector.graph()(PARTS[slice(0, 2)])["score"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "nan", "short"])
 def test_a_state_of_something_else_is_refused(trained_lake, damage):
     state = dict(trained_lake.state())
@@ -184,6 +195,7 @@ def test_a_state_of_something_else_is_refused(trained_lake, damage):
         made(LAKE).restore(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "option"),
     [("vae", {"beta": -1}), ("vae", {"beta": "much"}), ("lake", {"layer_weight": 11})],
@@ -193,6 +205,7 @@ def test_options_out_of_range(name, option):
         AD(name, **option)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae", "lake"])
 def test_training_goes_on(name, tmp_path):
     folder = write_parts(tmp_path / "parts", 20)

@@ -185,6 +185,7 @@ def test_saving_replaces_the_model_and_removes_what_it_no_longer_names(model):
     assert len(after) == 4 and before != after
 
 
+@pytest.mark.slow
 def test_a_failure_at_any_step_of_saving_leaves_a_whole_model(model, monkeypatch):
     """Every system call of the commit fails once: the old model loads, or the new one."""
     steps = [(os, "replace"), (os, "fsync"), (np, "savez")]
@@ -315,6 +316,7 @@ for seed in range(6, 56):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_fifty_moments_of_saving_the_old_or_the_new_model_loads(model, tmp_path):
     copies = tmp_path / "copies"
@@ -360,6 +362,7 @@ def places(value, path=()):
             yield from places(child, (*path, key))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_mutated_manifests_raise_nothing_else(trained, tmp_path_factory, data):
@@ -454,6 +457,7 @@ for turn in range(40):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_save_leave_a_whole_model(model, tmp_path):
     copies = tmp_path / "copies"
     copies.mkdir()
@@ -478,6 +482,7 @@ def test_a_lock_that_somebody_holds_is_said(model, monkeypatch):
     assert load(model).digest == digest
 
 
+@pytest.mark.slow
 def test_a_manifest_of_many_images_is_read_again(model):
     digests = [f"{n:016x}" for n in range(700_000)]
     stored = load(model)

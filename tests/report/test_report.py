@@ -133,6 +133,7 @@ def fact(target, name):
     return re.findall(rf"<dt>{re.escape(name)}</dt><dd>(.*?)</dd>", text)[0]
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_told(model, labelled, page, tmp_path):
     stored = model.model
     size = sum(file.stat().st_size for file in stored.directory.iterdir())
@@ -173,6 +174,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing_else(page):
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
+@pytest.mark.slow
 def test_the_slider_counts_what_python_counts(browser, model, labelled, page):
     browser.get(page[0].as_uri())
     limit = model.model.manifest.calibration.image
@@ -384,6 +386,7 @@ def test_many_pictures_come_as_one_scrolls(browser, page, tmp_path):
     assert not browser.find_element("id", "more").is_displayed()
 
 
+@pytest.mark.slow
 def test_pictures_have_heat_and_boxes_and_open_by_key(browser, page):
     from selenium.webdriver.common.keys import Keys
 
@@ -470,6 +473,7 @@ def test_what_predict_has_written_is_inspected_again(model, labelled, tmp_path):
         model.report(tmp_path / "arrays", tmp_path / "r.html")
 
 
+@pytest.mark.slow
 def test_a_run_is_inspected_at_its_own_threshold(model, labelled, tmp_path, dataset):
     first = model.predict(labelled / "good", tmp_path / "out", thresh=0.01)
     counts = model.report(tmp_path / "out", tmp_path / "r.html")
@@ -502,6 +506,7 @@ def test_defects_without_masks_and_good_ones_are_not_mixed_with_the_training(mod
     assert model.report(tmp_path / "set", tmp_path / "r.html").total() == 2
 
 
+@pytest.mark.slow
 def test_a_limit_that_was_set_on_these_images_is_told(model, labelled, tmp_path):
     own = AD(model.model.directory, save_path=tmp_path / "own")
     folder = tmp_path / "labelled"
@@ -537,6 +542,7 @@ def test_images_of_the_training_are_told(model, tmp_path):
     assert "3 of these images were in the training" in text
 
 
+@pytest.mark.slow
 def test_a_method_without_maps_has_photographs_only(browser, tmp_path):
     folder = write_parts(tmp_path / "good", 16)
     ad = AD("dfkde", folder, save_path=tmp_path, img_size=(64, 64)).train()
@@ -570,6 +576,7 @@ def test_where_a_report_may_not_go(model, labelled, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.slow
 def test_the_command(model, labelled, tmp_path):
     from conftest import run_command as run
 

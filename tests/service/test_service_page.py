@@ -212,6 +212,7 @@ def test_an_image_can_be_dropped_anywhere(page, files):
     assert text(page, "verdict") == "Anomalous"
 
 
+@pytest.mark.slow
 def test_more_images_than_the_page_keeps_are_all_inspected(page, files, tmp_path):
     """The first one is defective: it is shown, whatever has to go."""
     kept = page.execute_script("return KEPT")
@@ -240,6 +241,7 @@ def test_the_focus_stays_where_it_is(page, files):
     assert text(page, "verdict") == "Anomalous" and page.switch_to.active_element == card
 
 
+@pytest.mark.slow
 def test_a_threshold_between_two_steps_of_the_slider(browser, washer, files):
     with running(washer[0], "--thresh", 0.998) as (_, port):
         browser.get(f"http://127.0.0.1:{port}/")
@@ -259,6 +261,7 @@ def test_a_threshold_between_two_steps_of_the_slider(browser, washer, files):
         browser.get("about:blank")
 
 
+@pytest.mark.slow
 def test_a_service_that_goes_away_and_comes_back(browser, washer, files):
     """What is chosen meanwhile waits; boxes say which threshold they are for."""
     with running(washer[0], f"second={washer[0]}") as (_, port):
@@ -307,6 +310,7 @@ def fetching(browser, script):
         browser.get("about:blank")
 
 
+@pytest.mark.slow
 def test_a_service_that_is_not_there_yet(browser, address, files):
     """What is chosen before the models are known waits for them, and so does the verdict."""
     script = f"if (path === '/models' && (asked += 1) < 3) return {AWAY};"
@@ -320,6 +324,7 @@ def test_a_service_that_is_not_there_yet(browser, address, files):
         assert not find(browser, "message").is_displayed()
 
 
+@pytest.mark.slow
 def test_what_is_no_answer_of_the_service_is_no_verdict(browser, address, files):
     script = (
         "if (path.startsWith('/predict') && (asked += 1) < 3)"
@@ -333,6 +338,7 @@ def test_what_is_no_answer_of_the_service_is_no_verdict(browser, address, files)
         wait(browser, lambda: text(browser, "counts") == "1 of 1 anomalous")
 
 
+@pytest.mark.slow
 def test_what_failed_is_tried_again_with_its_own_model(browser, washer, files, tmp_path):
     """Also those that are too many to keep their cards."""
     script = (
@@ -356,6 +362,7 @@ def test_what_failed_is_tried_again_with_its_own_model(browser, washer, files, t
         assert not find(browser, "again").is_displayed()
 
 
+@pytest.mark.slow
 def test_boxes_of_a_model_that_was_replaced(browser, washer, files, tmp_path):
     directory = tmp_path / "model"
     shutil.copytree(washer[0], directory)
@@ -427,6 +434,7 @@ def set_size(browser, width, height):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
+@pytest.mark.slow
 def test_a_token_is_asked_for(browser, washer, files):
     token = "0123456789abcdef"
     with running(washer[0], ANOMALY_AD_TOKEN=token) as (_, port):
@@ -451,6 +459,7 @@ def test_the_page_of_the_api(browser, address):
     assert browser.find_element(By.TAG_NAME, "h1").is_displayed()
 
 
+@pytest.mark.slow
 def test_a_camera_and_a_method_without_maps(browser, washer, tmp_path):
     model = AD("dfkde", washer[1], save_path=tmp_path, img_size=(96, 96)).train().model
     with running(model.directory) as (_, port):

@@ -30,6 +30,8 @@ pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 from anomaly_ad.model.calibration import Calibration
 from anomaly_ad.model.store import load
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "anomaly_ad", "serve"]
 
 

@@ -43,6 +43,7 @@ def test_log_densities_are_those_of_scikit_learn(channels):
     np.testing.assert_allclose(np.cov(density.points.T), np.eye(channels).squeeze(), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_cross_validation_chooses_as_scikit_learn_does():
     """Two heaps far apart, where the rules for one Gaussian are far too wide."""
     selection = pytest.importorskip("sklearn.model_selection", reason="needs the extra 'eval'")

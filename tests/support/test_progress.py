@@ -73,6 +73,7 @@ with bar(6, "Training") as step:
 """
 
 
+@pytest.mark.slow
 def test_a_bar_at_a_terminal_estimates_from_the_third_step_on():
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 100))
