@@ -89,7 +89,9 @@ def test_train_takes_padim_and_says_nothing_that_worries(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         words = r"(?i)cuda|cuinit|absl|E0000|W0000|I0000|oneDNN|warning|error|tensorrt|rebuild"
-        assert not re.search(words, done.stderr), done.stderr
+        # But for what the command itself says of few images.
+        others = [line for line in done.stderr.splitlines() if line[:9] != "Warning: "]
+        assert not re.search(words, "\n".join(others)), done.stderr
     assert load(tmp_path / "model").manifest.plan.method == "padim"
 
 

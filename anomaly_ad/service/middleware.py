@@ -163,11 +163,12 @@ class _Exchange:
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         self._hold(len(body))  # in place of the request, which has been worked on
-        async with asyncio.timeout(self._limits.settings.timeout):
-            while len(body) > _PIECE:
-                await self._send({**message, "body": body[:_PIECE], "more_body": True})
-                body = body[_PIECE:]
-            await self._send({**message, "body": body, "more_body": more or self._more})
+        with contextlib.suppress(TimeoutError):  # the server closes what is not complete
+            async with asyncio.timeout(self._limits.settings.timeout):
+                while len(body) > _PIECE:
+                    await self._send({**message, "body": body[:_PIECE], "more_body": True})
+                    body = body[_PIECE:]
+                await self._send({**message, "body": body, "more_body": more or self._more})
         if self._more and not more:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._deadline):

@@ -22,7 +22,6 @@ from .metrics import Metrics
 from .models import Models
 from .settings import Settings
 
-_BACKLOG = 128
 _KEEP_ALIVE = 30  # seconds that a connection may lie idle between two requests
 _MAX_CONNECTIONS = 512
 _MAX_HEADERS = 32_768  # bytes
@@ -39,7 +38,7 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket: its address is taken before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
         why = str(error).rstrip(".")
         raise OptionError(
@@ -88,7 +87,6 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
             log_config=None,
             access_log=False,
             server_header=False,
-            backlog=_BACKLOG,
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE,
             # A request has three deadlines: it arrives, it is inspected, its answer is taken.
