@@ -74,6 +74,8 @@ class ModelWriter:
         """Write the OpenVINO model, its weights uncompressed."""
         try:
             ov.save_model(model, self.xml, compress_to_fp16=False)
+            # Before 2026.2 it says nothing of a full disk; what is cut off cannot be read.
+            ov.Core().read_model(self.xml)
         except RuntimeError as error:  # its word for a full disk
             raise OutputError(
                 f"The model cannot be written to {self.folder} ({error}). Make room or choose "
