@@ -117,6 +117,17 @@ class StatisticalDetector(Detector):
         vectors = features["features"]
         statistic.update(vectors.reshape(len(vectors), -1, vectors.shape[-1]))
 
+    def folds(self, count: int) -> int:
+        """How many parts `count` images fall into that are each scored by a fit without it."""
+        return min(5, count)
+
+    def unseen_scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]] | None:
+        """As `scorer`, for images that the statistic has learnt: as if it had not learnt each.
+
+        None where there is no such formula; then `folds` are fitted.
+        """
+        return None
+
     def scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]]:
         """The formula of the graph in numpy, for statistics that are scored but never saved.
 

@@ -109,10 +109,23 @@ class GridDetector(StatisticalDetector):
         """Apply the Keras layer that scores: arguments and results as those of `distances`."""
         raise NotImplementedError
 
+    def unseen_distances(self, statistic: Any) -> Distances | None:
+        """As `distances`, for images that the statistic has learnt: as if it had not learnt each.
+
+        None where there is no such formula.
+        """
+        return None
+
+    def unseen_scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]] | None:
+        """The graph's formula, of `unseen_distances`."""
+        measure = self.unseen_distances(statistic)
+        return None if measure is None else self._scorer(measure)
+
     def scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]]:
         """The graph's formula in numpy."""
-        measure = self.distances(statistic)
+        return self._scorer(self.distances(statistic))
 
+    def _scorer(self, measure: Distances) -> Callable[[Features], dict[str, NDArray]]:
         def score(features: Features) -> dict[str, NDArray]:
             vectors, inside = features["features"], features.get("inside")
             vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])

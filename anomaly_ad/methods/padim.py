@@ -29,9 +29,11 @@ from numpy.typing import NDArray
 
 from ..images import Framing
 from ..layers.gaussian import MahalanobisDistance
-from ..statistics.moments import Moments, mahalanobis, regularized, whitening
+from ..statistics.moments import Moments, mahalanobis, mahalanobis_unseen, regularized, whitening
 from .base import Arrays, check_state
 from .grid import Distances, GridDetector
+
+_CLOSED_FORM = 100  # images, from which on unseen scores have one
 
 
 class Padim(GridDetector):
@@ -87,6 +89,21 @@ class Padim(GridDetector):
         """Mahalanobis distances."""
         mean, covariance = statistic.means(), self._covariance(statistic)
         return lambda vectors, _: {"cells": mahalanobis(vectors, mean, covariance)}
+
+    def folds(self, count: int) -> int:
+        """Of few images each is left out alone."""
+        return count if count < _CLOSED_FORM else super().folds(count)
+
+    def unseen_distances(self, statistic: Moments) -> Distances | None:
+        """The closed form, where there are enough images for it.
+
+        It takes the mean covariance of all positions for the same without an image: with 100
+        images scores are less than 1 % too low, with 31 up to 12 %.
+        """
+        if statistic.count < _CLOSED_FORM or self.framing.n_views > 1:
+            return None  # the other views of an image would tell of it
+        measure = mahalanobis_unseen(statistic, self.regularization, self.prior)
+        return lambda vectors, _: {"cells": measure(vectors)}
 
     def layer(
         self, vectors: keras.KerasTensor, shares: keras.KerasTensor | None

@@ -5,6 +5,7 @@ No method is known here but by its name, and no TensorFlow is loaded.
 """
 
 from .calibration import (
+    FEW_FOLDS,
     LIMIT_SCORE,
     Calibration,
     GoodScores,
@@ -20,6 +21,7 @@ from .store import StoredModel, load
 from .writer import ModelWriter
 
 __all__ = [
+    "FEW_FOLDS",
     "LIMIT_SCORE",
     "SAVE_PATH",
     "Calibration",

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, OptionError
 
+# Up to so many folds the fits without a fold have seen clearly fewer images than the final one.
+FEW_FOLDS = 10
 LIMIT_SCORE = 0.8  # the score of an image exactly at the limit; the default threshold
 _LARGEST = 1e30  # of a limit, in raw units
 _SMALLEST_RATE = 1e-9
@@ -244,8 +246,8 @@ class GoodScores:
     raised : (float, float)
         By how much the limits take scores and maxima for higher, since the model's arithmetic may.
     cross_fitted : bool
-        Whether each was scored by a model that had seen a fifth less than the final one: such
-        scores are a little higher than those of further good images.
+        Whether each was scored by a model fitted on clearly fewer images than the final one, at
+        most `FEW_FOLDS` folds: such scores are a little higher than those of further good images.
     digests : tuple of str
         Of the images, see `images.image_digest`, where these are not those of the training.
     left_out : int

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnomalyADError, ModelError
 from ..runtime import Engine
-from .calibration import MAXIMA, RAISED, SCORES, Calibration, GoodScores
+from .calibration import FEW_FOLDS, MAXIMA, RAISED, SCORES, Calibration, GoodScores
 from .manifest import WRONG_VALUES, Manifest, check_file, check_names, damaged, read_manifest
 from .writer import ModelWriter
 
@@ -99,7 +99,8 @@ class StoredModel:
         state = self.state()
         for prefix in ("",) if of_training else (LATER, ""):
             some = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            crossed = not prefix and "folds" in self.manifest.training
+            folds = self.manifest.training.get("folds")
+            crossed = not prefix and folds is not None and folds <= FEW_FOLDS
             with contextlib.suppress(KeyError):
                 try:
                     return GoodScores.from_arrays(some, cross_fitted=crossed).with_margin

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import numpy as np
 import openvino as ov
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..errors import AnomalyADError, OutputError
@@ -102,6 +101,9 @@ class ModelWriter:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer at a time: what one puts in place another must not remove as old."""
+        # Only here: it hooks into forks, and while OpenVINO is imported a thread of it forks.
+        from filelock import FileLock, Timeout
+
         place = Path(os.path.abspath(self.directory))
         lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=_LOCK_SECONDS)
         try:

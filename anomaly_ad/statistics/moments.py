@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -223,9 +223,15 @@ def regularized(moments: Moments, regularization: float, prior: float = 0.0) -> 
     Friedman 1989, Regularized Discriminant Analysis, JASA 84(405), equations 16 to 18; the pooled
     covariance takes the place of a share of the images instead of a share that is tuned.
     """
-    degrees = moments.degrees
+    return _regularized(moments, moments.degrees, regularization, prior)
+
+
+def _regularized(
+    moments: Moments, degrees: NDArray[np.float64], regularization: float, prior: float
+) -> NDArray[np.float64]:
+    """As `regularized`, with `degrees` (P,) in place of n - 1."""
     if (moments.seen == moments.count).all():
-        pooled = moments.scatter.mean(axis=0) / degrees[0]
+        pooled = moments.scatter.mean(axis=0) / moments.degrees[0]
     else:  # positions that hardly ever count say little of the others
         pooled = moments.scatter.sum(axis=0) / np.maximum(moments.seen - 1, 0).sum()
     covariance = moments.scatter + prior * pooled
@@ -278,3 +284,44 @@ def mahalanobis(
     centred = np.ascontiguousarray((features - mean).transpose(1, 2, 0))
     solved = np.linalg.solve(covariance, centred)
     return np.sqrt(np.einsum("pcb,pcb->bp", centred, solved)).astype(np.float32)
+
+
+def mahalanobis_unseen(
+    moments: Moments, regularization: float, prior: float = 0.0
+) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
+    """Distances of images that the moments have seen, each as if they had not seen it.
+
+    With u = x - mean, A the regularized covariance with n - 2 in place of n - 1, q = uᵀ A⁻¹ u and
+    c = n / ((n - 1) (n - 2 + prior)), the distance of x from the moments without x is
+    d² = (n / (n - 1))² q / (1 - c q). P and V, see `regularized`, stay those of all images.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of at least three images.
+    regularization, prior : float
+        See `regularized`.
+
+    Returns
+    -------
+    callable
+        Features of such images, float (B, P, C) -> float32 (B, P).
+
+    References
+    ----------
+    Sherman, Morrison 1950, Adjustment of an Inverse Matrix Corresponding to a Change in One Element
+    of a Given Matrix, The Annals of Mathematical Statistics 21(1), of a matrix less an outer
+    product.
+    """
+    count = np.maximum(moments.seen, 3)  # fewer are scored nowhere
+    degrees = count - 2
+    covariance = _regularized(moments, degrees, regularization, prior)
+    share = count / ((count - 1) * (degrees + prior))
+    mean = moments.means()
+
+    def measure(features: NDArray[np.floating]) -> NDArray[np.float32]:
+        squared = mahalanobis(features, mean, covariance).astype(np.float64) ** 2
+        left = np.maximum(1 - share * squared, 1e-9)  # above zero but for rounding
+        return (count / (count - 1) * np.sqrt(squared / left)).astype(np.float32)
+
+    return measure

@@ -15,7 +15,7 @@ from ..methods.features import FeatureSet
 from ..model import GoodScores, Plan, StoredModel
 from ..runtime import Engine
 from ..support import bar
-from .unseen import FOLDS, cross_fit
+from .unseen import cross_fit
 
 _PARITY_IMAGES = 8
 _VALIDATION_SHARE = 0.1
@@ -104,11 +104,11 @@ def _learn_statistics(
     with bar(len(images), "Features") as step:
         features = FeatureSet.compute(engine, images, step)
     with features:
-        held_out = cross_fit(detector, features, plan)
+        held_out, folds = cross_fit(detector, features, plan)
     if before is not None:
         held_out = before.joined(held_out)
     count = detector.statistic.count // plan.framing.n_views
-    record = {"n_fit": count, "n_calibration": len(held_out), "folds": FOLDS}
+    record = {"n_fit": count, "n_calibration": len(held_out), "folds": folds}
     shown = images[slice(0, _PARITY_IMAGES)]
     return Learnt(record, shown, held_out=held_out, features=engine)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ParityError
 from ..images import Framing, ImageSet, split
 from ..methods.features import FeatureSet
-from ..model import GoodScores, Plan
+from ..model import FEW_FOLDS, GoodScores, Plan
 from ..runtime import Engine
 from ..support import bar
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..methods.base import StatisticalDetector
     from .learning import Learnt
 
-FOLDS = 5
 # Of the formula that the limits come from and the converted graph, by arithmetic.
 _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
 
@@ -51,22 +50,35 @@ def _score(engine: Engine, images: ImageSet, framing: Framing) -> GoodScores:
     return found.all()
 
 
-def cross_fit(detector: StatisticalDetector, features: FeatureSet, plan: Plan) -> GoodScores:
-    """Learn all features, then score each fold by what was learnt without it."""
+def cross_fit(
+    detector: StatisticalDetector, features: FeatureSet, plan: Plan
+) -> tuple[GoodScores, int]:
+    """Learn all features, then score each image by what was learnt without it, or its fold.
+
+    Returns
+    -------
+    (GoodScores, int)
+        And how many folds there were: as many as images where each was left out alone.
+    """
     count = len(features)
-    folds = min(FOLDS, count)
-    found = _Scores(cross_fitted=True)
     _learn(detector, detector.statistic, features, np.arange(count))
+    exact = detector.unseen_scorer(detector.statistic)
+    folds = count if exact else detector.folds(count)
+    # As many as a batch are scored at a time where the formula leaves out each by itself.
+    parts = 1 if exact else folds
+    found = _Scores(cross_fitted=folds <= FEW_FOLDS)
     with bar(count, "Calibrating") as step:
-        for fold in split(count, [count // folds] * (folds - 1), plan.seed):
-            part = _learn(detector, detector.new_statistic(), features, fold)
-            score = detector.scorer(detector.statistic.without(part))
+        for fold in split(count, [count // parts] * (parts - 1), plan.seed):
+            score = exact
+            if score is None:
+                part = _learn(detector, detector.new_statistic(), features, fold)
+                score = detector.scorer(detector.statistic.without(part))
             batches = (score(batch) for batch in features.batches(fold))
             each = (one for batch in batches for one in _each(batch, plan.framing))
             for index, outputs in zip(fold, each, strict=True):
                 found.add(int(index), outputs)
                 step("")
-    return found.all()
+    return found.all(), folds
 
 
 def _learn(

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_ad.errors import ModelError
-from anomaly_ad.statistics.moments import Moments, mahalanobis, regularized, whitening
+from anomaly_ad.statistics.moments import (
+    Moments,
+    mahalanobis,
+    mahalanobis_unseen,
+    regularized,
+    whitening,
+)
 
 POSITIONS, CHANNELS = 3, 6
 
@@ -220,3 +226,50 @@ def test_positions_are_learnt_from_images_in_which_they_count():
             moments.means()[3], np.average(moments.mean, axis=0, weights=moments.seen)
         )
         assert np.isfinite(whitening(regularized(moments, 0.03, 20))).all()
+
+
+def refitted(data, prior, regularization, *, held):
+    """Distance of each vector from the moments of all others, one after the other."""
+    whole = Moments(POSITIONS, CHANNELS).update(data)
+    pooled = whole.scatter.mean(axis=0) / (len(data) - 1)
+    out = []
+    for n in range(len(data)):
+        rest = Moments(POSITIONS, CHANNELS).update(np.delete(data, n, axis=0))
+        covariance = regularized(rest, regularization, prior)
+        if held:  # what all positions have in common stays that of all images
+            covariance = (rest.scatter + prior * pooled) / (len(data) - 2 + prior)
+            covariance += regularization * np.diag(np.diag(pooled))
+        out.append(mahalanobis(data[n : n + 1], rest.means(), covariance)[0])
+    return np.array(out)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 40), st.sampled_from([0.0, 1.0, 20.0, 300.0]), st.integers(0, 99))
+def test_the_distance_of_what_was_seen_is_that_of_a_fit_without_it(count, prior, seed):
+    data = features(count, seed=seed)
+    data[0] += 30  # an odd one
+    measure = mahalanobis_unseen(Moments(POSITIONS, CHANNELS).update(data), 0.1, prior)
+    np.testing.assert_allclose(measure(data), refitted(data, prior, 0.1, held=True), rtol=1e-4)
+
+
+def test_what_the_closed_form_leaves_out_is_less_than_one_per_cent_of_100_images():
+    for seed in range(5):
+        data = features(100, seed=seed)
+        data[0, 1] += 30
+        measure = mahalanobis_unseen(Moments(POSITIONS, CHANNELS).update(data), 0.1, 20)
+        exact = refitted(data, 20, 0.1, held=False)
+        found = measure(data)
+        assert abs(found.mean() / exact.mean() - 1) < 0.005
+        np.testing.assert_allclose(found, exact, rtol=0.02)  # of three positions; see padim's test
+
+
+def test_padding_is_left_out_of_the_closed_form():
+    data = features(30)
+    shares = np.ones((30, POSITIONS), np.float32)
+    shares[10:, 1] = 0
+    with_padding = Moments(POSITIONS, CHANNELS).update(data, shares)
+    found = mahalanobis_unseen(with_padding, 0.1, 20)(data)
+    assert np.isfinite(found).all()
+    rest = Moments(POSITIONS, CHANNELS).update(data[1:], shares[1:])
+    exact = mahalanobis(data[:1], rest.means(), regularized(rest, 0.1, 20))
+    np.testing.assert_allclose(found[0], exact[0], rtol=0.1)
