@@ -21,6 +21,7 @@ from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
 from .intervals import Estimate, Ranking, auroc, cases_needed, wilson
 from .metrics import PixelCurves, Pixels
+from .rates import AtRate, at_rates, next_step, table
 
 # Figures of `Evaluation` that need images of both kinds, and masks.
 _BOTH_KINDS = ("auroc", "average_precision", "f1", "best_f1", "best_f1_threshold")
@@ -93,6 +94,10 @@ class Evaluation:
         What the figures cannot tell.
     errors : dict of str to str
         Images that could not be inspected, and why; they are not counted.
+    rates : tuple of AtRate
+        What limits for other false alarm rates would do with the same images.
+    next_step : str or None
+        How to set a limit that is better on these images, where there is one.
     """
 
     source: str
@@ -119,6 +124,8 @@ class Evaluation:
     omitted: dict[str, str]
     warnings: tuple[str, ...]
     errors: dict[str, str]
+    rates: tuple[AtRate, ...]
+    next_step: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, which JSON can hold."""
@@ -165,6 +172,8 @@ class Evaluation:
             reasons[reason].append(name.replace("_", " "))
         lines += [f"Not computed: {', '.join(names)}: {why}." for why, names in reasons.items()]
         lines += [f"Warning: {warning}" for warning in self.warnings]
+        lines += table(self.rates) if self.rates else []
+        lines += [printable(self.next_step)] if self.next_step else []
         lines += ["In brackets: 95 % intervals."]
         return "\n".join(lines)
 
@@ -324,6 +333,7 @@ def _figures(
         for kind, some in sorted(by_kind.items())
     ]
     rejected = tally.flagged[GOOD]
+    rates = at_rates(stored, good, defective)
     return Evaluation(
         source=labelled.source,
         layout=labelled.layout,
@@ -343,6 +353,8 @@ def _figures(
         omitted=omitted,
         warnings=(),
         errors=tally.errors,
+        rates=rates,
+        next_step=next_step(rates, rejected, found, str(stored.directory)),
     )
 
 
