@@ -87,6 +87,7 @@ def test_a_tolerance_is_for_lower_scores_only():
     assert exact.p_change == exact.p_value
 
 
+@pytest.mark.slow
 def test_lower_scores_come_with_a_word_of_caution_where_the_training_was_the_reference(
     cross_fitted, tmp_path
 ):
@@ -102,6 +103,7 @@ def test_lower_scores_come_with_a_word_of_caution_where_the_training_was_the_ref
     assert [window.direction for window in far.drifting] == ["lower", "lower"]
 
 
+@pytest.mark.slow
 def test_new_good_images_are_an_exact_reference(cross_fitted, tmp_path):
     new = write_parts(tmp_path / "new", 20, first=400)
     own = AD(cross_fitted.model.directory, save_path=tmp_path / "own")

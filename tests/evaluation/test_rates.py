@@ -57,6 +57,7 @@ def test_the_next_step_is_the_limit_that_finds_more_for_what_it_rejects():
     assert next_step([AtRate(0.1, 1.0, 0.1, 9, 0, 0, 5, 5)], 0, 1, "m") is None  # no good images
 
 
+@pytest.mark.slow
 def test_evaluate_shows_them_and_the_command_that_sets_the_better_one(tmp_path):
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     from anomaly_ad import AD
