@@ -83,6 +83,11 @@ class StoredModel:
         """Names the graph: the same raw scores for the same images, whatever the limits are."""
         return next(Path(name).stem for name in self.files if name.endswith(".xml"))
 
+    @property
+    def is_cross_fitted(self) -> bool:
+        """Whether the training's good images were scored by fits on clearly fewer images."""
+        return self.manifest.training.get("folds", FEW_FOLDS + 1) <= FEW_FOLDS
+
     def good_scores(self, *, of_training: bool = False) -> GoodScores:
         """What the good images scored that the decision limits come from.
 
@@ -99,8 +104,7 @@ class StoredModel:
         state = self.state()
         for prefix in ("",) if of_training else (LATER, ""):
             some = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            folds = self.manifest.training.get("folds")
-            crossed = not prefix and folds is not None and folds <= FEW_FOLDS
+            crossed = not prefix and self.is_cross_fitted
             with contextlib.suppress(KeyError):
                 try:
                     return GoodScores.from_arrays(some, cross_fitted=crossed).with_margin

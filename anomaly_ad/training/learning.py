@@ -12,7 +12,7 @@ from ..errors import ModelError, OptionError
 from ..images import ImageSet, split
 from ..methods import registry
 from ..methods.features import FeatureSet
-from ..model import GoodScores, Plan, StoredModel
+from ..model import FEW_FOLDS, GoodScores, Plan, StoredModel
 from ..runtime import Engine
 from ..support import bar
 from .unseen import cross_fit
@@ -108,6 +108,9 @@ def _learn_statistics(
     if before is not None:
         held_out = before.joined(held_out)
     count = detector.statistic.count // plan.framing.n_views
+    folds = folds * count // len(images)  # of all that was learnt, where images were added
+    if before is not None and before.cross_fitted:
+        folds = min(folds, FEW_FOLDS)
     record = {"n_fit": count, "n_calibration": len(held_out), "folds": folds}
     shown = images[slice(0, _PARITY_IMAGES)]
     return Learnt(record, shown, held_out=held_out, features=engine)

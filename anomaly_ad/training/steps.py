@@ -166,7 +166,8 @@ def _make(
 def _of_training(stored: StoredModel) -> GoodScores:
     """What the images that the model was trained on scored, as the formula gave it."""
     try:
-        return replace(GoodScores.from_arrays(stored.state()), raised=(0.0, 0.0))
+        scores = GoodScores.from_arrays(stored.state(), cross_fitted=stored.is_cross_fitted)
+        return replace(scores, raised=(0.0, 0.0))
     except (KeyError, ValueError) as error:
         raise ModelError(f"The training state lacks {error}. Train the model again.") from error
 

@@ -104,6 +104,16 @@ def test_lower_scores_come_with_a_word_of_caution_where_the_training_was_the_ref
 
 
 @pytest.mark.slow
+def test_a_few_added_images_do_not_change_what_the_reference_is(model, cross_fitted, tmp_path):
+    """Each is scored by a fit on nearly all; the first ones stay what they were."""
+    more = write_parts(tmp_path / "more", 3, first=300)
+    for ad, crossed in ((model, False), (cross_fitted, True)):
+        own = AD(ad.model.directory, save_path=tmp_path / str(crossed)).add_images(more)
+        assert own.model.good_scores(of_training=True).cross_fitted is crossed
+        assert len(own.model.good_scores(of_training=True)) == 43
+
+
+@pytest.mark.slow
 def test_new_good_images_are_an_exact_reference(cross_fitted, tmp_path):
     new = write_parts(tmp_path / "new", 20, first=400)
     own = AD(cross_fitted.model.directory, save_path=tmp_path / "own")
