@@ -95,13 +95,19 @@ def strongest_features(framing: Framing, backbone: str, layers: Sequence[str]) -
 
 
 def on_the_coarsest_grid(
-    maps: Sequence[keras.KerasTensor], *, pooled: bool = False
+    maps: Sequence[keras.KerasTensor],
+    *,
+    at_least: tuple[int, int] = (1, 1),
+    pooled: bool = False,
 ) -> keras.KerasTensor:
     """Average finer feature maps down to the grid of the coarsest and put all channels together.
 
     Parameters
     ----------
     maps : sequence of tensor of float32, shape (B, h, w, c)
+    at_least : (int, int)
+        Cells along height and width. Maps with fewer are enlarged, bilinearly, to the coarsest grid
+        that has so many, or to the finest there is.
     pooled : bool
         Average the finer maps over 3 x 3 of their own cells first: a cell then knows a little of
         its surroundings. Cells of the coarsest map cover more than that already.
@@ -111,9 +117,14 @@ def on_the_coarsest_grid(
     tensor of float32, shape (B, h, w, C)
         Of the coarsest h, w; C is the sum of all channels.
     """
-    height, width = (min(features.shape[axis] for features in maps) for axis in (1, 2))
+    grids = sorted(features.shape[1:3] for features in maps)
+    fine = [grid for grid in grids if grid[0] >= at_least[0] and grid[1] >= at_least[1]]
+    height, width = fine[0] if fine else grids[-1]
     averaged = []
     for features in maps:
+        size = features.shape[1:3]
+        if size != (height, width) and size[0] <= height and size[1] <= width:
+            features = ops.image.resize(features, (height, width), interpolation="bilinear")
         step = (-(-features.shape[1] // height), -(-features.shape[2] // width))
         if step != (1, 1):
             if pooled:

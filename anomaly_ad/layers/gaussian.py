@@ -18,7 +18,7 @@ class MahalanobisDistance(keras.layers.Layer):
     Parameters
     ----------
     mean : ndarray of float, shape (P, C)
-    whitening : ndarray of float32, shape (P, C, C)
+    whitening : ndarray of float16 or float32, shape (P, C, C)
 
     Call with a tensor of shape (B, P, C); returns (B, P).
     """
@@ -27,12 +27,12 @@ class MahalanobisDistance(keras.layers.Layer):
         super().__init__(**kwargs)
         # Stored as they are multiplied, so that no transposed copy is made at each image.
         self.mean = np.ascontiguousarray(np.asarray(mean, np.float32)[:, None, :])
-        self.whitening = np.ascontiguousarray(whitening.transpose(0, 2, 1), np.float32)
+        self.whitening = np.ascontiguousarray(whitening.transpose(0, 2, 1))
 
     def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Shape (B, P, C) -> (B, P)."""
         centred = ops.transpose(features, (1, 0, 2)) - self.mean
-        white = ops.matmul(centred, self.whitening)
+        white = ops.matmul(centred, ops.cast(self.whitening, "float32"))
         return ops.transpose(ops.sqrt(ops.sum(white * white, axis=-1)))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

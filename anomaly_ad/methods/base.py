@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..images import Framing, ImageSet
-from .features import Features
+from .features import Features, FeatureSet
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -93,7 +93,7 @@ class Detector:
 
 
 class StatisticalDetector(Detector):
-    """A method that learns statistics of features in one pass; its fit is `training`'s business.
+    """A method that learns statistics of features; its fit is `training`'s business.
 
     Features come from the graph that `features` gives. What is learnt from them is in `statistic`,
     an object with `update(vectors)`, `merge(other)`, `without(other)` and `count`.
@@ -111,6 +111,12 @@ class StatisticalDetector(Detector):
     def new_statistic(self) -> Any:
         """One that has seen nothing."""
         raise NotImplementedError
+
+    def prepare(self, features: FeatureSet) -> None:
+        """See all features once, before the first of them is learnt; nothing, for most methods.
+
+        What is taken from them stays when images are added.
+        """
 
     def learn(self, statistic: Any, features: Features) -> None:
         """Add a batch of features, as the graph gives them, to a statistic."""

@@ -39,7 +39,7 @@ class GridDetector(StatisticalDetector):
         smaller defects, coarser ones see more of the surroundings.
     blur : float
         Standard deviation of the map's blur in pixels of the map, from 0 to 100.
-    pooled : bool
+    at_least, pooled
         See `backbones.networks.on_the_coarsest_grid`.
 
     Attributes
@@ -57,13 +57,14 @@ class GridDetector(StatisticalDetector):
         layers: Sequence[str],
         blur: float,
         *,
+        at_least: tuple[int, int] = (1, 1),
         pooled: bool = False,
     ) -> None:
         self.framing = framing
         self.record = TrainingRecord()
         images, inside = model_input(framing)
         maps = feature_maps(images, framing, backbone, layers)
-        features = on_the_coarsest_grid(maps, pooled=pooled)
+        features = on_the_coarsest_grid(maps, at_least=at_least, pooled=pooled)
         self.grid = features.shape[1:3]
         self.groups = tuple(each.shape[-1] for each in maps)
         if min(self.grid) < 2:
@@ -86,11 +87,21 @@ class GridDetector(StatisticalDetector):
         """Images -> {"features": (B, grid height, grid width, channels)}, and `inside`."""
         return self._features
 
+    def vectors(self, features: Features) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """A batch of features as vectors (B, P, C), and how much of each cell counts (B, P)."""
+        found = features["features"]
+        return found.reshape(len(found), -1, found.shape[-1]), self.head.shares(
+            np, features.get("inside")
+        )
+
+    def reduced(self, xp: Any, vectors: Any) -> Any:
+        """What of the vectors (B, P, C) is learnt and scored: all of it."""
+        return vectors
+
     def learn(self, statistic: Any, features: Features) -> None:
         """Add a batch of features to a statistic, with how much of each cell counts."""
-        vectors = features["features"]
-        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
-        statistic.update(vectors, self.head.shares(np, features.get("inside")))
+        vectors, shares = self.vectors(features)
+        statistic.update(self.reduced(np, vectors), shares)
 
     def distances(self, statistic: Any) -> Distances:
         """The formula of `layer` in numpy.
@@ -127,10 +138,9 @@ class GridDetector(StatisticalDetector):
 
     def _scorer(self, measure: Distances) -> Callable[[Features], dict[str, NDArray]]:
         def score(features: Features) -> dict[str, NDArray]:
-            vectors, inside = features["features"], features.get("inside")
-            vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
-            found = measure(vectors, self.head.shares(np, inside))
-            anomaly_map = self.head(np, found["cells"], inside)
+            vectors, shares = self.vectors(features)
+            found = measure(self.reduced(np, vectors), shares)
+            anomaly_map = self.head(np, found["cells"], features.get("inside"))
             return {
                 "anomaly_map": anomaly_map,
                 "score": found.get("score", highest(np, anomaly_map)),
@@ -142,7 +152,7 @@ class GridDetector(StatisticalDetector):
         """Backbone, distance, enlargement and blur as one graph."""
         features, inside = self._features.output["features"], self._features.output.get("inside")
         vectors = ops.reshape(features, (-1, self.grid[0] * self.grid[1], features.shape[-1]))
-        found = self.layer(vectors, self.head.shares(ops, inside))
+        found = self.layer(self.reduced(ops, vectors), self.head.shares(ops, inside))
         anomaly_map = self.head(ops, found["cells"], inside)
         score = found["score"] if "score" in found else highest(ops, anomaly_map)
         return keras.Model(self._features.input, {"anomaly_map": anomaly_map, "score": score})

@@ -88,6 +88,12 @@ def highest(xp: Any, anomaly_map: Any) -> Any:
     return xp.max(anomaly_map, axis=(1, 2))
 
 
+def top_mean(xp: Any, cells: Any, share: float) -> Any:
+    """The mean of the highest cells, a share of all but one at least: (B, P) -> (B,)."""
+    count = max(1, round(share * cells.shape[1]))
+    return xp.mean(xp.sort(cells, axis=1)[:, -count:], axis=1)
+
+
 def counting(xp: Any, cells: Any, shares: Any | None) -> Any:
     """Cells (B, P) without those of which nothing counts: they are zero."""
     return cells if shares is None else cells * xp.sign(shares)

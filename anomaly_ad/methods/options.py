@@ -86,6 +86,24 @@ class WholeNumber(Option):
 
 
 @dataclass(frozen=True)
+class Choice(Option):
+    """One of a few words."""
+
+    words: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> str:
+        """See `Option`."""
+        return f"one of {', '.join(self.words)}"
+
+    def check(self, value: Any) -> str:
+        """See `Option`."""
+        if not isinstance(value, str) or value not in self.words:
+            raise self._refuse(value)
+        return value
+
+
+@dataclass(frozen=True)
 class Name(Option):
     """A name that is looked up later."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import OptionError, missing_extra
 from ..statistics.density import RULES
 from ..support import say
-from .options import Name, Names, Number, Option, WholeNumber
+from .options import Choice, Name, Names, Number, Option, WholeNumber
 from .quiet import without_alarms
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ _FEATURES: dict[str, Any] = {
 }
 DEFAULT_BACKBONE = "efficientnet_lite0"
 _FINE = ["stage1", "stage2", "stage4"]
+_DEEP = ["stage3", "stage4", "stage5"]
 _BACKBONE = Name("backbone", DEFAULT_BACKBONE, "the pretrained network, by its name")
 _BLUR = Number(
     "blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100, "a number of pixels"
@@ -131,14 +132,18 @@ PRESETS: dict[str, Preset] = {
         cls="Padim",
         options=(
             _BACKBONE,
-            _layers(*_FINE),
+            _layers(*_DEEP),
             _BLUR,
-            WholeNumber(
-                "channels", 128, "feature channels that are kept, chosen at random", 1, 1024
+            Choice(
+                "basis",
+                "principal",
+                "what is kept of the layers: principal components, or channels at random",
+                ("principal", "random"),
             ),
+            WholeNumber("channels", 160, "how many of them are kept", 1, 1024),
             Number(
                 "prior",
-                20.0,
+                40.0,
                 "weight of the covariance over all positions in that of each",
                 0,
                 1e6,
@@ -151,9 +156,14 @@ PRESETS: dict[str, Preset] = {
                 1e-6,
                 1e6,
             ),
+            Number(
+                "top_share",
+                0.01,
+                "share of the positions whose mean is the score; 0: the map's maximum",
+            ),
         ),
         adds_images=True,
-        formerly={"prior": 0.0, "layers": _FINE},
+        formerly={"prior": 0.0, "layers": _FINE, "basis": "random", "top_share": 0.0},
         **_FEATURES,
     ),
     "patchcore": Preset(

@@ -168,7 +168,8 @@ def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) 
     A preset with a `largest_area` keeps the shape of the photographs: the median of their aspect
     ratios, up to 1 : 4 (longer ones are squeezed to that). The input has about as many pixels as
     they have (the median), but not fewer than the preset's `img_size` and not more than its
-    `largest_area`. Sides are rounded to multiples of 16.
+    `largest_area`. Sides are multiples of 32, the
+    stride of the deepest layers.
 
     Parameters
     ----------
@@ -190,7 +191,7 @@ def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) 
         np.clip(np.median(heights * widths), math.prod(preset.img_size), preset.largest_area)
     )
     height, width = math.sqrt(area * ratio), math.sqrt(area / ratio)
-    return 16 * round(height / 16), 16 * round(width / 16)
+    return 32 * round(height / 32), 32 * round(width / 32)
 
 
 def check_patch_size(patch_size: int, size: tuple[int, int]) -> None:

@@ -61,6 +61,8 @@ def cross_fit(
         And how many folds there were: as many as images where each was left out alone.
     """
     count = len(features)
+    if not detector.statistic.count:
+        detector.prepare(features)
     _learn(detector, detector.statistic, features, np.arange(count))
     exact = detector.unseen_scorer(detector.statistic)
     folds = count if exact else detector.folds(count)

@@ -9,7 +9,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, BackboneError, DataError, MissingExtraError
 from anomaly_ad.backbones import weights
-from anomaly_ad.images import Framing
+from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.training.steps import build
 
@@ -107,28 +107,97 @@ def test_adding_saves_in_place_or_where_it_is_told(model, tmp_path):
     assert AD(copy).model.manifest.training["n_fit"] == 21
 
 
+def detector(**options):
+    return build(Plan.from_options("padim", {"img_size": (64, 64), **options}))
+
+
 @pytest.mark.slow
-def test_the_channels_are_chosen_by_the_seed_and_all_are_taken_where_there_are_few():
-    framing = Framing(64, 64, 3)
-    shapes = {}
-    images = np.stack([draw_part(0)])
+def test_channels_at_random_are_chosen_by_the_seed_and_all_are_taken_where_there_are_few():
+    layers = ["stage1", "stage2", "stage4"]
+    found = {}
     for seed, channels in ((0, 8), (1, 8), (0, 1000)):
-        parameters = {**Plan.from_options("padim", {}).parameters, "channels": channels}
-        detector = build(Plan("padim", parameters, framing, 16, seed, "f32", 0.01))
-        shapes[seed, channels] = np.asarray(detector.features()(images)["features"])
-    assert shapes[0, 8].shape == shapes[1, 8].shape == (1, 4, 4, 8)
-    assert (shapes[0, 8] != shapes[1, 8]).any()
-    assert shapes[0, 1000].shape == (1, 4, 4, 176)
+        made = detector(basis="random", layers=layers, seed=seed, channels=channels)
+        features = made.features()(np.stack([draw_part(0)]))["features"]
+        found[seed, channels] = np.asarray(features)
+    assert found[0, 8].shape == found[1, 8].shape == (1, 4, 4, 8)
+    assert (found[0, 8] != found[1, 8]).any()
+    assert found[0, 1000].shape == (1, 4, 4, 176)
+
+
+@pytest.mark.parametrize(
+    ("layers", "grid", "channels"),
+    [
+        (["stage3", "stage4", "stage5"], (4, 4), 384),  # stage5 has 2 x 2
+        (["stage2", "stage4"], (4, 4), 152),
+        (["stage5"], (2, 2), 192),
+        (["stage2", "stage5"], (8, 8), 232),
+    ],
+)
+def test_cells_are_16_pixels_at_most_where_a_layer_has_so_many(layers, grid, channels):
+    made = detector(layers=layers)
+    assert made.grid == grid and made.features().output["features"].shape[1:] == (*grid, channels)
+
+
+def test_the_basis_is_that_of_scikit_learn_with_each_layer_scaled():
+    decomposition = pytest.importorskip("sklearn.decomposition", reason="needs the extra 'eval'")
+    made = detector(channels=12)
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(30, 4, 4, 384)).astype(np.float32) * random.gamma(1, 2, 384)
+    made.prepare(FeatureSet({"features": vectors.astype(np.float32)[:, None]}))
+    flat = vectors.reshape(-1, 384)
+    scaled = flat / np.repeat(
+        [np.sqrt(part.var(0).sum()) for part in np.split(flat, [80, 192], 1)], made.groups
+    )
+    expected = decomposition.PCA(12, whiten=True, svd_solver="full").fit_transform(scaled)
+    found = made.reduced(np, flat - flat.mean(0))
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=0.02, atol=0.02)
+
+
+def test_the_score_is_the_mean_of_the_highest_distances(model):
+    ad = AD(model.directory)
+    image = draw_part(300, defect=True)
+    made = build(model.manifest.plan).restore(model.detector_state())
+    features = {"features": np.asarray(made.features()(image[None])["features"])}
+    vectors, shares = made.vectors(features)
+    cells = made.distances(made.statistic)(made.reduced(np, vectors), shares)["cells"]
+    assert ad.predict(image, save=False).raw_score == pytest.approx(cells.max(), rel=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"blur": 0.0}, {"blur": 12.0}, {"regularization": 1.0}])
+def test_with_the_papers_channels_and_score_the_score_is_the_maximum_of_the_map(tmp_path):
+    folder = write_parts(tmp_path / "parts", 12)
+    options = {"basis": "random", "top_share": 0, "layers": ["stage1", "stage2", "stage4"]}
+    ad = AD("padim", folder, save_path=tmp_path, **SMALL, **options).train()
+    found = ad.predict(draw_part(300, defect=True), save=False)
+    calibration = ad.model.manifest.calibration
+    assert found.raw_score == pytest.approx(
+        calibration.map.raw(float(found.anomaly_map.max())), rel=1e-3
+    )
+    assert "basis" not in ad.model.state()
+    ad.add_images(write_parts(tmp_path / "more", 3, first=50))
+    assert ad.model.manifest.training["n_fit"] == 15
+
+
+@pytest.mark.slow
+def test_added_images_keep_the_basis_of_the_first_training(tmp_path):
+    ad = AD("padim", write_parts(tmp_path / "parts", 12), save_path=tmp_path, **SMALL).train()
+    before = ad.model.state()["basis"]
+    ad.add_images(write_parts(tmp_path / "more", 6, first=50))
+    np.testing.assert_array_equal(ad.model.state()["basis"], before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"blur": 0.0}, {"blur": 12.0}, {"regularization": 1.0}, {"top_share": 0.5}]
+)
 def test_every_option_changes_something(model, tmp_path, options):
     folder = write_parts(tmp_path / "parts", 16)
     ad = AD("padim", folder, save_path=tmp_path, **SMALL, **options).train()
     part = draw_part(300, defect=True)
-    changed = ad.predict(part, save=False).raw_score
-    assert changed != pytest.approx(AD(model.directory).predict(part, save=False).raw_score)
+    changed, before = (each.predict(part, save=False) for each in (ad, AD(model.directory)))
+    assert (changed.anomaly_map != before.anomaly_map).any()
+    if "blur" not in options:  # the score is that of the cells
+        assert changed.raw_score != pytest.approx(before.raw_score)
 
 
 @pytest.mark.slow

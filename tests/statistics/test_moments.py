@@ -64,7 +64,7 @@ def test_the_distance_is_that_of_scikit_learn_where_nothing_is_regularized():
     covariance = pytest.importorskip("sklearn.covariance", reason="needs the extra 'eval'")
     data, queries = features(200), features(7, seed=1)
     moments = Moments(POSITIONS, CHANNELS).update(data)
-    out = mahalanobis(queries, moments.mean, regularized(moments, 1e-9))
+    out = mahalanobis(queries, moments.mean, whitening(regularized(moments, 1e-9)))
     for p in range(POSITIONS):
         fitted = covariance.EmpiricalCovariance().fit(data[:, p].astype(np.float64))
         expected = np.sqrt(fitted.mahalanobis(queries[:, p]) * 199 / 200)
@@ -79,7 +79,7 @@ def test_the_regularization_is_relative_to_each_channel():
     for factor in (1, units):
         moments = Moments(POSITIONS, CHANNELS).update(data * factor)
         covariance = regularized(moments, 0.1)
-        distances.append(mahalanobis(queries * factor, moments.mean, covariance))
+        distances.append(mahalanobis(queries * factor, moments.mean, whitening(covariance)))
     np.testing.assert_allclose(distances[0], distances[1], rtol=1e-3)
 
 
@@ -106,7 +106,9 @@ def test_a_prior_makes_up_for_few_images_where_positions_are_alike():
     true = np.linalg.norm(np.linalg.solve(mixing.T, unseen[..., None])[..., 0], axis=-1)
     few = Moments(30, 8).update(good)
     plain, drawn = (
-        np.abs(mahalanobis(unseen, few.mean, regularized(few, 1e-6, prior)) - true).mean()
+        np.abs(
+            mahalanobis(unseen, few.mean, whitening(regularized(few, 1e-6, prior))) - true
+        ).mean()
         for prior in (0, 20)
     )
     assert drawn < plain / 4
@@ -119,12 +121,8 @@ def test_whitening_is_the_inverse_of_the_regularized_covariance():
     added = 0.1 * np.einsum("pcc->c", covariance) / POSITIONS
     for p in range(POSITIONS):
         expected = np.linalg.inv(covariance[p] + np.diag(added))
-        np.testing.assert_allclose(white[p].T @ white[p], expected, rtol=1e-3, atol=1e-8)
-    queries = features(4, seed=1)
-    centred = (queries - moments.mean).transpose(1, 2, 0)
-    by_whitening = np.linalg.norm(white @ centred, axis=1).T
-    by_solving = mahalanobis(queries, moments.mean, regularized(moments, 0.1))
-    np.testing.assert_allclose(by_whitening, by_solving, rtol=1e-4)
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(white[p].T @ white[p], expected, rtol=3e-3, atol=1e-3 * size)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(0, 1000))
@@ -197,7 +195,8 @@ def test_fewer_images_than_channels_and_channels_that_never_vary():
     assert np.isfinite(whitening(covariance)).all()
     odd = data[:1].copy()
     odd[..., 0] = 8
-    near, far = (mahalanobis(x, moments.mean, covariance)[0] for x in (data[:1], odd))
+    white = whitening(covariance)
+    near, far = (mahalanobis(x, moments.mean, white)[0] for x in (data[:1], odd))
     assert (far > near).all()
 
 
@@ -228,48 +227,47 @@ def test_positions_are_learnt_from_images_in_which_they_count():
         assert np.isfinite(whitening(regularized(moments, 0.03, 20))).all()
 
 
-def refitted(data, prior, regularization, *, held):
+def test_half_precision_is_taken_where_its_range_is_enough():
+    moments = Moments(POSITIONS, CHANNELS).update(features(40))
+    assert whitening(regularized(moments, 0.1)).dtype == np.float16
+    small = Moments(POSITIONS, CHANNELS).update(features(40) * 1e-6)
+    white = whitening(regularized(small, 0.1))
+    assert white.dtype == np.float32 and np.isfinite(white).all()
+
+
+def refitted(data, shares, prior, regularization):
     """Distance of each vector from the moments of all others, one after the other."""
-    whole = Moments(POSITIONS, CHANNELS).update(data)
-    pooled = whole.scatter.mean(axis=0) / (len(data) - 1)
     out = []
     for n in range(len(data)):
-        rest = Moments(POSITIONS, CHANNELS).update(np.delete(data, n, axis=0))
+        others = None if shares is None else np.delete(shares, n, axis=0)
+        rest = Moments(POSITIONS, CHANNELS).update(np.delete(data, n, axis=0), others)
         covariance = regularized(rest, regularization, prior)
-        if held:  # what all positions have in common stays that of all images
-            covariance = (rest.scatter + prior * pooled) / (len(data) - 2 + prior)
-            covariance += regularization * np.diag(np.diag(pooled))
-        out.append(mahalanobis(data[n : n + 1], rest.means(), covariance)[0])
+        centred = (data[n] - rest.means())[..., None]
+        squared = np.swapaxes(centred, 1, 2) @ np.linalg.solve(covariance, centred)
+        out.append(np.sqrt(squared[:, 0, 0]))
     return np.array(out)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(3, 40), st.sampled_from([0.0, 1.0, 20.0, 300.0]), st.integers(0, 99))
-def test_the_distance_of_what_was_seen_is_that_of_a_fit_without_it(count, prior, seed):
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(3, 40),
+    prior=st.sampled_from([0.0, 1.0, 20.0, 300.0]),
+    seed=st.integers(0, 99),
+    odd=st.sampled_from([0, 3, 300]),
+    padded=st.booleans(),
+)
+def test_the_distance_of_what_was_seen_is_that_of_a_fit_without_it(count, prior, seed, odd, padded):
+    """All that changes without it: means, scatter, pooled covariance and variances."""
     data = features(count, seed=seed)
-    data[0] += 30  # an odd one
-    measure = mahalanobis_unseen(Moments(POSITIONS, CHANNELS).update(data), 0.1, prior)
-    np.testing.assert_allclose(measure(data), refitted(data, prior, 0.1, held=True), rtol=1e-4)
-
-
-def test_what_the_closed_form_leaves_out_is_less_than_one_per_cent_of_100_images():
-    for seed in range(5):
-        data = features(100, seed=seed)
-        data[0, 1] += 30
-        measure = mahalanobis_unseen(Moments(POSITIONS, CHANNELS).update(data), 0.1, 20)
-        exact = refitted(data, 20, 0.1, held=False)
-        found = measure(data)
-        assert abs(found.mean() / exact.mean() - 1) < 0.005
-        np.testing.assert_allclose(found, exact, rtol=0.02)  # of three positions; see padim's test
-
-
-def test_padding_is_left_out_of_the_closed_form():
-    data = features(30)
-    shares = np.ones((30, POSITIONS), np.float32)
-    shares[10:, 1] = 0
-    with_padding = Moments(POSITIONS, CHANNELS).update(data, shares)
-    found = mahalanobis_unseen(with_padding, 0.1, 20)(data)
+    data[0] += odd
+    shares = None
+    if padded:
+        shares = np.ones((count, POSITIONS), np.float32)
+        shares[count // 2 :, 1] = 0
+    moments = Moments(POSITIONS, CHANNELS).update(data, shares)
+    found = mahalanobis_unseen(moments, 0.1, prior)(data, shares)
+    expected = refitted(data, shares, prior, 0.1)
+    # Where a position counts in fewer than three images it is not scored.
+    scored = np.ones(found.shape, bool) if shares is None else (shares > 0) & (moments.seen > 2)
+    np.testing.assert_allclose(found[scored], expected[scored], rtol=1e-3)
     assert np.isfinite(found).all()
-    rest = Moments(POSITIONS, CHANNELS).update(data[1:], shares[1:])
-    exact = mahalanobis(data[:1], rest.means(), regularized(rest, 0.1, 20))
-    np.testing.assert_allclose(found[0], exact[0], rtol=0.1)
