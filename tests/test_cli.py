@@ -55,6 +55,8 @@ def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
     )
     assert out == f"{tmp_path / 'model'}\n"
     assert "12 images of good parts" in err and "The decision limit" in err
+    assert "Limits for other false alarm rates" in err
+    assert re.search("20.0%  limit .* <- this model", err)
     plan = load(tmp_path / "model").manifest.plan
     assert plan.framing.shape == (48, 32, 3) and plan.patch_size == 12 and plan.seed == 3
     assert plan.parameters["code_channels"] == 2 and plan.precision == "bf16"
@@ -250,6 +252,7 @@ def test_calibrate_prints_the_directory_and_says_what_the_limit_means(trained, d
     shutil.copytree(trained, model)
     out, err = run("calibrate", model, "--defective", dataset / "test")
     assert out.strip() == str(model) and "Limit by best F1" in err
+    assert "Limits for other false alarm rates" in err and "of 4 rejected, 4 of 4 found" in err
     assert re.search("calibrated  .* by best F1", run("info", model)[0])
     labels = tmp_path / "labels.csv"
     rows = [f"{file},1" for file in sorted((dataset / "test" / "bar").iterdir())]

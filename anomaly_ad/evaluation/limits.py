@@ -221,7 +221,7 @@ def _from_labelled(
 
     text, counts = outcome(chosen)
     text_good, counts_good = outcome(only_good.limit)
-    text_best, counts_best = outcome(best)
+    _, counts_best = outcome(best)
     is_best = all(counts[key] == counts_best[key] for key in ("false_alarms", "misses"))
     record = _record(
         name,
@@ -250,8 +250,9 @@ def _from_labelled(
     ]
     if not is_best:
         lines.append(
-            f"It is the best one allowed. The {name} of all is at {best:.6g} ({text_best}), too "
-            f"low: half of all good parts exceed {median:.6g}."
+            f"It is the best one allowed. The {name} of all is at {best:.6g}, with "
+            f"{counts_best['false_alarms']} good rejected and {counts_best['misses']} defective "
+            f"missed, but half of all good parts exceed {median:.6g}: such a limit is too low."
         )
     if labelled.passed_over:
         lines.append(f"Not used: {printable(labelled.passed_over)}.")

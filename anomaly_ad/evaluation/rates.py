@@ -77,9 +77,9 @@ def at_rates(
     except ModelError:
         return ()
     own = {present.image.asked_rate} if present.has_rate else set()
-    command = f"anomaly-ad calibrate {shlex.quote(str(stored.directory))} "
+    words = f"anomaly-ad calibrate {shlex.quote(str(stored.directory))} "
     if source is not None:
-        command += f"--good {'DIR' if source == A_LIST else shlex.quote(source)} "
+        words += f"--good {'DIR' if source == A_LIST else shlex.quote(source)} "
     rows = []
     for rate in sorted({*RATES, *own}):
         image = unseen.calibration(rate).image
@@ -95,18 +95,22 @@ def at_rates(
                 found=found,
                 n_defective=np.size(defective),
                 is_present=rate in own and image.limit == present.image.limit,
-                command=f"{command}--false-alarm-rate {rate:g}",
+                command=f"{words}--false-alarm-rate {rate:g}",
             )
         )
     return tuple(rows)
+
+
+def command(rows: Sequence[AtRate]) -> str:
+    """What sets any of these limits, with RATE for the rate."""
+    return printable(rows[0].command.removesuffix(f"{rows[0].rate:g}") + "RATE")
 
 
 def table(rows: Sequence[AtRate]) -> list[str]:
     """The rows as lines of text; no lines without rows."""
     if not rows:
         return []
-    command = rows[0].command.removesuffix(f"{rows[0].rate:g}") + "RATE"
-    lines = [f"Limits for other false alarm rates ({printable(command)}):"]
+    lines = [f"Limits for other false alarm rates ({command(rows)}):"]
     limits = [f"{row.limit:.6g}" for row in rows]
     width = max(map(len, limits))
     for row, limit in zip(rows, limits, strict=True):

@@ -166,7 +166,7 @@ def test_defects_that_cannot_be_told_get_the_best_limit_above_typical_good_parts
     printed = capsys.readouterr().out
     name = "best F1" if cost_ratio is None else "least cost"
     assert f"It is the best one allowed. The {name} of all is at" in printed
-    assert f"too low: half of all good parts exceed {median:.6g}." in printed
+    assert f"but half of all good parts exceed {median:.6g}: such a limit is too low." in printed
     assert ADVICE in printed and "a larger img_size, more good images" in printed
     cli.info(model.model.directory)
     assert f"the {name} of all, at" in capsys.readouterr().out
