@@ -267,6 +267,17 @@ def test_calibrate_prints_the_directory_and_says_what_the_limit_means(trained, d
     assert "not above the score of a typical good image" in err
 
 
+def test_a_model_is_called_as_the_user_calls_it(trained, dataset, tmp_path, monkeypatch):
+    """Also in what is shown to others."""
+    shutil.copytree(trained, tmp_path / "padim")  # like a method
+    monkeypatch.chdir(tmp_path)
+    out, err = run("calibrate", "padim", "--false-alarm-rate", "0.2")
+    assert out == "padim\n" and "(anomaly-ad calibrate padim --false-alarm-rate RATE)" in err
+    run("report", "padim", dataset / "test", "--output", "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "anomaly-ad calibrate padim --false" in page and str(tmp_path / "padim") not in page
+
+
 def test_drift_prints_a_line_per_window(trained, dataset, tmp_path):
     pytest.importorskip("scipy", reason="needs the extra 'eval'")
     run("predict", trained, dataset / "train" / "good", "--output", tmp_path)
