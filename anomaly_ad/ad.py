@@ -9,6 +9,7 @@ from typing import Any, Literal
 from . import training
 from .evaluation import Drift, Evaluation, calibrate
 from .evaluation.drift import drift
+from .evaluation.rates import at_rates, table
 from .images import Image, PathLike, TrainingImages, find_training_images
 from .images.labelled import Labels, find_labelled
 from .images.sources import PredictInput
@@ -185,7 +186,7 @@ class AD:
         _tell(work)
         trained = training.train(self._choice, self._good, work)
         self._choice = self._choice.with_model(trained.stored)
-        _tell(trained)
+        _tell(trained, *table(at_rates(trained.stored)))
         return self
 
     def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
@@ -219,7 +220,7 @@ class AD:
         _tell(f"Adding: {good}", *training.doubts(good))
         trained = training.add_images(self._choice, good)
         self._choice = self._choice.with_model(trained.stored)
-        _tell(trained)
+        _tell(trained, *table(at_rates(trained.stored)))
         return self
 
     def calibrate(
@@ -251,8 +252,8 @@ class AD:
         defective : path or list of paths, optional
             Labelled images: a folder with ``good`` and folders of defects, the MVTec layout, a
             folder in which all are defective, or a list with `labels`. The limit is the one with
-            the best F1, or the least cost. Where there are no good images among them, those of the
-            calibration are taken.
+            the best F1, or the least cost, of those above the score of a typical good image. Where
+            there are no good images among them, those of the calibration are taken.
         labels : sequence or mapping, optional
             For a list: of each file in its order, or by path, False, 0 or "good" for good; True, 1
             or the name of a defect otherwise.
@@ -275,7 +276,7 @@ class AD:
         OptionError
             Arguments that do not go together, or labels that do not match the files.
         DataError
-            Images that cannot be used, or a limit below the score of a typical good image.
+            Images that cannot be used, or a `limit` below the score of a typical good image.
         """
         stored, lines = calibrate(
             self.model,

@@ -55,6 +55,8 @@ def test_train_prints_the_model_and_says_the_rest_on_stderr(tmp_path):
     )
     assert out == f"{tmp_path / 'model'}\n"
     assert "12 images of good parts" in err and "The decision limit" in err
+    assert "Limits for other false alarm rates" in err
+    assert re.search("20.0%  limit .* <- this model", err)
     plan = load(tmp_path / "model").manifest.plan
     assert plan.framing.shape == (48, 32, 3) and plan.patch_size == 12 and plan.seed == 3
     assert plan.parameters["code_channels"] == 2 and plan.precision == "bf16"
@@ -250,6 +252,7 @@ def test_calibrate_prints_the_directory_and_says_what_the_limit_means(trained, d
     shutil.copytree(trained, model)
     out, err = run("calibrate", model, "--defective", dataset / "test")
     assert out.strip() == str(model) and "Limit by best F1" in err
+    assert "Limits for other false alarm rates" in err and "of 4 rejected, 4 of 4 found" in err
     assert re.search("calibrated  .* by best F1", run("info", model)[0])
     labels = tmp_path / "labels.csv"
     rows = [f"{file},1" for file in sorted((dataset / "test" / "bar").iterdir())]
@@ -262,6 +265,17 @@ def test_calibrate_prints_the_directory_and_says_what_the_limit_means(trained, d
     assert "give one of them" in err
     _, err = run("calibrate", model, "--limit", "-1000", code=1)
     assert "not above the score of a typical good image" in err
+
+
+def test_a_model_is_called_as_the_user_calls_it(trained, dataset, tmp_path, monkeypatch):
+    """Also in what is shown to others."""
+    shutil.copytree(trained, tmp_path / "padim")  # like a method
+    monkeypatch.chdir(tmp_path)
+    out, err = run("calibrate", "padim", "--false-alarm-rate", "0.2")
+    assert out == "padim\n" and "(anomaly-ad calibrate padim --false-alarm-rate RATE)" in err
+    run("report", "padim", dataset / "test", "--output", "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "anomaly-ad calibrate padim --false" in page and str(tmp_path / "padim") not in page
 
 
 def test_drift_prints_a_line_per_window(trained, dataset, tmp_path):

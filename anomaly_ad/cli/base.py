@@ -142,7 +142,7 @@ def open_model(model: Path) -> StoredModel:
 
 def as_directory(model: Path) -> str:
     """A path that cannot be taken for the name of a method."""
-    return str(model.absolute())
+    return os.path.join(os.curdir, model)
 
 
 def print_table(lines: Mapping[str, object]) -> None:

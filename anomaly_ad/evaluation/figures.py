@@ -95,7 +95,7 @@ class Evaluation:
     errors : dict of str to str
         Images that could not be inspected, and why; they are not counted.
     rates : tuple of AtRate
-        What limits for other false alarm rates would do with the same images.
+        Limits for some false alarm rates, and what they do with the same images.
     next_step : str or None
         How to set a limit that is better on these images, where there is one.
     """
@@ -172,7 +172,7 @@ class Evaluation:
             reasons[reason].append(name.replace("_", " "))
         lines += [f"Not computed: {', '.join(names)}: {why}." for why, names in reasons.items()]
         lines += [f"Warning: {warning}" for warning in self.warnings]
-        lines += table(self.rates) if self.rates else []
+        lines += table(self.rates)
         lines += [printable(self.next_step)] if self.next_step else []
         lines += ["In brackets: 95 % intervals."]
         return "\n".join(lines)
@@ -354,7 +354,7 @@ def _figures(
         warnings=(),
         errors=tally.errors,
         rates=rates,
-        next_step=next_step(rates, rejected, found, str(stored.directory)),
+        next_step=next_step(rates, rejected, found),
     )
 
 

@@ -179,28 +179,36 @@ class Ranking:
             times[:, places] = random.multinomial(len(places), equal, count)
         return times
 
-    def limit_of_best_f1(self) -> float:
-        """The limit with the largest F1."""
+    def limit_of_best_f1(self, lowest: float = -math.inf) -> float:
+        """The limit with the largest F1 of those from `lowest` on; infinite if none finds any."""
         found, alarms = (counts[0, self._ends] for counts in self._counts(self._once()))
-        return self._between(int(self._f1(found, alarms).argmax()))
+        return self._best(np.append(0, self._f1(found, alarms)), lowest)
 
-    def limit_of_least_cost(self, cost_ratio: float) -> float:
-        """The limit with the least cost_ratio * false alarms + misses."""
+    def limit_of_least_cost(self, cost_ratio: float, lowest: float = -math.inf) -> float:
+        """The limit with the least cost_ratio * false alarms + misses of those from `lowest` on.
+
+        Infinite if it is cheapest to flag nothing.
+        """
         found, alarms = (counts[0, self._ends] for counts in self._counts(self._once()))
-        # What flags nothing comes first: it is as cheap as the misses are many.
-        cost = np.append(self.n_defective, cost_ratio * alarms + self.n_defective - found)
-        best = int(cost.argmin())
+        cost = cost_ratio * alarms + self.n_defective - found
+        return self._best(-np.append(self.n_defective, cost), lowest)
+
+    def _best(self, values: NDArray, lowest: float) -> float:
+        """The highest limit with the largest value: what flags nothing comes first, then `_ends`.
+
+        It is the middle between the last score that is above it and what is next: another score,
+        or `lowest`.
+        """
+        lasts = self.scores[self._ends]
+        best = int(values[: 1 + np.count_nonzero(lasts > lowest)].argmax())
         if not best:
-            return float(np.nextafter(self.scores[0], np.inf))
-        return self._between(best - 1)
-
-    def _between(self, end: int) -> float:
-        """The middle between the last score that is above a limit and the next one."""
-        last = self.scores[self._ends[end]]
-        if end + 1 == len(self._ends):
-            return float(np.nextafter(last, -np.inf))
-        middle = (last + self.scores[self._ends[end] + 1]) / 2
-        return float(middle if middle < last else np.nextafter(last, -np.inf))
+            return math.inf
+        last = lasts[best - 1]
+        if best < len(lasts):
+            middle = (last + max(lasts[best], lowest)) / 2
+            if middle < last:
+                return float(middle)
+        return float(np.nextafter(last, -np.inf))
 
     def _f1(self, found: NDArray, alarms: NDArray) -> NDArray:
         return 2 * found / (found + alarms + self.n_defective)

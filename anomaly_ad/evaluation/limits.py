@@ -5,6 +5,7 @@ docs/limits.md explains what each limit promises and what it assumes.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,10 @@ from ..inspection import Inspected, Inspector
 from ..model import Calibration, GoodScores, StoredModel, check_rate, images_needed
 from ..support import bar, printable
 from .intervals import Estimate, Ranking, wilson
+from .rates import A_LIST, at_rates, next_step, table
+
+# From the median of good images to their limit: a limit nearer to the median would be noise.
+_NEAREST = 1e-3
 
 
 def calibrate(
@@ -70,10 +75,11 @@ def calibrate(
     if defective is None and (labels is not None or cost_ratio is not None):
         raise OptionError("labels and cost_ratio belong to `defective`, which is not given.")
     reference: GoodScores | None = None  # where the good images behind the limit become others
+    compared: tuple[NDArray[np.float64], ...] = ()  # scores of good and defective images
     if limit is not None:
         calibration, lines = _by_hand(stored, limit)
     elif defective is not None:
-        calibration, lines = _from_labelled(stored, defective, labels, cost_ratio)
+        calibration, lines, compared = _from_labelled(stored, defective, labels, cost_ratio)
     elif chosen:
         calibration, lines, reference = _from_good(stored, good, false_alarm_rate)
     else:
@@ -82,7 +88,14 @@ def calibrate(
         scores = (stored.good_scores() if reference is None else reference).scores
         calibration, more = _on_another_day(stored, calibration, scores, another_day)
         lines += more
-    return stored.with_limits(calibration, directory, reference), "\n".join(lines)
+    stored = stored.with_limits(calibration, directory, reference)
+    rows = at_rates(stored, *compared)
+    lines += table(rows)
+    if compared and cost_ratio is None:  # a ratio has said already what is better
+        limit = calibration.image.limit
+        step = next_step(rows, *(int((scores > limit).sum()) for scores in compared))
+        lines += [printable(step)] if step else []
+    return stored, "\n".join(lines)
 
 
 def _from_good(
@@ -103,7 +116,7 @@ def _from_good(
                 f"All of these were used in training: {found}. A limit needs images that were not: "
                 "take new photographs."
             )
-        source = str(good) if isinstance(good, (str, os.PathLike)) else "a list of paths"
+        source = str(good) if isinstance(good, (str, os.PathLike)) else A_LIST
         not_used = [f"Not used: {text}." for text in found.passed_over]
     count = len(scored)
     calibration = scored.calibration(rate)
@@ -130,6 +143,7 @@ def _by_hand(stored: StoredModel, limit: float) -> tuple[Calibration, list[str]]
     scores = stored.good_scores().scores
     above = int((scores > limit).sum())
     record = _record("by hand", "the user", n_good=len(scores), rejected=above)
+    record["good_source"] = stored.manifest.calibration.good_source
     calibration = stored.manifest.calibration.moved(float(limit), scores, record)
     return calibration, [
         f"Limit by hand: raw score {limit:.6g}. {above} of the {len(scores)} good images of the "
@@ -142,8 +156,8 @@ def _from_labelled(
     path: PathLike | Iterable[PathLike],
     labels: Labels | None,
     cost_ratio: float | None,
-) -> tuple[Calibration, list[str]]:
-    """The limit of best F1 or least cost, next to the one that good images alone give."""
+) -> tuple[Calibration, list[str], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The limit of best F1 or least cost, and the scores of good and defective that it is from."""
     if cost_ratio is not None and (
         isinstance(cost_ratio, bool) or not isinstance(cost_ratio, Real) or not 0 < cost_ratio < 1e9
     ):
@@ -181,13 +195,18 @@ def _from_labelled(
         scores = held_out.scores
         where = f"{len(scores)} good ones of the calibration"
     seen = defective.left_out + (0 if good is None else good.left_out)
-    ranking = Ranking(scores, defective.scores)
-    if cost_ratio is None:
-        by, chosen = "best F1", ranking.limit_of_best_f1()
-    else:
-        by = f"least cost, where a false alarm costs {cost_ratio:g} times a miss"
-        chosen = ranking.limit_of_least_cost(cost_ratio)
     only_good = held_out.calibration(stored.manifest.plan.false_alarm_rate).image
+    median = stored.manifest.calibration.image.median
+    lowest = median + _NEAREST * (only_good.limit - median)
+    ranking = Ranking(scores, defective.scores)
+    name, by = "best F1", ""
+    if cost_ratio is None:
+        best, chosen = ranking.limit_of_best_f1(), ranking.limit_of_best_f1(lowest)
+    else:
+        name, by = "least cost", f", where a false alarm costs {cost_ratio:g} times a miss"
+        best, chosen = (ranking.limit_of_least_cost(cost_ratio, x) for x in (-math.inf, lowest))
+    if math.isinf(chosen):  # any that flags nothing is as good: the one that good images give
+        chosen = max(only_good.limit, float(np.nextafter(ranking.scores[0], np.inf)))
 
     def outcome(limit: float) -> tuple[str, dict[str, Any]]:
         alarms = int((scores > limit).sum())
@@ -202,8 +221,10 @@ def _from_labelled(
 
     text, counts = outcome(chosen)
     text_good, counts_good = outcome(only_good.limit)
+    _, counts_best = outcome(best)
+    is_best = all(counts[key] == counts_best[key] for key in ("false_alarms", "misses"))
     record = _record(
-        "best F1" if cost_ratio is None else "least cost",
+        name,
         labelled.source,
         layout=labelled.layout,
         n_good=len(scores),
@@ -212,23 +233,39 @@ def _from_labelled(
         left_out=seen,
         **counts,
         good_only={**counts_good, "stated_rate": only_good.stated_rate},
+        good_source=stored.manifest.calibration.good_source,
         digests=[*defective.digests, *(() if good is None else good.digests)],
     )
     if cost_ratio is not None:
         record["cost_ratio"] = float(cost_ratio)
+    if not is_best:
+        record["too_low"] = counts_best
     calibration = stored.manifest.calibration.moved(chosen, held_out.scores, record)
     lines = [
         f"Labelled: {printable(labelled)}; compared with {where}.",
-        f"Limit by {by}: raw score {chosen:.6g}: {text}.",
+        f"Limit by {name}{by}: raw score {chosen:.6g}: {text}.",
         f"Limit from good images alone: {only_good.limit:.6g}, for a rate of at most "
         f"{only_good.stated_rate:.1%}: {text_good}.",
         "The first limit was chosen on these images, so expect slightly worse counts on others.",
     ]
+    if not is_best:
+        lines.append(
+            f"It is the best one allowed. The {name} of all is at {best:.6g}, with "
+            f"{counts_best['false_alarms']} good rejected and {counts_best['misses']} defective "
+            f"missed, but half of all good parts exceed {median:.6g}: such a limit is too low."
+        )
     if labelled.passed_over:
         lines.append(f"Not used: {printable(labelled.passed_over)}.")
     if seen:
         lines.append(f"{seen} images were left out: seen in training, or copies.")
-    return calibration, lines
+    if not is_best or counts["misses"] == len(defective.scores):
+        lines.append(
+            "The model hardly tells these defects from good parts. Try another method (see "
+            "`anomaly-ad detectors`), a larger img_size, more good images, or light and "
+            "photographs in which the defects stand out. Until then a limit for a false "
+            "alarm rate, below, is safer."
+        )
+    return calibration, lines, (scores, defective.scores)
 
 
 def _on_another_day(
@@ -247,7 +284,7 @@ def _on_another_day(
     rejected = int((scored.scores > limit).sum())
     share = wilson(rejected / count, count)
     before = int((in_session > limit).sum())
-    source = str(path) if isinstance(path, (str, os.PathLike)) else "a list of paths"
+    source = str(path) if isinstance(path, (str, os.PathLike)) else A_LIST
     entry = {"source": source, "n_good": count, "rejected": rejected}
     entry |= {"rate": share.value, "low": share.low, "high": share.high}
     record = {**calibration.record, "another_day": entry}
@@ -327,6 +364,11 @@ def calibrated_by(record: Mapping[str, Any]) -> dict[str, str]:
             words.append(
                 f"the limit from good images alone, {alone['limit']:.6g}, has "
                 f"{alone['false_alarms']} false alarms, {alone['misses']} misses"
+            )
+        if isinstance(low := record.get("too_low"), dict):
+            words.append(
+                f"the {record['by']} of all, at {low['limit']:.6g}, is too low: "
+                f"{low['false_alarms']} false alarms, {low['misses']} misses"
             )
         lines["calibrated"] = "; ".join(words)
     if isinstance(day := record.get("another_day"), dict):

@@ -169,6 +169,18 @@ class Calibration:
         return f"at most {self.stated_rate:.1%} of good parts like these exceed it"
 
     @property
+    def good_source(self) -> str | None:
+        """Where the good images are from that limits for a rate come from; None for the training.
+
+        A limit by hand or from labelled images leaves them as they were.
+        """
+        if self.record.get("by") != "good images":
+            source = self.record.get("good_source")
+        else:
+            source = self.record.get("source") if self.digests else None
+        return None if source is None else str(source)
+
+    @property
     def digests(self) -> frozenset[str]:
         """Of the images that set the limits, apart from those of the training."""
         return frozenset(self.record.get("digests", ()))
@@ -207,7 +219,7 @@ class Calibration:
             raise DataError(
                 f"A limit of {limit:.6g} is not above the score of a typical good image, "
                 f"{image.median:.6g}: half of all good parts would be rejected. Choose a higher "
-                "one or, if these defects cannot be told from good parts, another method."
+                "one."
             )
         scores = np.asarray(good, np.float64)
         rate = (int((scores > limit).sum()) + 1) / (len(scores) + 1)

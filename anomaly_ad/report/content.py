@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 from .._version import __version__
 from ..evaluation import Evaluation
 from ..evaluation.intervals import Estimate, wilson
+from ..evaluation.rates import AtRate, at_rates, command
 from ..images.labelled import GOOD
+from ..inspection import Prediction, count_verdicts
 from ..model import StoredModel
 from ..support import cpu_count, printable
 from . import probe
@@ -92,6 +94,11 @@ def of_labelled(found: Evaluation) -> dict[str, Any]:
         }
         for name, (attribute, meaning) in named.items()
     ]
+    counts = {}
+    if found.n_good:
+        counts["Good rejected"] = [f"{row.rejected:,} of {row.n_good:,}" for row in found.rates]
+    if found.n_defective:
+        counts["Defective found"] = [f"{row.found:,} of {row.n_defective:,}" for row in found.rates]
     return {
         "labelled": True,
         "kinds": [replace(kind, name=printable(kind.name)) for kind in found.kinds],
@@ -111,7 +118,17 @@ def of_labelled(found: Evaluation) -> dict[str, Any]:
             ),
         ],
         "layout": found.layout,
+        "rates": _rates(found.rates, counts),
+        "next_step": found.next_step and printable(found.next_step),
     }
+
+
+def _rates(rows: Sequence[AtRate], counts: dict[str, list[str]]) -> dict[str, Any] | None:
+    """Limits for false alarm rates with columns of counts; None without any."""
+    if not rows:
+        return None
+    lines = list(zip(rows, zip(*counts.values(), strict=True), strict=True))
+    return {"columns": list(counts), "lines": lines, "command": command(rows)}
 
 
 def _missed(found: Evaluation) -> Estimate | None:
@@ -119,11 +136,18 @@ def _missed(found: Evaluation) -> Estimate | None:
     return None if rate is None else Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
 
 
-def of_unlabelled(counts: Counter[str], warnings: Iterable[str]) -> dict[str, Any]:
-    """What the verdicts on images without labels tell, for the template."""
+def of_unlabelled(
+    stored: StoredModel, predictions: Iterable[Prediction], warnings: Iterable[str]
+) -> tuple[Counter[str], dict[str, Any]]:
+    """How many verdicts of each kind there are without labels, and what the template says."""
+    predictions = list(predictions)
+    counts = count_verdicts(predictions)
+    raw = [one.raw_score for one in predictions if one.raw_score is not None]
+    rates = at_rates(stored)
+    beyond = [f"{sum(x > row.limit for x in raw):,} of {len(raw):,}" for row in rates]
     inspected = counts["good"] + counts["anomalous"]
     share = wilson(counts["anomalous"] / inspected, inspected) if inspected else None
-    return {
+    return counts, {
         "labelled": False,
         "kinds": (),
         "metrics": [],
@@ -133,6 +157,8 @@ def of_unlabelled(counts: Counter[str], warnings: Iterable[str]) -> dict[str, An
         "n_errors": counts["errors"],
         "tiles": [_tile("all", counts["anomalous"], inspected, share, counts["errors"])],
         "layout": "no labels: it is not known which of these images are good",
+        "rates": _rates(rates, {"Anomalous": beyond}),
+        "next_step": None,
     }
 
 

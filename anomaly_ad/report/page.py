@@ -20,7 +20,7 @@ from ..evaluation import Evaluation, evaluate
 from ..images import PathLike, check_path
 from ..images.labelled import LabelledImages, find_labelled
 from ..images.sources import file_sources
-from ..inspection import Inspector, count_verdicts, summary
+from ..inspection import Inspector, summary
 from ..inspection.records import JSONL, cannot_write, read_records
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
@@ -175,8 +175,9 @@ def _report_unlabelled(
         for path, (prediction, seen) in zip(paths, found, strict=True):
             thumbnails.add(path, None, prediction, seen)
             step("")
-        counts = count_verdicts(entry.prediction for entry in thumbnails.entries)
-        page.write(thumbnails, inspector.threshold, source, of_unlabelled(counts, warnings))
+        predictions = [entry.prediction for entry in thumbnails.entries]
+        counts, told = of_unlabelled(stored, predictions, warnings)
+        page.write(thumbnails, inspector.threshold, source, told)
     return counts
 
 

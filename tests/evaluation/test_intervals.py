@@ -1,6 +1,7 @@
 """Figures and their intervals: against SciPy, scikit-learn and plain loops."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -77,9 +78,9 @@ def curve(good, defective):
         yield limit, found, alarms
 
 
-@given(SCORES, SCORES, st.sampled_from([0.05, 1.0, 20.0]))
+@given(SCORES, SCORES, st.sampled_from([0.05, 1.0, 20.0]), st.floats(-6, 9))
 @settings(max_examples=80, deadline=None)
-def test_limits_are_the_best_there_are(good, defective, ratio):
+def test_limits_are_the_best_there_are(good, defective, ratio, lowest):
     ranking = Ranking(good, defective)
 
     def f1(limit):
@@ -93,6 +94,11 @@ def test_limits_are_the_best_there_are(good, defective, ratio):
     limits = [limit for limit, _, _ in curve(good, defective)]
     assert f1(ranking.limit_of_best_f1()) == pytest.approx(max(map(f1, limits)))
     assert cost(ranking.limit_of_least_cost(ratio)) == pytest.approx(min(map(cost, limits)))
+    # And of those from a value on.
+    best, cheapest = ranking.limit_of_best_f1(lowest), ranking.limit_of_least_cost(ratio, lowest)
+    allowed = [lowest, *(limit for limit in limits if limit >= lowest), math.inf]
+    assert best >= lowest and f1(best) == pytest.approx(max(map(f1, allowed)))
+    assert cheapest >= lowest and cost(cheapest) == pytest.approx(min(map(cost, allowed)))
 
 
 @given(SCORES, SCORES, st.integers(-4, 7))

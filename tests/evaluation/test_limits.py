@@ -11,6 +11,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD
 from anomaly_ad.cli import other as cli
 from anomaly_ad.errors import DataError, ModelError, OptionError
+from anomaly_ad.model import GoodScores
 
 
 @pytest.fixture
@@ -127,6 +128,113 @@ def test_cost_decides_between_false_alarms_and_misses(model, parts):
     assert cheap["false_alarms"] > dear["false_alarms"] == 0
     assert cheap["misses"] < dear["misses"]
     assert dear["cost_ratio"] == 100 and dear["by"] == "least cost"
+
+
+def ranked(model, parts):
+    """Good images that training has not seen, from the lowest to the highest score."""
+    files = sorted((parts / "new").iterdir())
+    scores = raw_scores(model, files)
+    return [files[n] for n in scores.argsort()], np.sort(scores)
+
+
+ADVICE = "The model hardly tells these defects from good parts. Try another method"
+
+
+@pytest.mark.parametrize("cost_ratio", [None, 0.01])
+def test_defects_that_cannot_be_told_get_the_best_limit_above_typical_good_parts(
+    model, parts, capsys, cost_ratio
+):
+    files, scores = ranked(model, parts)
+    median = model.model.manifest.calibration.image.median
+    labels = np.arange(40) % 2 == 0  # the lowest score is a defect's
+    assert median < scores[-2]
+    model.calibrate(defective=files, labels=labels, cost_ratio=cost_ratio)
+    calibration = AD(model.model.directory).model.manifest.calibration
+    limit, record = calibration.image.limit, calibration.record
+    assert median < limit and calibration.map.median < calibration.map.limit
+
+    def worth(at):
+        alarms, found = (int((scores[some] > at).sum()) for some in (~labels, labels))
+        if cost_ratio is None:
+            return 2 * found / (found + alarms + 20)
+        return found - cost_ratio * alarms
+
+    # As good as any limit above the median, tried one by one.
+    assert worth(limit) == max(worth(x) for x in [median, *scores[scores > median]]) > 0
+    assert record["too_low"]["limit"] < median
+    assert record["too_low"]["false_alarms"] >= 19 and record["too_low"]["misses"] == 0
+    printed = capsys.readouterr().out
+    name = "best F1" if cost_ratio is None else "least cost"
+    assert f"It is the best one allowed. The {name} of all is at" in printed
+    assert f"but half of all good parts exceed {median:.6g}: such a limit is too low." in printed
+    assert ADVICE in printed and "a larger img_size, more good images" in printed
+    cli.info(model.model.directory)
+    assert f"the {name} of all, at" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "cost_ratio"), [(3, None), (1, None), (1, 1e8), (1, 1e-8)])
+def test_where_no_limit_finds_a_defect_it_is_that_of_good_images(
+    model, parts, capsys, count, cost_ratio
+):
+    """All defective images score below the good ones."""
+    files, _ = ranked(model, parts)
+    alone = model.model.good_scores().calibration(0.01).image
+    files = [*files[:count], *files[35:]]
+    labels = [1] * count + [0] * 5
+    model.calibrate(defective=files, labels=labels, cost_ratio=cost_ratio)
+    calibration = model.model.manifest.calibration
+    record = calibration.record
+    assert (record["false_alarms"], record["misses"]) == (0, count)
+    assert calibration.image.limit >= alone.limit > calibration.image.median
+    assert ADVICE in capsys.readouterr().out
+    model.calibrate(false_alarm_rate=0.01)  # as it was
+    assert model.model.manifest.calibration.image == alone
+
+
+def test_a_limit_as_good_that_is_above_typical_good_parts_is_taken_without_a_word(
+    model, parts, capsys
+):
+    """Labelled good images score far below those of the calibration."""
+    files, scores = ranked(model, parts)
+    low, high = scores[3], scores[36]
+    median = low + 0.9 * (high - low)  # above the middle between good and defective
+    good = GoodScores(np.array([median - 1, median, high]), np.arange(3.0), digests=("a", "b", "c"))
+    model.model.with_limits(good.calibration(0.3), model.model.directory, good)
+    ad = AD(model.model.directory)
+    ad.calibrate(defective=[*files[:4], *files[36:]], labels=[0] * 4 + [1] * 4)
+    calibration = ad.model.manifest.calibration
+    assert median < calibration.image.limit < high
+    assert calibration.record["misses"] == calibration.record["false_alarms"] == 0
+    assert "too_low" not in calibration.record and ADVICE not in capsys.readouterr().out
+
+
+def test_calibrate_shows_other_rates_and_what_they_do_with_labelled_images(model, parts, capsys):
+    model.calibrate(good=parts / "new", false_alarm_rate=0.1)
+    printed = capsys.readouterr().out
+    source = f"anomaly-ad calibrate {model.model.directory} --good {parts / 'new'}"
+    assert f"Limits for other false alarm rates ({source} --false-alarm-rate RATE):" in printed
+    limit = model.model.manifest.calibration.image.limit
+    assert f"   10.0%  limit {limit:.6g}" in printed and printed.count("<- this model") == 1
+    assert "    1.0%  limit" in printed and "needs 99 good images" in printed
+    assert "rejected" not in printed.partition("Limits for")[2]
+    model.calibrate(defective=parts / "labelled")
+    printed = capsys.readouterr().out
+    assert "of 6 rejected, 5 of 5 found" in printed and "this model" not in printed
+    assert f"{source} --false" in printed  # the good images are still those of before
+    assert "would find" not in printed  # no limit finds more than all
+
+
+def test_a_limit_for_a_rate_that_finds_more_is_named(model, parts, capsys):
+    """Unless a ratio of costs has said what is better."""
+    files, _ = ranked(model, parts)
+    model.calibrate(good=files[:20], false_alarm_rate=0.1)
+    labels = np.zeros(40, int)
+    labels[[25, 39]] = 1  # best F1 finds the second only
+    model.calibrate(defective=files, labels=labels)
+    assert model.model.manifest.calibration.record["misses"] == 1
+    assert "would find 2 of 2" in capsys.readouterr().out
+    model.calibrate(defective=files, labels=labels, cost_ratio=1)
+    assert "would find" not in capsys.readouterr().out
 
 
 def test_a_limit_by_hand_moves_scores_and_the_limit_of_maps(model, parts):

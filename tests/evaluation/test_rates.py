@@ -1,5 +1,7 @@
 """What limits for other false alarm rates would do."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,17 +9,25 @@ import pytest
 from conftest import run_command, write_parts
 
 from anomaly_ad.errors import ModelError
-from anomaly_ad.evaluation.rates import RATES, AtRate, at_rates, next_step, table
+from anomaly_ad.evaluation.rates import A_LIST, RATES, AtRate, at_rates, next_step, table
 from anomaly_ad.model import GoodScores
 
 
-def stored(scores):
+def stored(scores, rate=0.01, record=None, later=None):
     """As much of a model as has the scores of its good images."""
-    return SimpleNamespace(good_scores=lambda **_: GoodScores(np.asarray(scores), None))
+    training = GoodScores(np.asarray(scores), None)
+    used = training if later is None else GoodScores(np.asarray(later), None)
+    calibration = replace(used.calibration(rate), record=record or {})
+    return SimpleNamespace(
+        directory=Path("Models") / "my model",
+        manifest=SimpleNamespace(calibration=calibration),
+        good_scores=lambda *, of_training: training if of_training else used,
+    )
 
 
 def row(rate, rejected, found, stated=None):
-    return AtRate(rate, 1.0, stated or rate, 99, rejected, 30, found, 48)
+    command = f"anomaly-ad calibrate Models/model --false-alarm-rate {rate:g}"
+    return AtRate(rate, 1.0, stated or rate, 99, rejected, 30, found, 48, False, command)
 
 
 def test_rows_are_what_limits_of_these_rates_would_do():
@@ -40,21 +50,58 @@ def test_a_model_that_did_not_keep_its_scores_has_no_rows():
     def missing(**_):
         raise ModelError("not kept")
 
-    assert at_rates(SimpleNamespace(good_scores=missing), np.ones(2), np.ones(2)) == ()
+    model = stored(np.arange(9.0))
+    model.good_scores = missing
+    assert at_rates(model, np.ones(2), np.ones(2)) == ()
+    assert table(()) == []
+
+
+def test_the_table_of_a_model_marks_its_own_limit():
+    lines = table(at_rates(stored(np.arange(60.0))))
+    assert lines == [
+        "Limits for other false alarm rates (anomaly-ad calibrate 'Models/my model' "
+        "--false-alarm-rate RATE):",
+        "    0.5%  limit 59  needs 199 good images",
+        "    1.0%  limit 59  needs 99 good images  <- this model",
+        "    2.0%  limit 59",
+        "    5.0%  limit 57",
+        "   10.0%  limit 54",
+    ]
+    lines = table(at_rates(stored(np.arange(60.0), rate=0.3)))
+    assert lines[-1] == "   30.0%  limit 42  <- this model"  # a rate of the user's own
+    by_hand = stored(np.arange(60.0), record={"by": "by hand"})
+    assert "this model" not in "".join(table(at_rates(by_hand)))
+
+
+@pytest.mark.parametrize(("source", "named"), [("Good 2", "'Good 2'"), (A_LIST, "DIR")])
+def test_the_limits_are_from_the_good_images_of_the_calibration(source, named):
+    """And so are those that the command sets."""
+    record = {"by": "good images", "source": source, "digests": ["a"]}
+    others = np.arange(100.0, 160)
+    rows = at_rates(stored(np.arange(60.0), record=record, later=others))
+    assert [one.limit for one in rows] == [159, 159, 159, 157, 154]
+    assert [one.is_present for one in rows] == [False, True, False, False, False]
+    assert rows[0].command == (
+        f"anomaly-ad calibrate 'Models/my model' --good {named} --false-alarm-rate 0.005"
+    )
+    by_hand = {"by": "by hand", "source": "the user", "good_source": source}
+    assert at_rates(stored(np.arange(60.0), record=by_hand, later=others))[0].limit == 159
 
 
 def test_the_next_step_is_the_limit_that_finds_more_for_what_it_rejects():
     rows = [row(0.01, 0, 28), row(0.02, 0, 40), row(0.05, 0, 45), row(0.1, 6, 48)]
-    step = next_step(rows, 0, 28, "Models/model")
+    step = next_step(rows, 0, 28)
     assert step == (
         "A limit for 5.0% would find 45 of 48 and reject 0 of 30: anomaly-ad calibrate "
         "Models/model --false-alarm-rate 0.05. Up to 5.0% of good parts may then be rejected."
     )
-    assert "2.0% would" in next_step([row(0.02, 0, 45), row(0.05, 0, 45)], 0, 28, "m")
-    assert next_step(rows, 0, 45, "m") is None  # it is as good already
-    assert next_step([row(0.1, 20, 30)], 0, 28, "m") is None  # it rejects more than it finds
-    assert next_step([], 0, 1, "m") is None
-    assert next_step([AtRate(0.1, 1.0, 0.1, 9, 0, 0, 5, 5)], 0, 1, "m") is None  # no good images
+    assert "2.0% would" in next_step([row(0.02, 0, 45), row(0.05, 0, 45)], 0, 28)
+    assert next_step(rows, 0, 45) is None  # it is as good already
+    assert next_step([row(0.1, 20, 30)], 0, 28) is None  # it rejects more than it finds
+    assert next_step([], 0, 1) is None
+    assert (
+        next_step([AtRate(0.1, 1.0, 0.1, 9, 0, 0, 5, 5, False, "")], 0, 1) is None
+    )  # no good images
 
 
 @pytest.mark.slow

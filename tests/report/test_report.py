@@ -129,6 +129,54 @@ def test_the_page_says_what_evaluate_says(model, labelled, page):
     assert by_name["bar/200.png"]["boxes"] == one.boxes.tolist()
 
 
+def rates_of(target):
+    """Headings and rows of the table of limits for other false alarm rates, as texts."""
+    text = target.read_text(encoding="utf-8")
+    table = text.partition('<table id="rates">')[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in table.split("</tr>")[:-1]]
+    return [[html.unescape(re.sub("<.*?>", "", cell)) for cell in row] for row in rows]
+
+
+def test_limits_for_other_rates_are_shown_with_what_they_do(model, labelled, page, tmp_path):
+    heads, *rows = rates_of(page[0])
+    assert heads[1:] == [
+        "Limit, raw score",
+        "Good images it needs",
+        "Good rejected",
+        "Defective found",
+    ]
+    assert rows == [
+        [
+            f"{row.rate:.1%}".replace("%", " %") + (" this model" if row.is_present else ""),
+            f"{row.limit:.6g}",
+            f"{row.images_needed}" + (", too few so far" if row.stated_rate > row.rate else ""),
+            f"{row.rejected} of 12",
+            f"{row.found} of {page[1].n_defective}",
+        ]
+        for row in page[1].rates
+    ]
+    assert rows[0][2] == "199, too few so far" and rows[1][0] == "1.0 % this model"
+    command = f"anomaly-ad calibrate {model.model.directory} --false-alarm-rate RATE"
+    text = html.unescape(page[0].read_text(encoding="utf-8"))
+    assert command in text
+    # Without labels: how many lie beyond. The model's own limit rejects what it calls anomalous.
+    target = tmp_path / "plain.html"
+    counts = model.report(labelled / "bar", target)
+    heads, *rows = rates_of(target)
+    assert heads[3:] == ["Anomalous"]
+    assert rows[1][3] == f"{counts['anomalous']} of {counts['anomalous'] + counts['good']}"
+
+
+@pytest.mark.slow
+def test_the_command_for_a_better_limit_is_on_the_page(model, labelled, tmp_path):
+    own = AD(model.model.directory, save_path=tmp_path / "own")
+    own.calibrate(limit=1e6)
+    found = own.evaluate(labelled, report=tmp_path / "r.html")
+    assert found.found == 0 and found.next_step is not None
+    text = html.unescape((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert found.next_step in text and "this model" not in text
+
+
 def fact(target, name):
     text = target.read_text(encoding="utf-8")
     return re.findall(rf"<dt>{re.escape(name)}</dt><dd>(.*?)</dd>", text)[0]
