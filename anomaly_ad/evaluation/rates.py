@@ -28,11 +28,13 @@ class AtRate:
     stated_rate : float
         What these support: greater than `rate` where they are fewer than `images_needed`.
     images_needed : int
-        Good images that the rate takes.
+        Good images that the rate takes, or groups of them.
     rejected, n_good : int
         Good images beyond the limit, and all of them.
     found, n_defective : int
         Defective images beyond the limit, and all of them.
+    in_groups : bool
+        Whether the good images behind the limit come in groups, which are counted then.
     """
 
     rate: float
@@ -43,6 +45,7 @@ class AtRate:
     n_good: int
     found: int
     n_defective: int
+    in_groups: bool = False
 
     @property
     def gain(self) -> float:
@@ -80,6 +83,7 @@ def at_rates(
                 n_good=len(good),
                 found=found,
                 n_defective=len(defective),
+                in_groups=image.n_groups is not None,
             )
         )
     return tuple(rows)
@@ -95,7 +99,8 @@ def table(rows: Sequence[AtRate]) -> list[str]:
         if row.n_defective:
             words.append(f"{row.found} of {row.n_defective} found")
         if row.stated_rate > row.rate:
-            words.append(f"needs {row.images_needed} good images")
+            groups = "groups of " if row.in_groups else ""
+            words.append(f"needs {row.images_needed} {groups}good images")
         lines.append(", ".join(words))
     return lines
 
