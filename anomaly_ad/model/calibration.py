@@ -94,7 +94,7 @@ class Limit:
         Vovk, Gammerman, Shafer 2005, Algorithmic Learning in a Random World, section 2.2;
         Lei et al. 2018, JASA 113(523), algorithm 2;
         Lee, Barber, Willett 2023, Distribution-free inference with hierarchical data, arXiv
-        2306.06342, section 3.
+        2306.06342 (HCP).
         """
         values = np.asarray(raw, np.float64)
         if values.size < 2 or not np.isfinite(values).all():
