@@ -11,6 +11,7 @@ from .evaluation import Drift, Evaluation, calibrate
 from .evaluation.drift import drift
 from .evaluation.rates import at_rates, table
 from .images import Image, PathLike, TrainingImages, find_training_images
+from .images.groups import Groups, grouped
 from .images.labelled import Labels, find_labelled
 from .images.sources import PredictInput
 from .inspection import Prediction, look, predict, stream
@@ -152,7 +153,7 @@ class AD:
         _tell(f"Training images: {self._good}", *training.doubts(self._good))
         return self
 
-    def train(self, epochs: int | None = None) -> AD:
+    def train(self, epochs: int | None = None, *, groups: Groups | None = None) -> AD:
         """Learn from the good images, prove and calibrate the model, and save it.
 
         On a loaded model, a method that learns by gradient goes on from its weights if the images
@@ -165,6 +166,13 @@ class AD:
             Passes over the images; None for the method's own (75). Training ends earlier when the
             validation loss no longer falls. A method that learns in one pass ignores them and
             says so.
+        groups : str, sequence or mapping, optional
+            Which images show one part, where some parts were photographed several times: images of
+            one group are learnt from or scored as unseen together, and the stated rate counts
+            groups. A regular expression that is searched in the path of each file within the
+            training folder (folders are separated by ``/``): the group is what its first
+            parentheses capture or, without any, what it matches: ``"part([0-9]+)_"``. Or a label
+            for each file, in their order or by path. None: each image is a group of its own.
 
         Returns
         -------
@@ -173,8 +181,11 @@ class AD:
 
         Raises
         ------
+        OptionError
+            `groups` and files do not match.
         DataError
-            Too few images, broken ones (all are listed), or such that may show defects.
+            Too few images or groups, broken images (all are listed), or such that may show
+            defects.
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """
@@ -182,14 +193,17 @@ class AD:
         if self._good is None:
             self.load_data(self.train_path)
         assert self._good is not None
-        work = training.prepare(self._choice, self._good, epochs)
+        good = self._good if groups is None else grouped(self._good, groups)
+        work = training.prepare(self._choice, good, epochs)
         _tell(work)
-        trained = training.train(self._choice, self._good, work)
+        trained = training.train(self._choice, good, work)
         self._choice = self._choice.with_model(trained.stored)
         _tell(trained, *table(at_rates(trained.stored)))
         return self
 
-    def add_images(self, path: PathLike | Iterable[PathLike]) -> AD:
+    def add_images(
+        self, path: PathLike | Iterable[PathLike], *, groups: Groups | None = None
+    ) -> AD:
         """Add images of good parts to the model as if they had been there when it was trained.
 
         The images that it was trained on are not needed. The limits are taken again, from the
@@ -200,6 +214,8 @@ class AD:
         ----------
         path : path or list of paths
             As for `load_data`; 2 images at least. Those that the model knows already are left out.
+        groups : str, sequence or mapping, optional
+            As for `train`; needed where the model was trained with groups, and only there.
 
         Returns
         -------
@@ -209,14 +225,17 @@ class AD:
         Raises
         ------
         OptionError
-            The method cannot do it exactly.
+            The method cannot do it exactly; or the model has groups and these images have none, or
+            the other way round.
         DataError
-            The model knows all of these images already, or as for `train`.
+            The model knows all of these images already, or images of a group that it has learnt
+            from (train again with all of them); or as for `train`.
         MissingExtraError, BackboneError
             The backbone's weights are not there, or not the same.
         """
-        training.check_adding(self._choice)
+        training.check_adding(self._choice, in_groups=groups is not None)
         good = find_training_images(path)
+        good = good if groups is None else grouped(good, groups)
         _tell(f"Adding: {good}", *training.doubts(good))
         trained = training.add_images(self._choice, good)
         self._choice = self._choice.with_model(trained.stored)
@@ -228,6 +247,7 @@ class AD:
         *,
         false_alarm_rate: float | None = None,
         good: PathLike | Iterable[PathLike] | None = None,
+        groups: Groups | None = None,
         defective: PathLike | Iterable[PathLike] | None = None,
         labels: Labels | None = None,
         cost_ratio: float | None = None,
@@ -249,6 +269,8 @@ class AD:
         good : path or list of paths, optional
             Good images that training has not seen, by the rules of `load_data`. They take the place
             of those of the training.
+        groups : str, sequence or mapping, optional
+            Of the images in `good`, as for `train`. Those of the training keep theirs.
         defective : path or list of paths, optional
             Labelled images: a folder with ``good`` and folders of defects, the MVTec layout, a
             folder in which all are defective, or a list with `labels`. The limit is the one with
@@ -274,15 +296,17 @@ class AD:
         Raises
         ------
         OptionError
-            Arguments that do not go together, or labels that do not match the files.
+            Arguments that do not go together, or labels or groups that do not match the files.
         DataError
-            Images that cannot be used, or a `limit` below the score of a typical good image.
+            Images that cannot be used or are of groups that the model has learnt from, or a
+            `limit` below the score of a typical good image.
         """
         stored, lines = calibrate(
             self.model,
             self._choice.directory,
             false_alarm_rate=false_alarm_rate,
             good=good,
+            groups=groups,
             defective=defective,
             labels=labels,
             cost_ratio=cost_ratio,

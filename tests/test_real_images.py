@@ -160,3 +160,23 @@ def test_check_finds_planted_defects_and_leaves_clean_sets_alone(name, real_data
     numbers = [int(Path(file).stem) for (file,) in found.files]
     assert sum(number >= len(good) for number in numbers) >= 2
     assert sum(number < len(good) for number in numbers) <= 0.05 * len(good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("bottle", 2, 2),
+        ("hazelnut_small", 0, 0),
+        ("transistor_small", 0, 0),
+        ("magnetic_tile", 150, 200),
+    ],
+)
+def test_photographs_of_one_part_are_near_copies(name, least, most, real_data):
+    """One bottle was photographed twice; many tiles several times, moments after each other."""
+    found = check(real_data / name, outliers=False, progress=False).findings
+    pairs = [finding.files for finding in found if finding.name == "near_copies"]
+    files = {file for pair in pairs for both in pair for file in both}
+    assert least <= len(files) <= most
+    if name == "bottle":
+        assert {Path(file).name for file in files} == {"069.jpg", "070.jpg"}

@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, ParamSpec
 
 import typer
 
@@ -130,6 +130,14 @@ Thresh = Annotated[
     float, typer.Option(help="Score above which an image is anomalous; 0.8 = decision limit.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the resampling behind some intervals.")]
+Groups = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it
+    typer.Option(
+        metavar="PATTERN",
+        help="Regular expression for the part in a file's path, such as 'part([0-9]+)_', where "
+        "parts were photographed several times.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

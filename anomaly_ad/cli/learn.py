@@ -15,7 +15,7 @@ from ..errors import OptionError
 
 if TYPE_CHECKING:
     pass
-from .base import EXIT_ERROR, Json, Model, as_directory, as_path, command
+from .base import EXIT_ERROR, Groups, Json, Model, as_directory, as_path, command
 
 
 @command
@@ -95,6 +95,7 @@ def train(
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME=VALUE", help="An option of the method's own; repeatable."),
     ] = None,
+    groups: Groups = None,
 ) -> None:
     """Learn from images of good parts. Prints the directory of the model that is saved."""
     own = _own_options(detector, option or [])
@@ -115,7 +116,7 @@ def train(
         **own,
     )
     with redirect_stdout(sys.stderr):
-        ad.train(epochs)
+        ad.train(epochs, groups=groups)
     print(ad.model.directory)
 
 
@@ -125,13 +126,14 @@ def add_images(
     path: Annotated[
         Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder of images of good parts.")
     ],
+    groups: Groups = None,
 ) -> None:
     """Add images of good parts to a model. Exact, and the first images are not needed."""
     from ..ad import AD
 
     ad = AD(as_directory(model))
     with redirect_stdout(sys.stderr):
-        ad.add_images(path)
+        ad.add_images(path, groups=groups)
     print(ad.model.directory)
 
 

@@ -13,7 +13,18 @@ from ..errors import OptionError
 
 if TYPE_CHECKING:
     pass
-from .base import EXIT_ERROR, Json, Model, Seed, Thresh, as_directory, as_path, command, open_model
+from .base import (
+    EXIT_ERROR,
+    Groups,
+    Json,
+    Model,
+    Seed,
+    Thresh,
+    as_directory,
+    as_path,
+    command,
+    open_model,
+)
 
 
 @command
@@ -27,6 +38,7 @@ def calibrate(
         Optional[Path],  # noqa: UP045
         typer.Option(parser=as_path, metavar="DIR", help="Good images that training has not seen."),
     ] = None,
+    groups: Groups = None,
     defective: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -68,6 +80,7 @@ def calibrate(
         ad.calibrate(
             false_alarm_rate=false_alarm_rate,
             good=good,
+            groups=groups,
             defective=defective if labels is None else labels,
             cost_ratio=cost_ratio,
             limit=limit,

@@ -47,6 +47,7 @@ from .findings import (
     of_files,
     of_kinds,
     of_masks,
+    of_near_copies,
     of_outliers,
     size_counts,
 )
@@ -132,7 +133,7 @@ class Check:
         for finding in self.findings:
             out.append(f"{finding.severity.upper():8}{finding.text} {finding.advice}")
             for some in finding.files[:_SHOWN]:
-                line = " = ".join(self._short(file) for file in some)
+                line = " and ".join(self._short(file) for file in some)
                 out.append(f"{'':10}{line}".replace("\n", "\\n"))  # a file's name may hold one
             if len(finding.files) > _SHOWN:
                 out.append(f"{'':10}... and {len(finding.files) - _SHOWN} more; --json lists all")
@@ -303,6 +304,7 @@ def _result(
         *of_files(pictures.broken),
         *of_masks(pictures.of("test")),
         *of_copies(pictures.all, groups),
+        *of_near_copies(pictures.near_copies(groups), n_train),
         *of_counts(found, n_train, n_distinct, rate),
         *of_kinds(pictures),
         *of_outliers(found.training, odd),

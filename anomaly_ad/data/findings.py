@@ -136,6 +136,20 @@ def _kind_of_copies(some: Sequence[Picture]) -> str:
     return "re_encoded" if len({picture.digest for picture in some}) > 1 else "copies"
 
 
+def of_near_copies(pairs: Sequence[tuple[Picture, Picture]], n_train: int) -> Iterator[Finding]:
+    """Images that may be photographs of one part."""
+    if pairs:
+        files = tuple((str(one.file.path), str(other.file.path)) for one, other in pairs)
+        count = len({file for pair in files for file in pair})
+        text = f"{count} of {n_train} training images are nearly the same as another."
+        advice = (
+            "If parts were photographed several times, scores of unseen images are too low unless "
+            "all photographs of a part are left out together: train with groups=, or --groups and "
+            "an expression for the part in the name of a file. The nearest pairs first:"
+        )
+        yield Finding("warning", "near_copies", text, advice, files)
+
+
 def of_counts(found: Found, n_train: int, n_distinct: int, rate: float) -> Iterator[Finding]:
     """Too few images."""
     if found.training is not None:

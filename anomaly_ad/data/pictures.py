@@ -28,7 +28,7 @@ from ..images.labelled import (
 )
 from ..methods import registry
 from ..runtime import Engine
-from ..statistics.alike import oddness, same_pictures
+from ..statistics.alike import NEAR, nearest, oddness, same_pictures
 
 LEAST_FOR_ODD = 20  # images; among fewer nothing is usual
 
@@ -117,6 +117,21 @@ class Pictures:
         values = oddness(np.stack([self._features[place] for place in places.values()]))
         by_group = dict(zip(places, values.tolist(), strict=True))
         return {str(self.all[n].file.path): by_group[int(groups[n])] for n in self._featured}
+
+    def near_copies(self, groups: NDArray[np.intp]) -> list[tuple[Picture, Picture]]:
+        """Training images that are nearly the same, the nearest pair first; copies count once."""
+        kept = [
+            picture
+            for index, picture in enumerate(self.all)
+            if picture.file.part == "train" and groups[index] == index
+        ]
+        if len(kept) < LEAST_FOR_ODD:
+            return []
+        thumbnails = [picture.thumbnail for picture in kept if picture.thumbnail is not None]
+        other, share = nearest(np.stack(thumbnails))
+        near = [int(index) for index in np.argsort(share, kind="stable") if share[index] < NEAR]
+        pairs = dict.fromkeys(tuple(sorted((index, int(other[index])))) for index in near)
+        return [(kept[first], kept[second]) for first, second in pairs]
 
 
 @functools.cache

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, OptionError
 from ..images import PathLike, find_training_images
+from ..images.groups import Groups, grouped, numbered
 from ..images.labelled import GOOD, Labels, find_labelled
 from ..images.sources import file_sources
 from ..inspection import Inspected, Inspector
-from ..model import Calibration, GoodScores, StoredModel, check_rate, images_needed
+from ..model import Calibration, GoodScores, StoredModel, check_new_groups, check_rate
 from ..support import bar, printable
 from .intervals import Estimate, Ranking, wilson
 from .rates import A_LIST, at_rates, next_step, table
@@ -37,6 +38,7 @@ def calibrate(
     *,
     false_alarm_rate: float | None = None,
     good: PathLike | Iterable[PathLike] | None = None,
+    groups: Groups | None = None,
     defective: PathLike | Iterable[PathLike] | None = None,
     labels: Labels | None = None,
     cost_ratio: float | None = None,
@@ -51,7 +53,7 @@ def calibrate(
         The model.
     directory : Path
         Where it is saved.
-    false_alarm_rate, good, defective, labels, cost_ratio, limit, another_day
+    false_alarm_rate, good, groups, defective, labels, cost_ratio, limit, another_day
         See `AD.calibrate`.
 
     Returns
@@ -74,6 +76,10 @@ def calibrate(
         )
     if defective is None and (labels is not None or cost_ratio is not None):
         raise OptionError("labels and cost_ratio belong to `defective`, which is not given.")
+    if good is None and groups is not None:
+        raise OptionError(
+            "groups belong to `good`, which is not given; images of the training keep theirs."
+        )
     reference: GoodScores | None = None  # where the good images behind the limit become others
     compared: tuple[NDArray[np.float64], ...] = ()  # scores of good and defective images
     if limit is not None:
@@ -81,7 +87,7 @@ def calibrate(
     elif defective is not None:
         calibration, lines, compared = _from_labelled(stored, defective, labels, cost_ratio)
     elif chosen:
-        calibration, lines, reference = _from_good(stored, good, false_alarm_rate)
+        calibration, lines, reference = _from_good(stored, good, groups, false_alarm_rate)
     else:
         calibration, lines = stored.manifest.calibration, []
     if another_day is not None:
@@ -99,7 +105,10 @@ def calibrate(
 
 
 def _from_good(
-    stored: StoredModel, good: PathLike | Iterable[PathLike] | None, rate: float | None
+    stored: StoredModel,
+    good: PathLike | Iterable[PathLike] | None,
+    groups: Groups | None,
+    rate: float | None,
 ) -> tuple[Calibration, list[str], GoodScores]:
     """The limit for a rate, and the images that it comes from."""
     rate = stored.manifest.plan.false_alarm_rate if rate is None else rate
@@ -110,7 +119,8 @@ def _from_good(
         scored = stored.good_scores(of_training=True)
     else:
         found = find_training_images(good)
-        scored = _score(stored, found.paths)
+        found = found if groups is None else grouped(found, groups)
+        scored = _score(stored, found.paths, found.groups)
         if not len(scored):
             raise DataError(
                 f"All of these were used in training: {found}. A limit needs images that were not: "
@@ -133,7 +143,7 @@ def _from_good(
     if scored.left_out:
         lines.append(f"{scored.left_out} images were left out: seen in training, or copies.")
     if image.stated_rate > rate:
-        lines.append(f"A rate of {rate:.1%} needs at least {images_needed(rate)} good images.")
+        lines.append(f"A rate of {rate:.1%} needs at least {image.needed}.")
     return calibration, lines, scored
 
 
@@ -303,8 +313,11 @@ def _on_another_day(
     return replace(calibration, record=record), lines
 
 
-def _score(stored: StoredModel, paths: Sequence[Path]) -> GoodScores:
-    """Scores of images that training has not seen; every file must be readable."""
+def _score(stored: StoredModel, paths: Sequence[Path], groups: Sequence[str] = ()) -> GoodScores:
+    """Scores of images that training has not seen; every file must be readable.
+
+    Without groups, one for each file, each image is by itself.
+    """
     known = set(stored.manifest.learnt)
     inspector = Inspector(stored, keep_maps=False)
 
@@ -313,14 +326,16 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> GoodScores:
         return one.digest, None if maxima is None else float(maxima.max())
 
     scores, highest, errors, digests = [], [], [], []
+    labels: list[str] = []
     with bar(len(paths), "Calibrating") as step:
         found = inspector.scan(file_sources(paths), measure)
-        for prediction, measured in found:
+        for index, (prediction, measured) in enumerate(found):
             if prediction.error is not None or measured is None:
                 errors.append(str(prediction.error))
             elif measured[0] not in known:
                 known.add(measured[0])  # a copy tells nothing new
                 digests.append(measured[0])
+                labels += groups[index : index + 1]
                 scores.append(prediction.raw_score)
                 highest.append(measured[1])
             step("")
@@ -330,6 +345,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> GoodScores:
             f"{len(errors)} of {len(paths)} images cannot be used; replace them or take them out:\n"
             f"{listed}"
         )
+    check_new_groups(stored.manifest, labels)
     with_maps = stored.manifest.calibration.map is not None
     maxima = np.array(highest, np.float64) if with_maps else None
     return GoodScores(
@@ -337,6 +353,7 @@ def _score(stored: StoredModel, paths: Sequence[Path]) -> GoodScores:
         maxima,
         digests=tuple(digests),
         left_out=len(paths) - len(scores),
+        groups=numbered(labels) if labels else None,
     )
 
 

@@ -30,15 +30,20 @@ class AtRate:
     stated_rate : float
         What these support: greater than `rate` where they are fewer than `images_needed`.
     images_needed : int
-        Good images that the rate takes.
+        Good images that the rate takes, or groups of them.
     rejected, n_good : int
         Good images beyond the limit, and all of them.
     found, n_defective : int
         Defective images beyond the limit, and all of them.
+<<<<<<< HEAD
     is_present : bool
         Whether the model has this limit.
     command : str
         Sets it.
+=======
+    in_groups : bool
+        Whether the good images behind the limit come in groups, which are counted then.
+>>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
     """
 
     rate: float
@@ -49,8 +54,12 @@ class AtRate:
     n_good: int
     found: int
     n_defective: int
+<<<<<<< HEAD
     is_present: bool
     command: str
+=======
+    in_groups: bool = False
+>>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
 
     @property
     def gain(self) -> float:
@@ -93,9 +102,14 @@ def at_rates(
                 rejected=rejected,
                 n_good=np.size(good),
                 found=found,
+<<<<<<< HEAD
                 n_defective=np.size(defective),
                 is_present=rate in own and image.limit == present.image.limit,
                 command=f"{words}--false-alarm-rate {rate:g}",
+=======
+                n_defective=len(defective),
+                in_groups=image.n_groups is not None,
+>>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
             )
         )
     return tuple(rows)
@@ -120,10 +134,16 @@ def table(rows: Sequence[AtRate]) -> list[str]:
         if row.n_defective:
             notes.append(f"{row.found} of {row.n_defective} found")
         if row.stated_rate > row.rate:
+<<<<<<< HEAD
             notes.append(f"needs {row.images_needed} good images")
         words = [f"  {row.rate:6.1%}  limit {limit:{width}}", ", ".join(notes)]
         words += ["<- this model"] if row.is_present else []
         lines.append("  ".join(filter(None, words)).rstrip())
+=======
+            groups = "groups of " if row.in_groups else ""
+            words.append(f"needs {row.images_needed} {groups}good images")
+        lines.append(", ".join(words))
+>>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
     return lines
 
 

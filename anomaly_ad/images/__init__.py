@@ -5,7 +5,7 @@ xyxy in pixels. Masks are bool of the image's size.
 """
 
 from .arrays import check_array, is_image, is_pil
-from .dataset import ImageSet, image_digest, sample_sizes, split
+from .dataset import ImageSet, image_digest, sample_sizes, split, split_groups
 from .decoding import (
     MAX_PIXELS,
     MIN_SIDE,
@@ -47,5 +47,6 @@ __all__ = [
     "read_mask",
     "sample_sizes",
     "split",
+    "split_groups",
     "stored_as",
 ]

@@ -149,6 +149,29 @@ def split(count: int, sizes: Sequence[int], seed: int) -> list[NDArray[np.intp]]
     return [np.sort(part) for part in np.split(order, np.cumsum([rest, *sizes])[:-1])]
 
 
+def split_groups(
+    groups: NDArray[np.intp], sizes: Sequence[int], seed: int
+) -> list[NDArray[np.intp]]:
+    """As `split`, but whole groups of images; where each is by itself, the same parts.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (N,)
+        The group of each image, numbered from 0.
+    sizes : sequence of int
+        Groups in all parts but the first, which gets the rest.
+    seed : int
+        Seed of the permutation.
+
+    Returns
+    -------
+    list of ndarray of int
+        Sorted indices of images; one array more than `sizes`.
+    """
+    parts = split(int(groups.max()) + 1, sizes, seed)
+    return [np.flatnonzero(np.isin(groups, part)) for part in parts]
+
+
 def sample_sizes(paths: Sequence[Path], count: int = 32) -> list[tuple[int, int]]:
     """(height, width) of some of the images, spread evenly; those that cannot be read are left out.
 

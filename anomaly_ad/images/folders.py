@@ -51,11 +51,25 @@ class TrainingImages:
         The files.
     passed_over : tuple of str
         What else was found and is not learnt from, in words.
+    groups : tuple of str
+        The group of each file, see `groups.grouped`; empty where each is by itself.
+    grouped_by : str
+        The expression that they come from, or "labels".
     """
 
     folder: Path | None
     paths: tuple[Path, ...]
     passed_over: tuple[str, ...] = field(default=())
+    groups: tuple[str, ...] = ()
+    grouped_by: str = ""
+
+    @property
+    def grouping(self) -> str:
+        """How many groups there are and how large: "52 groups of 1 to 4 images"."""
+        sizes = sorted(Counter(self.groups).values())
+        span = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+        groups = "1 group" if len(sizes) == 1 else f"{len(sizes)} groups"
+        return f"{groups} of {span} images"
 
     def __str__(self) -> str:
         where = "a list of paths" if self.folder is None else printable(self.folder)
@@ -68,6 +82,8 @@ class TrainingImages:
         if len(folders) > 1:
             shown = ", ".join(folders[:LISTED]) + (", ..." if folders[LISTED:] else "")
             text += f" (in {len(folders)} folders: {printable(shown)})"
+        if self.groups:
+            text += f", {self.grouping}"
         if self.passed_over:
             text += f". Not used: {printable('; '.join(self.passed_over))}"
         return text

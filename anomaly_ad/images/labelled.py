@@ -19,7 +19,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -336,25 +336,50 @@ def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImag
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise PathError(f"{missing[0]}: there is no such file. Check the list of labelled images.")
-    if isinstance(labels, Mapping):
-        by_path = {os.path.abspath(path): label for path, label in labels.items()}
+    values = by_file(files, labels, "label")
+    items = [LabelledImage(f, _kind(value)) for f, value in zip(files, values, strict=True)]
+    words = [value for value in values if isinstance(value, str)]
+    return LabelledImages(tuple(items), "a list of paths", "labels by file", _doubts(words))
+
+
+def by_file(files: Sequence[Path], given: Labels, what: str) -> list[object]:
+    """What was given for each of some files, in the order of the files or by path.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The files.
+    given : sequence or mapping
+        One value for each file; the paths of a mapping may be absolute or not.
+    what : str
+        What a value is called in messages: "label".
+
+    Raises
+    ------
+    OptionError
+        There is not exactly one value for each file.
+    """
+    mismatch = f"{what.capitalize()}s and files do not match"
+    if isinstance(given, Mapping):
+        paths = [check_path(path, f"The path of a {what}") for path in given]
+        by_path = dict(zip(map(os.path.abspath, paths), given.values(), strict=True))
         named = {os.path.abspath(file) for file in files}
         without = sorted(named - by_path.keys())
         unnamed = sorted(by_path.keys() - named)
         if without or unnamed:
-            odd = [f"no label for {name}" for name in without[:2]]
-            odd += [f"no file in the list for the label of {name}" for name in unnamed[:2]]
-            raise OptionError(f"Labels and files do not match: {'; '.join(odd)}.")
-        values = [by_path[os.path.abspath(file)] for file in files]
-    else:
-        values = list(labels)
-        if len(values) != len(files):
-            raise OptionError(
-                f"Labels and files do not match: {len(values)} labels for {len(files)} files."
-            )
-    items = [LabelledImage(f, _kind(value)) for f, value in zip(files, values, strict=True)]
-    words = [value for value in values if isinstance(value, str)]
-    return LabelledImages(tuple(items), "a list of paths", "labels by file", _doubts(words))
+            odd = [f"no {what} for {name}" for name in without[:2]]
+            odd += [f"no file for the {what} of {name}" for name in unnamed[:2]]
+            raise OptionError(f"{mismatch}: {'; '.join(odd)}.")
+        return [by_path[os.path.abspath(file)] for file in files]
+    if not isinstance(given, Iterable) or isinstance(given, (Set, str, bytes)):
+        raise OptionError(
+            f"{what.capitalize()}s are a list in the order of the files, or a dictionary by path. "
+            f"Received: {given!r}."
+        )
+    values = list(given)
+    if len(values) != len(files):
+        raise OptionError(f"{mismatch}: {len(values)} {what}s for {len(files)} files.")
+    return values
 
 
 def read_fitting_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -124,7 +124,10 @@ class StatisticalDetector(Detector):
         statistic.update(vectors.reshape(len(vectors), -1, vectors.shape[-1]))
 
     def folds(self, count: int) -> int:
-        """How many parts `count` images fall into that are each scored by a fit without it."""
+        """How many parts `count` images fall into that are each scored by a fit without it.
+
+        Where images come in groups, `count` is that of the groups.
+        """
         return min(5, count)
 
     def unseen_scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]] | None:

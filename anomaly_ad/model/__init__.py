@@ -15,7 +15,7 @@ from .calibration import (
     images_needed,
 )
 from .choice import SAVE_PATH, Choice
-from .manifest import Manifest, is_model, models_below
+from .manifest import Manifest, check_new_groups, is_model, models_below
 from .plan import Plan, check_patch_size, input_size
 from .store import StoredModel, load
 from .writer import ModelWriter
@@ -32,6 +32,7 @@ __all__ = [
     "ModelWriter",
     "Plan",
     "StoredModel",
+    "check_new_groups",
     "check_patch_size",
     "check_rate",
     "check_threshold",

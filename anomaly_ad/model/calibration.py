@@ -25,6 +25,8 @@ _LARGEST = 1e30  # of a limit, in raw units
 _SMALLEST_RATE = 1e-9
 # Names in the state of a model.
 SCORES, MAXIMA, RAISED = "held_out_scores", "held_out_maxima", "held_out_raised"
+GROUPS = "held_out_groups"
+HELD_OUT = (SCORES, MAXIMA, RAISED, GROUPS)
 SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
 
 
@@ -43,6 +45,9 @@ class Limit:
     stated_rate : float
         The rate that `n_images` support: a further good image exceeds the limit with at most this
         probability, if it is exchangeable with them.
+    n_groups : int or None
+        How many groups the images are of, such as photographs of one part, if they are fewer: then
+        it is groups that support the rate, and the image is one of a further group.
     """
 
     median: float
@@ -50,6 +55,7 @@ class Limit:
     n_images: int
     asked_rate: float
     stated_rate: float
+    n_groups: int | None = None
 
     def __post_init__(self) -> None:
         values = (self.median, self.limit, self.asked_rate, self.stated_rate)
@@ -59,7 +65,7 @@ class Limit:
             raise DataError(f"The limit must lie above the median. Received: {self}.")
 
     @classmethod
-    def from_good(cls, raw: ArrayLike, rate: float) -> Self:
+    def from_good(cls, raw: ArrayLike, rate: float, groups: NDArray[np.intp] | None = None) -> Self:
         """Take the limit from raw values of good images that the fit has not seen.
 
         Split conformal prediction: with the values in ascending order, the limit is number
@@ -69,19 +75,28 @@ class Limit:
         the median is at least `SPAN_FLOOR` times the median, so that images which are all alike
         do not make every speck of noise an alarm; a larger limit only lowers the rate.
 
+        Groups take the place of images where images of one group resemble each other (hierarchical
+        conformal prediction): of G groups each has the weight 1 / (G + 1), shared equally by its
+        images, and the limit is the smallest value up to which the weights add up to 1 - `rate`.
+        A further value of a further group exceeds it with a probability of at most `rate`.
+
         Parameters
         ----------
         raw : array_like of float, shape (n,)
             Finite values, n >= 2.
         rate : float
             The false alarm rate asked for, in (0, 1).
+        groups : ndarray of int, shape (n,), optional
+            The group of each, numbered from 0; None where each is by itself.
 
         References
         ----------
         Vovk, Gammerman, Shafer 2005, Algorithmic Learning in a Random World, section 2.2;
-        Lei et al. 2018, JASA 113(523), algorithm 2.
+        Lei et al. 2018, JASA 113(523), algorithm 2;
+        Lee, Barber, Willett 2023, Distribution-free inference with hierarchical data, arXiv
+        2306.06342 (HCP).
         """
-        values = np.sort(np.asarray(raw, np.float64))
+        values = np.asarray(raw, np.float64)
         if values.size < 2 or not np.isfinite(values).all():
             raise DataError(
                 "A limit needs the finite raw scores of at least 2 good images that the fit has "
@@ -90,12 +105,25 @@ class Limit:
             )
         check_rate(rate)
         rate = float(rate)
-        count = values.size
+        sizes = np.ones(values.size, np.intp) if groups is None else np.bincount(groups)
+        shares = 1 / (sizes if groups is None else sizes[groups])
+        count = int(np.count_nonzero(sizes))
+        order = np.lexsort((shares, values))
+        # Rounded, so that thirds of a group add up to the whole.
+        places = np.cumsum(shares[order]).round(9)
         # The small constant keeps a product that is whole from being rounded up to the next.
-        rank = min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)
+        rank = min(int(np.searchsorted(places, (count + 1) * (1 - rate) - 1e-9)), values.size - 1)
         median = float(np.median(values))
-        span = max(float(values[rank - 1]) - median, SPAN_FLOOR * abs(median), 1e-9)
-        return cls(median, median + span, count, rate, (count + 1 - rank) / (count + 1))
+        span = max(float(values[order[rank]]) - median, SPAN_FLOOR * abs(median), 1e-9)
+        stated = float(count + 1 - places[rank]) / (count + 1)
+        n_groups = count if count < values.size else None
+        return cls(median, median + span, values.size, rate, stated, n_groups)
+
+    @property
+    def needed(self) -> str:
+        """What the asked rate takes, in words: "99 good images", or groups of them."""
+        what = "good images" if self.n_groups is None else "groups of good images"
+        return f"{images_needed(self.asked_rate)} {what}"
 
     def score(self, raw: ArrayLike) -> NDArray[np.floating]:
         """Raw values -> scores in [0, 1); monotone, continuous, 0.8 at the limit.
@@ -166,7 +194,9 @@ class Calibration:
         """What may be said of the limit, as the end of a sentence. Nothing else words it."""
         if self.stated_rate is None:
             return f"no false alarm rate is promised for it ({self.record.get('by')})"
-        return f"at most {self.stated_rate:.1%} of good parts like these exceed it"
+        image = self.image
+        groups = f" ({image.n_images} images of {image.n_groups} groups)" if image.n_groups else ""
+        return f"at most {self.stated_rate:.1%} of good parts like these exceed it{groups}"
 
     @property
     def good_source(self) -> str | None:
@@ -186,10 +216,16 @@ class Calibration:
         return frozenset(self.record.get("digests", ()))
 
     @classmethod
-    def from_good(cls, scores: ArrayLike, map_maxima: ArrayLike | None, rate: float) -> Self:
+    def from_good(
+        cls,
+        scores: ArrayLike,
+        map_maxima: ArrayLike | None,
+        rate: float,
+        groups: NDArray[np.intp] | None = None,
+    ) -> Self:
         """Both limits from the raw scores and the maps' maxima of the same unseen good images."""
-        maxima = None if map_maxima is None else Limit.from_good(map_maxima, rate)
-        return cls(Limit.from_good(scores, rate), maxima)
+        maxima = None if map_maxima is None else Limit.from_good(map_maxima, rate, groups)
+        return cls(Limit.from_good(scores, rate, groups), maxima)
 
     def moved(self, limit: float, good: ArrayLike, record: dict[str, Any]) -> Self:
         """The same with another limit of the image scores; medians stay.
@@ -235,7 +271,11 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain numbers, for the manifest."""
-        return asdict(self)
+        values = asdict(self)
+        for limit in (values["image"], values["map"] or {}):
+            if limit.get("n_groups", 0) is None:
+                del limit["n_groups"]  # as it was written before there were groups
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -264,6 +304,8 @@ class GoodScores:
         Of the images, see `images.image_digest`, where these are not those of the training.
     left_out : int
         Images that were left out, since training has seen them or they are copies.
+    groups : ndarray of int, shape (n,), or None
+        The group of each, numbered from 0; None where each is by itself.
     """
 
     scores: NDArray[np.float64]
@@ -272,6 +314,7 @@ class GoodScores:
     cross_fitted: bool = False
     digests: tuple[str, ...] = ()
     left_out: int = 0
+    groups: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -288,17 +331,28 @@ class GoodScores:
         maxima = None
         if self.maxima is not None and other.maxima is not None:
             maxima = np.concatenate([self.maxima, other.maxima])
-        return replace(self, scores=np.concatenate([self.scores, other.scores]), maxima=maxima)
+        scores = np.concatenate([self.scores, other.scores])
+        return replace(self, scores=scores, maxima=maxima, groups=self._joined_groups(other))
+
+    def _joined_groups(self, other: Self) -> NDArray[np.intp] | None:
+        """Groups of both, which share none."""
+        if self.groups is None and other.groups is None:
+            return None
+        one, two = (
+            np.arange(len(some)) if some.groups is None else some.groups for some in (self, other)
+        )
+        return np.concatenate([one, two + one.max(initial=-1) + 1])
 
     def calibration(self, rate: float) -> Calibration:
         """Both limits for a false alarm rate."""
         raised = self.with_margin
-        return Calibration.from_good(raised.scores, raised.maxima, rate)
+        return Calibration.from_good(raised.scores, raised.maxima, rate, self.groups)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As they are stored."""
         maxima = np.empty(0) if self.maxima is None else self.maxima
-        return {SCORES: self.scores, MAXIMA: maxima, RAISED: np.array(self.raised)}
+        groups = {} if self.groups is None else {GROUPS: self.groups}
+        return {SCORES: self.scores, MAXIMA: maxima, RAISED: np.array(self.raised), **groups}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, cross_fitted: bool = False) -> Self:
@@ -315,8 +369,13 @@ class GoodScores:
         raised = arrays.get(RAISED, np.zeros(2))
         if not len(scores) or not np.isfinite(scores).all() or len(maxima) not in (0, len(scores)):
             raise ValueError("its scores of good images cannot be used")
+        groups = arrays.get(GROUPS)
+        if groups is not None and (
+            groups.shape != scores.shape or groups.dtype.kind != "i" or groups.min() < 0
+        ):
+            raise ValueError("its groups of good images cannot be used")
         pair = float(raised[0]), float(raised[1])
-        return cls(scores, maxima if len(maxima) else None, pair, cross_fitted)
+        return cls(scores, maxima if len(maxima) else None, pair, cross_fitted, groups=groups)
 
 
 def images_needed(rate: float) -> int:

@@ -17,12 +17,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import AnomalyADError, ModelError
+from ..errors import AnomalyADError, DataError, ModelError
 from .calibration import Calibration
 from .plan import Plan
 
@@ -89,6 +89,12 @@ class Manifest:
         sets = self.training.get("sets", [])
         return frozenset(digest for entry in sets for digest in entry.get("digests", []))
 
+    @property
+    def groups(self) -> frozenset[str]:
+        """Groups of images that training has seen, see `images.groups`; empty without any."""
+        sets = self.training.get("sets", [])
+        return frozenset(label for entry in sets for label in entry.get("groups", []))
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self), "plan": self.plan.to_dict()}
@@ -100,6 +106,22 @@ class Manifest:
         known["plan"] = Plan.from_dict(known["plan"])
         known["calibration"] = Calibration.from_dict(known["calibration"])
         return cls(**known)
+
+
+def check_new_groups(manifest: Manifest, groups: Sequence[str]) -> None:
+    """Raise DataError if a model has learnt from some of these groups of further images.
+
+    Its statistic has seen other images of theirs, so their scores are not those of unseen parts.
+    """
+    learnt = [label for label in groups if label in manifest.groups]
+    if learnt:
+        names = [*dict.fromkeys(learnt)]
+        shown = ", ".join(names[:5]) + (", ..." if names[5:] else "")
+        raise DataError(
+            f"Groups that the model has learnt from: {shown} ({len(learnt)} of these images). "
+            "Their scores would not be those of unseen parts. Leave them out, or train again with "
+            "all images."
+        )
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:

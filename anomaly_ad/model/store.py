@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnomalyADError, ModelError
 from ..runtime import Engine
-from .calibration import FEW_FOLDS, MAXIMA, RAISED, SCORES, Calibration, GoodScores
+from .calibration import FEW_FOLDS, HELD_OUT, Calibration, GoodScores
 from .manifest import WRONG_VALUES, Manifest, check_file, check_names, damaged, read_manifest
 from .writer import ModelWriter
 
@@ -75,7 +75,7 @@ class StoredModel:
         return {
             name: array
             for name, array in self.state().items()
-            if name not in (SCORES, MAXIMA, RAISED) and not name.startswith(LATER)
+            if name not in HELD_OUT and not name.startswith(LATER)
         }
 
     @property

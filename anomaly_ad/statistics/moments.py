@@ -315,7 +315,7 @@ def mahalanobis_unseen(
     Hestenes, Stiefel 1952, Methods of Conjugate Gradients for Solving Linear Systems, Journal of
     Research of the National Bureau of Standards 49(6).
     """
-    count = np.maximum(moments.seen, 3)  # positions with fewer are scored nowhere
+    count = np.maximum(moments.seen, 2)  # where one counts alone, nothing is told of it
     mean, scatter = moments.means(), moments.scatter
     together, degrees = scatter.sum(axis=0), np.maximum(moments.seen - 1, 0).sum()
     near = np.linalg.inv(regularized(moments, regularization, prior)).astype(np.float32)
@@ -338,7 +338,7 @@ def mahalanobis_unseen(
         fewer = degrees - (counts * (moments.seen > 1)).sum(axis=1)
         pooled = left / np.maximum(fewer, 1)[:, None, None]
         variances = _variances(pooled)[:, None] * regularization
-        weights = 1 / (count - 1 - counts + prior)[..., None]
+        weights = 1 / (np.maximum(count - 1 - counts, 1) + prior)[..., None]
 
         def covariance(x: NDArray[np.float64]) -> NDArray[np.float64]:
             product = _at_each(scatter, x) - taken * (centred * x).sum(axis=-1, keepdims=True)

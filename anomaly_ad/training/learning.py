@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
-from ..images import ImageSet, split
+from ..images import ImageSet, split_groups
 from ..methods import registry
 from ..methods.features import FeatureSet
 from ..model import FEW_FOLDS, GoodScores, Plan, StoredModel
@@ -34,6 +34,8 @@ class Learnt:
         Views of images to prove the conversion with.
     calibration : ImageSet or None
         Images that the fit has not seen, for a method that learns by gradient.
+    groups : ndarray of int, shape (N,), or None
+        Their groups.
     held_out : GoodScores or None
         For a statistical one, what each image scored by the statistics of the others.
     features : Engine or None
@@ -43,6 +45,7 @@ class Learnt:
     record: dict[str, Any]
     shown: NDArray[np.uint8]
     calibration: ImageSet | None = None
+    groups: NDArray[np.intp] | None = None
     held_out: GoodScores | None = None
     features: Engine | None = None
 
@@ -55,23 +58,29 @@ def learn(
     epochs: int,
     before: StoredModel | None = None,
     held_out: GoodScores | None = None,
+    groups: NDArray[np.intp] | None = None,
 ) -> Learnt:
     """Fit a detector to images of good parts.
 
     Parameters are those of `steps.train`; `held_out` are the scores of what a statistical one has
-    learnt before.
+    learnt before, `groups` the group of each image, numbered from 0 (None: each by itself).
     """
+    groups = np.arange(len(images)) if groups is None else groups
     if registry.preset(plan.method).is_statistical:
-        return _learn_statistics(detector, images, plan, held_out)
-    return _learn_by_gradient(detector, images, plan, epochs, before)
+        return _learn_statistics(detector, images, groups, plan, held_out)
+    return _learn_by_gradient(detector, images, groups, plan, epochs, before)
 
 
 def _learn_by_gradient(
-    detector: Any, images: ImageSet, plan: Plan, epochs: int, before: StoredModel | None
+    detector: Any,
+    images: ImageSet,
+    groups: NDArray[np.intp],
+    plan: Plan,
+    epochs: int,
+    before: StoredModel | None,
 ) -> Learnt:
-    fit, validation, calibration = (
-        images.subset(part) for part in split(len(images), part_sizes(len(images)), plan.seed)
-    )
+    parts = split_groups(groups, part_sizes(int(groups.max()) + 1), plan.seed)
+    fit, validation, calibration = (images.subset(part) for part in parts)
     if before is not None:
         detector.restore(before.detector_state())
     with bar(epochs, "Training") as step:
@@ -85,16 +94,25 @@ def _learn_by_gradient(
         "history": detector.record.history,
     }
     shown = calibration[slice(0, _PARITY_IMAGES)]
-    return Learnt(record, shown, calibration=calibration)
+    return Learnt(record, shown, calibration=calibration, groups=groups[parts[-1]])
 
 
 def part_sizes(count: int) -> list[int]:
-    """Sizes of the validation and the calibration part of `count` images."""
+    """Sizes of the validation and the calibration part of `count` groups of images."""
     return [max(2, round(share * count)) for share in (_VALIDATION_SHARE, _CALIBRATION_SHARE)]
 
 
+def least_groups(method: str) -> int:
+    """How few groups a method can learn from and be calibrated with."""
+    return 2 if registry.preset(method).is_statistical else 1 + sum(part_sizes(1))
+
+
 def _learn_statistics(
-    detector: Any, images: ImageSet, plan: Plan, before: GoodScores | None
+    detector: Any,
+    images: ImageSet,
+    groups: NDArray[np.intp],
+    plan: Plan,
+    before: GoodScores | None,
 ) -> Learnt:
     """Add images to a detector's statistic; score each by the statistic without its fold."""
     from ..runtime.convert import to_openvino
@@ -104,7 +122,7 @@ def _learn_statistics(
     with bar(len(images), "Features") as step:
         features = FeatureSet.compute(engine, images, step)
     with features:
-        held_out, folds = cross_fit(detector, features, plan)
+        held_out, folds = cross_fit(detector, features, plan, groups)
     if before is not None:
         held_out = before.joined(held_out)
     count = detector.statistic.count // plan.framing.n_views

@@ -9,7 +9,7 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +18,25 @@ from typing import Any
 import cv2
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
 from .._version import __version__
 from ..errors import DataError, ModelError
 from ..images import Framing, ImageSet, TrainingImages
+from ..images.groups import numbered
 from ..methods import registry
-from ..model import GoodScores, Manifest, ModelWriter, Plan, StoredModel, load
+from ..model import (
+    GoodScores,
+    Manifest,
+    ModelWriter,
+    Plan,
+    StoredModel,
+    check_new_groups,
+    load,
+)
 from ..runtime import Engine
 from ..support import bar, say
-from .learning import check_input, learn
+from .learning import check_input, learn, least_groups
 from .unseen import unseen_scores, with_defects
 
 
@@ -58,15 +68,15 @@ def train(
         Passes over the images, for methods that learn by gradient.
     before : StoredModel, optional
         A model of the same plan. A method that learns by gradient goes on from its weights if it
-        was trained on the same images, and begins from the start if not; a statistical one always
-        does.
+        was trained on the same images in the same groups, and begins from the start if not; a
+        statistical one always does.
     network : keras.Model, optional
         A backbone of the user's own.
 
     Raises
     ------
     DataError
-        Too few images, broken ones, or images that are all the same.
+        Too few images or groups, broken images, or images that are all the same.
     BackboneError
         The backbone cannot be had or does not fit.
     MissingExtraError
@@ -80,16 +90,27 @@ def train(
     start = time.perf_counter()
     detector = build(plan, network)
     _check_count(len(good.paths), least)
+    if good.groups:
+        _check_groups(numbered(good.groups), plan.method)
     with _decode(good, plan) as (images, own):
         _check_count(len(images), least)
-        if before is not None and before.manifest.training.get("images") != own["images"]:
+        groups = _groups_of(own, len(images))
+        _check_groups(groups, plan.method)
+        if before is not None and not _same_images(before.manifest.training, own):
             # Other images are divided otherwise: some that the old weights were fitted to would be
             # calibrated with, and the stated false alarm rate would not hold.
-            say("The loaded model was trained on other images: training starts from scratch.")
+            say(
+                "The loaded model was trained on other images, or on other groups of them: "
+                "training starts from scratch."
+            )
             before = None
         reading = time.perf_counter() - start
         record = {"images": own["images"], "sets": [own], "seconds": reading}
-        return _make(plan, detector, images, record, directory, epochs=epochs, before=before)
+        if good.groups:
+            record["n_groups"] = int(groups.max()) + 1
+        return _make(
+            plan, detector, images, groups, record, directory, epochs=epochs, before=before
+        )
 
 
 def add_images(
@@ -101,7 +122,8 @@ def add_images(
     that the old images got when they came, and the limits are taken from all.
 
     Images that the model knows already are left out; parameters and errors as in `train`, and
-    DataError also if none is left.
+    DataError also if none is left, or if some are of groups that the model has learnt from: scores
+    by a statistic that has seen others of the group are not those of unseen parts.
     """
     plan = stored.manifest.plan
     detector = build(plan, network)
@@ -110,6 +132,8 @@ def add_images(
     detector.restore(stored.detector_state())
     record = stored.manifest.training
     with _decode(good, plan, stored.manifest.learnt) as (images, added):
+        check_new_groups(stored.manifest, added.get("groups", ()))
+        groups = _groups_of(added, len(images))
         together = f"{record.get('images')}{added['images']}".encode()
         record = {
             **record,
@@ -117,13 +141,16 @@ def add_images(
             "sets": [*record.get("sets", []), added],
             "seconds": float(record.get("seconds", 0)),
         }
-        return _make(plan, detector, images, record, directory, held_out=held_out)
+        if good.groups:
+            record["n_groups"] += int(groups.max()) + 1
+        return _make(plan, detector, images, groups, record, directory, held_out=held_out)
 
 
 def _make(
     plan: Plan,
     detector: Any,
     images: ImageSet,
+    groups: NDArray[np.intp],
     record: dict[str, Any],
     directory: Path,
     *,
@@ -138,7 +165,15 @@ def _make(
     from ..runtime.convert import prove_parity, to_openvino
 
     start = time.perf_counter()
-    learnt = learn(detector, images, plan, epochs=epochs, before=before, held_out=held_out)
+    learnt = learn(
+        detector,
+        images,
+        plan,
+        epochs=epochs,
+        before=before,
+        held_out=held_out,
+        groups=groups,
+    )
     seconds = round(record["seconds"] + time.perf_counter() - start, 1)
     graph = detector.graph()
     with ModelWriter(directory) as writer:
@@ -187,6 +222,37 @@ def _check_count(count: int, minimum: int) -> None:
         )
 
 
+def _groups_of(about: Mapping[str, Any], count: int) -> NDArray[np.intp]:
+    """The group of each of `count` images, as `_decode` describes them; shape (N,)."""
+    return numbered(about["groups"]) if "groups" in about else np.arange(count)
+
+
+def _check_groups(groups: NDArray[np.intp], method: str) -> None:
+    sizes = np.bincount(groups)
+    least = least_groups(method)
+    if len(sizes) < least:
+        raise DataError(
+            f"The {len(groups)} images are of {len(sizes)} "
+            f"{'group' if len(sizes) == 1 else 'groups'}; {method} needs at least {least}, since "
+            "each is either learnt from or scored as unseen. Check `groups`, or take photographs "
+            "of more parts."
+        )
+    others, least = len(groups) - int(sizes.max()), registry.preset(method).min_images // 2
+    if others < least:
+        raise DataError(
+            f"{sizes.max()} of {len(groups)} images are of one group; to score it as unseen, at "
+            f"least {least} others are needed to learn from. Check `groups`, or take photographs "
+            "of more parts."
+        )
+
+
+def _same_images(training: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether a model was trained on these images, in these groups."""
+    before = [entry.get("groups") for entry in training.get("sets", [])]
+    same_groups = before == [own["groups"]] if "groups" in own else not any(before)
+    return training.get("images") == own["images"] and same_groups
+
+
 @contextmanager
 def _decode(
     good: TrainingImages, plan: Plan, known: Collection[str] = ()
@@ -214,13 +280,16 @@ def _decode(
                 "to the model already; they are left out."
             )
         kept = [digests[index] for index in new]
-        about = {
+        about: dict[str, Any] = {
             "source": str(good),
             "images": hashlib.sha256(
                 " ".join([_as_in_format_1(plan.framing), *kept]).encode()
             ).hexdigest(),
             "digests": kept,
         }
+        if good.groups:
+            about["groups"] = [good.groups[index] for index in new]
+            about["grouped_by"] = good.grouped_by
         yield images.subset(np.array(new)), about
 
 

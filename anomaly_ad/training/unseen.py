@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ParityError
-from ..images import Framing, ImageSet, split
+from ..images import Framing, ImageSet, split_groups
 from ..methods.features import FeatureSet
 from ..model import FEW_FOLDS, GoodScores, Plan
 from ..runtime import Engine
@@ -32,7 +32,7 @@ _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
 def unseen_scores(detector: Any, learnt: Learnt, engine: Engine, framing: Framing) -> GoodScores:
     """What good images score that the fit has not seen, by the finished engine's arithmetic."""
     if learnt.calibration is not None:
-        return _score(engine, learnt.calibration, framing)
+        return _in_groups(_score(engine, learnt.calibration, framing), learnt.groups)
     assert learnt.held_out is not None and learnt.features is not None
     higher = _prove_formula(detector, learnt.features, engine, learnt.shown, framing)
     return replace(learnt.held_out, raised=(higher.score, higher.maximum))
@@ -51,26 +51,39 @@ def _score(engine: Engine, images: ImageSet, framing: Framing) -> GoodScores:
 
 
 def cross_fit(
-    detector: StatisticalDetector, features: FeatureSet, plan: Plan
+    detector: StatisticalDetector,
+    features: FeatureSet,
+    plan: Plan,
+    groups: NDArray[np.intp],
 ) -> tuple[GoodScores, int]:
     """Learn all features, then score each image by what was learnt without it, or its fold.
+
+    Groups of images, shape (N,), are left out as a whole.
 
     Returns
     -------
     (GoodScores, int)
-        And how many folds there were: as many as images where each was left out alone.
+        And how many folds there were: as many as groups where each was left out alone.
     """
+<<<<<<< HEAD
     count = len(features)
     if not detector.statistic.count:
         detector.prepare(features)
     _learn(detector, detector.statistic, features, np.arange(count))
     exact = detector.unseen_scorer(detector.statistic)
+=======
+    count = int(groups.max()) + 1
+    _learn(detector, detector.statistic, features, np.arange(len(features)))
+    exact = None
+    if count == len(features):  # the formula leaves out one image, not the others of its group
+        exact = detector.unseen_scorer(detector.statistic)
+>>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
     folds = count if exact else detector.folds(count)
     # As many as a batch are scored at a time where the formula leaves out each by itself.
     parts = 1 if exact else folds
     found = _Scores(cross_fitted=folds <= FEW_FOLDS)
-    with bar(count, "Calibrating") as step:
-        for fold in split(count, [count // parts] * (parts - 1), plan.seed):
+    with bar(len(features), "Calibrating") as step:
+        for fold in split_groups(groups, [count // parts] * (parts - 1), plan.seed):
             score = exact
             if score is None:
                 part = _learn(detector, detector.new_statistic(), features, fold)
@@ -80,7 +93,14 @@ def cross_fit(
             for index, outputs in zip(fold, each, strict=True):
                 found.add(int(index), outputs)
                 step("")
-    return found.all(), folds
+    return _in_groups(found.all(), groups), folds
+
+
+def _in_groups(scores: GoodScores, groups: NDArray[np.intp] | None) -> GoodScores:
+    """The scores with their groups, where any is of more than one image."""
+    if groups is None or len(np.unique(groups)) == len(groups):
+        return scores
+    return replace(scores, groups=groups)
 
 
 def _learn(

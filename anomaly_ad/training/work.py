@@ -13,7 +13,7 @@ from ..errors import OptionError
 from ..images import TrainingImages, sample_sizes
 from ..images.names import is_for_test, meaning
 from ..methods import registry
-from ..model import Choice, Plan, StoredModel, images_needed
+from ..model import Choice, Plan, StoredModel
 from ..support import printable, say
 from . import steps
 
@@ -67,22 +67,26 @@ class Trained:
                 f"It replaces the previous model: {self.stored.replaced}. Use another `name` to "
                 "keep both."
             )
-        crossed = "folds" in training
-        how = (
-            "each scored by a model fitted without it" if crossed else "which training has not seen"
-        )
         limit = calibration.image
+        left_out = "it" if limit.n_groups is None else "its group"
+        how = (
+            f"each scored by a model fitted without {left_out}"
+            if "folds" in training
+            else "which training has not seen"
+        )
         lines.append(
             f"The decision limit comes from {limit.n_images} good images, {how}: "
             f"{calibration.promise}."
         )
         if limit.stated_rate > limit.asked_rate:
-            needed = images_needed(limit.asked_rate)
-            lines.append(f"A rate of {limit.asked_rate:.1%} needs at least {needed} such images.")
+            lines.append(f"A rate of {limit.asked_rate:.1%} needs at least {limit.needed}.")
         if limit.stated_rate > _HARDLY_A_LIMIT:
+            few, more = "images", "photographs"
+            if limit.n_groups is not None:
+                few, more = "groups", "photographs of other parts"
             lines.append(
-                "Warning: with so few images the limit means little: up to "
-                f"{limit.stated_rate:.0%} of good parts may be rejected. Take more photographs "
+                f"Warning: with so few {few} the limit means little: up to "
+                f"{limit.stated_rate:.0%} of good parts may be rejected. Take more {more} "
                 "before you rely on it."
             )
         if warning := still_falling(training):
@@ -125,6 +129,8 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
             f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
             "images; set img_size to change it."
         )
+    if good.groups:
+        notes.append(f"Groups: {good.grouping}, such as {good.groups[0]!r}.")
     return Work(plan, epochs or preset.epochs or 1, tuple(notes))
 
 
@@ -149,7 +155,7 @@ def add_images(choice: Choice, good: TrainingImages) -> Trained:
     return Trained(stored, choice.stored)
 
 
-def check_adding(choice: Choice) -> None:
+def check_adding(choice: Choice, *, in_groups: bool) -> None:
     """Raise an error where images cannot be added to a model, before they are read."""
     plan = choice.model.manifest.plan
     method, preset = plan.method, registry.preset(plan.method)
@@ -160,6 +166,17 @@ def check_adding(choice: Choice) -> None:
             f"that can: {', '.join(able)}."
         )
     preset.checked(plan.parameters)
+    knows_groups = bool(choice.model.manifest.groups)
+    if knows_groups and not in_groups:
+        raise OptionError(
+            "The model was trained on groups of images. Pass `groups` for these, too: whether they "
+            "are of parts that it has learnt from decides whether it can be calibrated with them."
+        )
+    if in_groups and not knows_groups:
+        raise OptionError(
+            "The model was trained without groups, so whether it has learnt from these parts is "
+            "not known. Train it again with all images and `groups`."
+        )
     registry.check_extra("Training")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from anomaly_ad import OptionError, PathError
 from anomaly_ad.data.check import check
 from anomaly_ad.images import stored_as
-from anomaly_ad.statistics.alike import oddness, same_pictures
+from anomaly_ad.statistics.alike import nearest, oddness, same_pictures
 
 
 @pytest.fixture
@@ -299,6 +299,51 @@ def test_without_keras_the_rest_is_done(folder, monkeypatch):
     assert "Not checked: outliers" in str(found)
 
 
+# ---------------------------------------------------------------------------- near copies
+
+
+def write_surfaces(folder, count, *, first=0, light=1.0, noise=1.0):
+    """Parts with a surface of their own; another light or noise is another photograph."""
+    for part in range(first, first + count):
+        surface = np.random.default_rng(part).normal(0, 30, (16, 16, 3))
+        image = (draw_part(0) + cv2.resize(surface, (64, 64))) * light
+        image += np.random.default_rng([part, int(100 * light)]).normal(0, noise, image.shape)
+        image = np.clip(image, 0, 255).astype(np.uint8)
+        write_image(folder / f"part{part:02d}_{int(100 * light)}.png", image)
+    return folder
+
+
+def test_photographs_of_one_part_are_near_copies(tmp_path):
+    good = write_surfaces(tmp_path / "train", 24)
+    assert "near_copies" not in names(look(tmp_path))
+    write_surfaces(good, 3, first=5, light=0.8)
+    shutil.copy(good / "part05_80.png", good / "copy.png")  # counts once
+    found = look(tmp_path)
+    near = finding(found, "near_copies")
+    assert near.severity == "warning" and not found.errors
+    assert near.text == "6 of 28 training images are nearly the same as another."
+    assert "groups=" in near.advice and "--groups" in near.advice
+    pairs = {frozenset(file.rsplit("/", 1)[1] for file in pair) for pair in near.files}
+    assert len(pairs) == 3 and {"part06_100.png", "part06_80.png"} in pairs
+    assert "train/part06_100.png and train/part06_80.png" in str(found)
+
+
+def test_near_copies_are_found_where_every_part_has_some(tmp_path):
+    for light in (1.0, 0.9, 0.8):
+        write_surfaces(tmp_path / "train", 12, light=light)
+    near = finding(look(tmp_path), "near_copies")
+    assert near.text.startswith("36 of 36")
+    for pair in near.files:
+        one, other = (file.rsplit("/", 1)[1].partition("_")[0] for file in pair)
+        assert one == other
+
+
+def test_among_few_images_none_is_a_near_copy(tmp_path):
+    write_surfaces(tmp_path / "train", 9)
+    write_surfaces(tmp_path / "train", 9, light=0.9)
+    assert "near_copies" not in names(look(tmp_path))
+
+
 # ------------------------------------------------------------------------ pure functions
 
 
@@ -334,3 +379,25 @@ def test_oddness_is_that_of_all_distances_in_blocks(monkeypatch):
     monkeypatch.setattr(alike, "_COLUMNS", 11)
     assert oddness(vectors) == pytest.approx(expected, abs=1e-3)
     assert oddness(np.ones((9, 4), np.float32)).tolist() == [0] * 9
+
+
+def test_nearest_is_what_comparing_all_gives(monkeypatch):
+    from anomaly_ad.statistics import alike
+
+    random = np.random.default_rng(0)
+    gray = random.uniform(20, 200, (40, 64))
+    gray[7] = 0.5 * gray[30] + 40 + random.normal(0, 0.5, 64)  # darker, with less contrast
+    thumbnails = np.round(256 * gray).astype(np.uint16)
+    scaled = (gray - gray.mean(1, keepdims=True)) / gray.std(1, keepdims=True)
+    distances = np.sqrt(((scaled[:, None] - scaled) ** 2).mean(-1))
+    np.fill_diagonal(distances, np.inf)
+    ordered = np.sort(distances, axis=1)
+    for rows, columns in ((512, 4096), (16, 11)):
+        monkeypatch.setattr(alike, "_ROWS", rows)
+        monkeypatch.setattr(alike, "_COLUMNS", columns)
+        index, share = nearest(thumbnails)
+        assert index.tolist() == distances.argmin(axis=1).tolist() and index[7] == 30
+        np.testing.assert_allclose(share, ordered[:, 0] / ordered[:, 9], atol=1e-3)
+    assert share[7] < 0.1 < 0.3 < np.delete(share, [7, 30]).min()
+    _, same = nearest(np.full((12, 64), 900, np.uint16))
+    assert same.tolist() == [1] * 12

@@ -46,6 +46,13 @@ def test_rows_are_what_limits_of_these_rates_would_do():
     assert "needs 199 good images" in lines and "rejected" not in lines and "1 of 1 found" in lines
 
 
+def test_rates_of_groups_count_groups():
+    scores = GoodScores(np.arange(60.0), None, groups=np.repeat(np.arange(30), 2))
+    rows = at_rates(SimpleNamespace(good_scores=lambda **_: scores), np.empty(0), np.empty(0))
+    assert rows[0].in_groups and rows[0].stated_rate == pytest.approx(1 / 31)
+    assert "needs 199 groups of good images" in table(rows)[1]
+
+
 def test_a_model_that_did_not_keep_its_scores_has_no_rows():
     def missing(**_):
         raise ModelError("not kept")

@@ -195,7 +195,8 @@ def test_every_option_changes_something(model, tmp_path, options):
     ad = AD("padim", folder, save_path=tmp_path, **SMALL, **options).train()
     part = draw_part(300, defect=True)
     changed, before = (each.predict(part, save=False) for each in (ad, AD(model.directory)))
-    assert (changed.anomaly_map != before.anomaly_map).any()
+    if "top_share" not in options:
+        assert (changed.anomaly_map != before.anomaly_map).any()
     if "blur" not in options:  # the score is that of the cells
         assert changed.raw_score != pytest.approx(before.raw_score)
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from anomaly_ad.errors import DataError, OptionError
-from anomaly_ad.model.calibration import Calibration, Limit, images_needed
+from anomaly_ad.model.calibration import GROUPS, Calibration, GoodScores, Limit, images_needed
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -90,6 +90,96 @@ def test_the_realised_false_alarm_rate_is_below_the_stated_one():
     error = 2 * math.sqrt(0.05 * 0.95 / len(alarms))
     assert np.mean(alarms) <= limit.stated_rate + error
     assert np.mean(alarms) >= 0.05 - 1 / 60 - error  # and not far below it: the limit is not slack
+
+
+@given(st.lists(numbers, min_size=2, max_size=60), st.floats(0.001, 0.999))
+def test_groups_of_one_image_give_the_limit_without_groups(values, rate):
+    """And that is number ceil((n + 1) (1 - rate)) in ascending order."""
+    alone = Limit.from_good(values, rate)
+    assert Limit.from_good(values, rate, np.arange(len(values))) == alone
+    count = len(values)
+    rank = min(max(math.ceil((count + 1) * (1 - rate) - 1e-9), 1), count)
+    expected = max(sorted(values)[rank - 1], alone.median + 1e-3 * abs(alone.median))
+    assert alone.limit == pytest.approx(expected, rel=1e-12, abs=2e-9)
+    assert alone.stated_rate == (count + 1 - rank) / (count + 1) and alone.n_groups is None
+
+
+@given(st.data(), st.floats(0.02, 0.6))
+def test_the_limit_of_groups_is_the_quantile_of_weighted_scores(data, rate):
+    """Of the distribution that gives each group 1 / (G + 1), and infinity the rest."""
+    groups = np.array(data.draw(st.lists(st.integers(0, 12), min_size=2, max_size=50)))
+    values = np.random.default_rng(len(groups)).permutation(len(groups)) * 100.0
+    limit = Limit.from_good(values, rate, groups)
+    sizes = np.bincount(groups)
+    count = np.count_nonzero(sizes)
+    weights = 1 / ((count + 1) * sizes[groups])
+    above = weights[values > limit.limit].sum() + 1 / (count + 1)
+    at = limit.limit in values  # and not at the least distance from the median
+    assert limit.stated_rate >= above - 1e-8
+    assert limit.stated_rate <= above + 1e-8 or not at
+    if count >= images_needed(rate):
+        assert above <= rate + 1e-8
+        if at:  # and no smaller score would do
+            assert above + weights[values == limit.limit].sum() > rate - 1e-8
+    elif at:
+        assert limit.limit == values.max() and above == pytest.approx(1 / (count + 1))
+    fewer = count < len(groups)
+    assert limit.n_groups == (count if fewer else None)
+    words = f"{images_needed(rate)} " + ("groups of good images" if fewer else "good images")
+    assert limit.needed == words
+    order = np.random.default_rng(0).permutation(len(groups))
+    assert Limit.from_good(values[order], rate, groups[order] + 3) == limit
+
+
+def test_with_groups_the_realised_rate_is_below_the_stated_one():
+    """Photographs of one part share most of what they score. Their sizes vary with it, too."""
+    random = np.random.default_rng(0)
+    rate, alarms = 0.1, {"groups": [], "images": []}
+    for _ in range(3000):
+        shared = random.gamma(2, size=20)
+        sizes = np.where(shared > 2, 2, 12)  # odd parts are photographed less
+        groups = np.repeat(np.arange(20), sizes)
+        values = shared[groups] + random.normal(0, 0.05, len(groups))
+        seen, unseen = groups < 19, values[groups == 19][0]
+        limit = Limit.from_good(values[seen], rate, groups[seen])
+        alarms["groups"].append(unseen > limit.limit)
+        alarms["images"].append(unseen > Limit.from_good(values[seen], rate).limit)
+    error = 2 * math.sqrt(rate * (1 - rate) / 3000)
+    assert np.mean(alarms["groups"]) <= rate + error
+    assert np.mean(alarms["groups"]) >= rate - 1 / 20 - error
+    assert np.mean(alarms["images"]) > 1.5 * rate  # as if each image was a part of its own
+
+
+def test_the_promise_names_groups():
+    groups = np.repeat(np.arange(9), 2)
+    calibration = Calibration.from_good(np.arange(18), np.arange(18), 0.1, groups)
+    text = "at most 10.0% of good parts like these exceed it (18 images of 9 groups)"
+    assert calibration.promise == text
+    values = calibration.to_dict()
+    assert values["image"]["n_groups"] == values["map"]["n_groups"] == 9
+    assert Calibration.from_dict(values) == calibration
+    alone = Calibration.from_good(np.arange(18), None, 0.1)
+    assert "groups" not in alone.promise and "n_groups" not in alone.to_dict()["image"]
+
+
+def test_scores_keep_their_groups():
+    scores = GoodScores(np.arange(4.0), np.arange(4.0), groups=np.array([0, 0, 1, 1]))
+    again = GoodScores.from_arrays(scores.arrays())
+    np.testing.assert_array_equal(again.groups, scores.groups)
+    np.testing.assert_array_equal(again.with_margin.groups, scores.groups)
+    alone = GoodScores(np.arange(3.0), np.arange(3.0))
+    assert alone.joined(alone).groups is None and GROUPS not in alone.arrays()
+    np.testing.assert_array_equal(scores.joined(again).groups, [0, 0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_array_equal(scores.joined(alone).groups, [0, 0, 1, 1, 2, 3, 4])
+    np.testing.assert_array_equal(alone.joined(scores).groups, [0, 1, 2, 3, 3, 4, 4])
+    assert scores.calibration(0.4).image.n_groups == 2
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 1], [0.0, 0, 1, 1], [0, 0, 1, -1]])
+def test_stored_groups_that_cannot_be_used(groups):
+    arrays = GoodScores(np.arange(4.0), None).arrays()
+    with pytest.raises(ValueError, match="groups"):
+        GoodScores.from_arrays({**arrays, GROUPS: np.array(groups)})
 
 
 def test_images_that_are_all_alike_keep_a_distance_between_median_and_limit():

@@ -267,7 +267,6 @@ def test_the_distance_of_what_was_seen_is_that_of_a_fit_without_it(count, prior,
     moments = Moments(POSITIONS, CHANNELS).update(data, shares)
     found = mahalanobis_unseen(moments, 0.1, prior)(data, shares)
     expected = refitted(data, shares, prior, 0.1)
-    # Where a position counts in fewer than three images it is not scored.
-    scored = np.ones(found.shape, bool) if shares is None else (shares > 0) & (moments.seen > 2)
+    scored = np.ones(found.shape, bool) if shares is None else (shares > 0) & (moments.seen > 1)
     np.testing.assert_allclose(found[scored], expected[scored], rtol=1e-3)
     assert np.isfinite(found).all()
