@@ -170,7 +170,7 @@ def test_short_help_and_completion():
 def test_a_method_tells_its_options():
     out, _ = run("detectors", "padim")
     assert re.search(
-        r"^prior +20.0 +a number of images from 0 to 1e\+06 +weight of the covariance", out, re.M
+        r"^prior +40.0 +a number of images from 0 to 1e\+06 +weight of the covariance", out, re.M
     )
     assert "stage4" in out and "a whole number from 1 to 1024" in out
     for name, preset in PRESETS.items():
@@ -324,7 +324,7 @@ def test_exit_status(trained, dataset, tmp_path):
         (
             ["train", "missing", "--option", "beta=1"],
             2,
-            "channels, prior, regularization. Received: 'beta=1'",
+            "basis, channels, prior, regularization, top_share. Received: 'beta=1'",
         ),
         (["train", "missing", "--option", "seed=1"], 2, "an option of padim's own"),
         (["train", "missing", "--false-alarm-rate", "nan"], 2, "false_alarm_rate is the share"),

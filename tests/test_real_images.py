@@ -60,17 +60,23 @@ def test_bottle(method, image_bar, pixel_bar, real_data, tmp_path, request):
 
 
 @pytest.mark.slow
-def test_unseen_scores_of_padim_are_those_of_fits_without_each(real_data, tmp_path, monkeypatch):
-    files = sorted((real_data / "bottle" / "train" / "good").iterdir())[:20]
-    scores = []
-    for formula in (True, False):
-        if not formula:
-            monkeypatch.setattr(Padim, "unseen_scorer", lambda self, statistic: None)
-            monkeypatch.setattr(Padim, "folds", lambda self, count: count)
-        ad = AD("padim", files, save_path=tmp_path / str(formula)).train()
-        assert ad.model.manifest.training["folds"] == 20
-        scores.append(ad.model.state()["held_out_scores"])
-    np.testing.assert_allclose(*scores, rtol=0.001)
+def test_unseen_scores_of_padim_are_those_of_trainings_without_each(
+    real_data, tmp_path, monkeypatch
+):
+    """Few are fitted anew; of more the basis stays, and an odd image scores a little too high."""
+    files = sorted((real_data / "bottle" / "train" / "good").iterdir())
+    for count, least, most in ((20, 0.995, 1.005), (100, 0.99, 1.1)):
+        ad = AD("padim", files[:count], save_path=tmp_path / str(count)).train()
+        assert ad.model.manifest.training["folds"] == count
+        scores = ad.model.state()["held_out_scores"]
+        with monkeypatch.context() as patched:  # the trainings without need no unseen scores
+            patched.setattr(Padim, "folds", lambda self, count: 2)
+            patched.setattr(Padim, "unseen_scorer", lambda self, statistic: None)
+            for index in (scores.argmax(), scores.argsort()[count // 2]):
+                others = files[:index] + files[index + 1 : count]
+                without = AD("padim", others, save_path=tmp_path / "without").train()
+                alone = without.predict(files[index], save=False)
+                assert least < scores[index] / alone.raw_score < most
 
 
 @pytest.mark.slow

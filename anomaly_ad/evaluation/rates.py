@@ -35,15 +35,12 @@ class AtRate:
         Good images beyond the limit, and all of them.
     found, n_defective : int
         Defective images beyond the limit, and all of them.
-<<<<<<< HEAD
     is_present : bool
         Whether the model has this limit.
     command : str
         Sets it.
-=======
     in_groups : bool
         Whether the good images behind the limit come in groups, which are counted then.
->>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
     """
 
     rate: float
@@ -54,12 +51,9 @@ class AtRate:
     n_good: int
     found: int
     n_defective: int
-<<<<<<< HEAD
     is_present: bool
     command: str
-=======
-    in_groups: bool = False
->>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
+    in_groups: bool
 
     @property
     def gain(self) -> float:
@@ -102,14 +96,10 @@ def at_rates(
                 rejected=rejected,
                 n_good=np.size(good),
                 found=found,
-<<<<<<< HEAD
                 n_defective=np.size(defective),
                 is_present=rate in own and image.limit == present.image.limit,
                 command=f"{words}--false-alarm-rate {rate:g}",
-=======
-                n_defective=len(defective),
                 in_groups=image.n_groups is not None,
->>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
             )
         )
     return tuple(rows)
@@ -134,23 +124,19 @@ def table(rows: Sequence[AtRate]) -> list[str]:
         if row.n_defective:
             notes.append(f"{row.found} of {row.n_defective} found")
         if row.stated_rate > row.rate:
-<<<<<<< HEAD
-            notes.append(f"needs {row.images_needed} good images")
+            groups = "groups of " if row.in_groups else ""
+            notes.append(f"needs {row.images_needed} {groups}good images")
         words = [f"  {row.rate:6.1%}  limit {limit:{width}}", ", ".join(notes)]
         words += ["<- this model"] if row.is_present else []
         lines.append("  ".join(filter(None, words)).rstrip())
-=======
-            groups = "groups of " if row.in_groups else ""
-            words.append(f"needs {row.images_needed} {groups}good images")
-        lines.append(", ".join(words))
->>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
     return lines
 
 
 def next_step(rows: Sequence[AtRate], rejected: int, found: int) -> str | None:
     """The command that sets a better limit, where one of these is better on the images at hand.
 
-    Better is a greater share found less the share rejected; of equal ones the smaller rate.
+    Better is a greater share found less the share rejected; of equal ones the smallest rate that
+    has enough good images.
 
     Parameters
     ----------
@@ -159,7 +145,7 @@ def next_step(rows: Sequence[AtRate], rejected: int, found: int) -> str | None:
     """
     if not rows or not rows[0].n_good or not rows[0].n_defective:
         return None
-    best = max(rows, key=lambda row: (row.gain, -row.rate))
+    best = max(rows, key=lambda row: (row.gain, row.stated_rate <= row.rate, -row.rate))
     now = found / best.n_defective - rejected / best.n_good
     if best.found <= found or best.gain <= now:
         return None

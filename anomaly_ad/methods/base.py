@@ -130,6 +130,15 @@ class StatisticalDetector(Detector):
         """
         return min(5, count)
 
+    def scorer_without(
+        self, features: FeatureSet, left_out: NDArray[np.intp]
+    ) -> Callable[[Features], dict[str, NDArray]]:
+        """As `scorer`, of what was learnt from all but some of these features, by their indices."""
+        part = self.new_statistic()
+        for batch in features.batches(left_out):
+            self.learn(part, batch)
+        return self.scorer(self.statistic.without(part))
+
     def unseen_scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]] | None:
         """As `scorer`, for images that the statistic has learnt: as if it had not learnt each.
 

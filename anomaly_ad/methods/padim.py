@@ -22,7 +22,8 @@ trials.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import keras
@@ -32,14 +33,22 @@ from numpy.typing import NDArray
 
 from ..images import Framing
 from ..layers.gaussian import MahalanobisDistance
-from ..statistics.moments import Moments, mahalanobis, mahalanobis_unseen, regularized, whitening
+from ..statistics.moments import (
+    Moments,
+    mahalanobis,
+    mahalanobis_of_few,
+    mahalanobis_unseen,
+    regularized,
+    whitening,
+)
 from ..statistics.pca import balanced_basis
 from .base import Arrays, check_state
-from .features import FeatureSet
+from .features import Features, FeatureSet
 from .grid import Distances, GridDetector
 from .heads import counting, top_mean
 
 _CELL = 16  # pixels; larger ones are enlarged
+_FEW, _FOLDS = 100, 60
 _ROWS = 8192  # vectors that are added at a time
 
 
@@ -97,6 +106,7 @@ class Padim(GridDetector):
         # (C, K), None until all features were seen or where channels are chosen.
         self.basis: NDArray[np.float32] | None = None
         self._is_principal = is_principal
+        self._seen: Moments | None = None  # what the basis is taken from, where it is of this fit
         if not is_principal and total > channels:
             kept = np.sort(np.random.default_rng(seed).permutation(total)[:channels])
             features = ops.take(features, kept.astype(np.int32), axis=-1)
@@ -109,17 +119,21 @@ class Padim(GridDetector):
 
     def prepare(self, features: FeatureSet) -> None:
         """Take the principal components of all cells of all images."""
-        if not self._is_principal:
-            return
+        if self._is_principal:
+            self._seen = self._cells(features)
+            self.basis = balanced_basis(self._seen, self.groups, self._channels)
+
+    def _cells(self, batches: Iterable[Features]) -> Moments:
+        """Moments of the vectors of all cells together."""
         moments = Moments(1, sum(self.groups))
-        for batch in features:
+        for batch in batches:
             vectors, shares = self.vectors(batch)
             counted = vectors.reshape(-1, vectors.shape[-1])
             if shares is not None:
                 counted = counted[shares.reshape(-1) > 0]
             for start in range(0, len(counted), _ROWS):
                 moments.update(counted[start : start + _ROWS, None])
-        self.basis = balanced_basis(moments, self.groups, self._channels)
+        return moments
 
     def reduced(self, xp: Any, vectors: Any) -> Any:
         """Their principal components."""
@@ -130,10 +144,39 @@ class Padim(GridDetector):
         mean, white = statistic.means(), self._whitening(statistic)
         return lambda vectors, shares: self._found(np, mahalanobis(vectors, mean, white), shares)
 
+    def folds(self, count: int) -> int:
+        """A fit takes about a second."""
+        return count if count < _FEW else _FOLDS
+
+    def scorer_without(
+        self, features: FeatureSet, left_out: NDArray[np.intp]
+    ) -> Callable[[Features], dict[str, NDArray]]:
+        """By a fit to the others, in a basis of their own; see `StatisticalDetector`."""
+        if self._seen is None:  # the basis is not of these images
+            return super().scorer_without(features, left_out)
+        other = copy.copy(self)
+        seen = self._seen.without(self._cells(features.batches(left_out)))
+        other.basis = balanced_basis(seen, self.groups, self._channels)
+        rest, statistic = np.setdiff1d(np.arange(len(features)), left_out), self.new_statistic()
+        for batch in features.batches(rest):
+            other.learn(statistic, batch)
+        mean, covariance = statistic.means(), other._covariance(statistic)
+        return other._scorer(
+            lambda vectors, shares: other._found(
+                np, mahalanobis_of_few(vectors, mean, covariance), shares
+            )
+        )
+
     def unseen_distances(self, statistic: Moments) -> Distances | None:
-        """Those from the moments without the image; only the basis is that of all images."""
+        """Those from the moments without the image, in the basis of all images.
+
+        Of few images an odd one has its say in that basis: its distances are up to 1.4 times what
+        they are in a basis without it, with 100 images less than 1.1 times. So few are fitted anew.
+        """
         if self.framing.n_views > 1:
             return None  # the other views of an image would tell of it
+        if self._seen is not None and statistic.count < _FEW:
+            return None
         measure = mahalanobis_unseen(statistic, self.regularization, self.prior)
         return lambda vectors, shares: self._found(np, measure(vectors, shares), shares)
 
@@ -150,7 +193,10 @@ class Padim(GridDetector):
         return {"cells": cells, "score": top_mean(xp, counting(xp, cells, shares), self.top_share)}
 
     def _whitening(self, statistic: Moments) -> NDArray[np.floating]:
-        return whitening(regularized(statistic, self.regularization, self.prior))
+        return whitening(self._covariance(statistic))
+
+    def _covariance(self, statistic: Moments) -> NDArray[np.float64]:
+        return regularized(statistic, self.regularization, self.prior)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The moments and, where there is one, the basis that they are taken in."""

@@ -65,29 +65,21 @@ def cross_fit(
     (GoodScores, int)
         And how many folds there were: as many as groups where each was left out alone.
     """
-<<<<<<< HEAD
-    count = len(features)
+    count = int(groups.max()) + 1
     if not detector.statistic.count:
         detector.prepare(features)
-    _learn(detector, detector.statistic, features, np.arange(count))
-    exact = detector.unseen_scorer(detector.statistic)
-=======
-    count = int(groups.max()) + 1
-    _learn(detector, detector.statistic, features, np.arange(len(features)))
+    for batch in features:
+        detector.learn(detector.statistic, batch)
     exact = None
     if count == len(features):  # the formula leaves out one image, not the others of its group
         exact = detector.unseen_scorer(detector.statistic)
->>>>>>> ca5bf79c93eafa45c53a12c2febedcb935cc1b2a
     folds = count if exact else detector.folds(count)
     # As many as a batch are scored at a time where the formula leaves out each by itself.
     parts = 1 if exact else folds
     found = _Scores(cross_fitted=folds <= FEW_FOLDS)
     with bar(len(features), "Calibrating") as step:
         for fold in split_groups(groups, [count // parts] * (parts - 1), plan.seed):
-            score = exact
-            if score is None:
-                part = _learn(detector, detector.new_statistic(), features, fold)
-                score = detector.scorer(detector.statistic.without(part))
+            score = exact or detector.scorer_without(features, fold)
             batches = (score(batch) for batch in features.batches(fold))
             each = (one for batch in batches for one in _each(batch, plan.framing))
             for index, outputs in zip(fold, each, strict=True):
@@ -101,17 +93,6 @@ def _in_groups(scores: GoodScores, groups: NDArray[np.intp] | None) -> GoodScore
     if groups is None or len(np.unique(groups)) == len(groups):
         return scores
     return replace(scores, groups=groups)
-
-
-def _learn(
-    detector: StatisticalDetector,
-    statistic: Any,
-    features: FeatureSet,
-    indices: NDArray[np.intp],
-) -> Any:
-    for batch in features.batches(indices):
-        detector.learn(statistic, batch)
-    return statistic
 
 
 def _each(outputs: Mapping[str, NDArray[Any]], framing: Framing) -> Iterator[dict[str, NDArray]]:

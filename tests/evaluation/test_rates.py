@@ -13,9 +13,9 @@ from anomaly_ad.evaluation.rates import A_LIST, RATES, AtRate, at_rates, next_st
 from anomaly_ad.model import GoodScores
 
 
-def stored(scores, rate=0.01, record=None, later=None):
+def stored(scores, rate=0.01, record=None, later=None, groups=None):
     """As much of a model as has the scores of its good images."""
-    training = GoodScores(np.asarray(scores), None)
+    training = GoodScores(np.asarray(scores), None, groups=groups)
     used = training if later is None else GoodScores(np.asarray(later), None)
     calibration = replace(used.calibration(rate), record=record or {})
     return SimpleNamespace(
@@ -27,7 +27,7 @@ def stored(scores, rate=0.01, record=None, later=None):
 
 def row(rate, rejected, found, stated=None):
     command = f"anomaly-ad calibrate Models/model --false-alarm-rate {rate:g}"
-    return AtRate(rate, 1.0, stated or rate, 99, rejected, 30, found, 48, False, command)
+    return AtRate(rate, 1.0, stated or rate, 99, rejected, 30, found, 48, False, command, False)
 
 
 def test_rows_are_what_limits_of_these_rates_would_do():
@@ -47,8 +47,7 @@ def test_rows_are_what_limits_of_these_rates_would_do():
 
 
 def test_rates_of_groups_count_groups():
-    scores = GoodScores(np.arange(60.0), None, groups=np.repeat(np.arange(30), 2))
-    rows = at_rates(SimpleNamespace(good_scores=lambda **_: scores), np.empty(0), np.empty(0))
+    rows = at_rates(stored(np.arange(60.0), groups=np.repeat(np.arange(30), 2)))
     assert rows[0].in_groups and rows[0].stated_rate == pytest.approx(1 / 31)
     assert "needs 199 groups of good images" in table(rows)[1]
 
@@ -107,7 +106,7 @@ def test_the_next_step_is_the_limit_that_finds_more_for_what_it_rejects():
     assert next_step([row(0.1, 20, 30)], 0, 28) is None  # it rejects more than it finds
     assert next_step([], 0, 1) is None
     assert (
-        next_step([AtRate(0.1, 1.0, 0.1, 9, 0, 0, 5, 5, False, "")], 0, 1) is None
+        next_step([AtRate(0.1, 1.0, 0.1, 9, 0, 0, 5, 5, False, "", False)], 0, 1) is None
     )  # no good images
 
 

@@ -9,6 +9,7 @@ from anomaly_ad.errors import ModelError
 from anomaly_ad.statistics.moments import (
     Moments,
     mahalanobis,
+    mahalanobis_of_few,
     mahalanobis_unseen,
     regularized,
     whitening,
@@ -116,13 +117,18 @@ def test_a_prior_makes_up_for_few_images_where_positions_are_alike():
 
 def test_whitening_is_the_inverse_of_the_regularized_covariance():
     moments = Moments(POSITIONS, CHANNELS).update(features(40))
-    white = whitening(regularized(moments, 0.1)).astype(np.float64)
+    white = whitening(regularized(moments, 0.1))
     covariance = moments.covariance()
     added = 0.1 * np.einsum("pcc->c", covariance) / POSITIONS
     for p in range(POSITIONS):
         expected = np.linalg.inv(covariance[p] + np.diag(added))
         size = np.abs(expected).max()
-        np.testing.assert_allclose(white[p].T @ white[p], expected, rtol=3e-3, atol=1e-3 * size)
+        np.testing.assert_allclose(
+            white[p].T.astype(float) @ white[p], expected, rtol=3e-3, atol=1e-3 * size
+        )
+    queries = features(4, seed=1)
+    few = mahalanobis_of_few(queries, moments.mean, regularized(moments, 0.1))
+    np.testing.assert_allclose(mahalanobis(queries, moments.mean, white), few, rtol=1e-3)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(0, 1000))
