@@ -81,19 +81,20 @@ def share_matrix(size: int, cells: int) -> NDArray[np.float32]:
     return (np.maximum(overlap, 0) * cells / size).astype(np.float32)
 
 
-def coarse_grid(grid: tuple[int, int], parts: int) -> NDArray[np.float32]:
+def coarse_grid(grid: tuple[int, int], parts: tuple[int, int]) -> NDArray[np.float32]:
     """The matrix that averages the cells of a grid over the parts of a coarse one, by area.
 
     Parameters
     ----------
     grid : (int, int)
         Cells along height and width; the P cells are counted row by row.
-    parts : int
-        Parts along each axis, but not more than there are cells.
+    parts : (int, int)
+        Parts along height and width; not more than there are cells.
 
     Returns
     -------
     ndarray of float32, shape (Q, P)
         Each row sums to one.
     """
-    return np.kron(*(share_matrix(cells, min(parts, cells)) for cells in grid))
+    axes = zip(grid, parts, strict=True)
+    return np.kron(*(share_matrix(cells, min(count, cells)) for cells, count in axes))

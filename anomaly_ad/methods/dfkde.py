@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import keras
-import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
@@ -34,7 +33,7 @@ from ..statistics.pca import Subspace
 from ..statistics.pool import VectorPool
 from .base import Arrays, StatisticalDetector, TrainingRecord, check_state
 from .features import Features
-from .heads import MapHead, joined, mean_of, model_input
+from .heads import image_vector, joined, model_input
 
 _IMAGES = 20_000  # that the density is made of, at most; a random sample of more
 _FOLDS = 60  # that unseen scores come from
@@ -77,8 +76,7 @@ class DFKDE(StatisticalDetector):
         self.record = TrainingRecord()
         images, inside = model_input(framing)
         maps = feature_maps(images, framing, backbone, layers)
-        means = [_mean(features, framing, inside) for features in maps]
-        features = ops.concatenate(means, axis=-1) if len(means) > 1 else means[0]
+        features = image_vector(maps, framing, inside)
         if features.shape[-1] > _CHANNELS:
             raise OptionError(
                 f"dfkde takes layers of {_CHANNELS} channels together at most, since its memory "
@@ -133,16 +131,3 @@ class DFKDE(StatisticalDetector):
         check_state(state, self.statistic.shapes())
         self.statistic = self.new_statistic().restore(state)
         return self
-
-
-def _mean(
-    features: keras.KerasTensor, framing: Framing, inside: keras.KerasTensor | None
-) -> keras.KerasTensor:
-    """The mean of a feature map (B, h, w, C) over what counts of the image: (B, C)."""
-    if inside is None:
-        return ops.mean(features, axis=(1, 2))
-    height, width, channels = features.shape[1:]
-    shares = MapHead(framing.size, (height, width), 0).shares(ops, inside)
-    every = np.full((1, height * width), 1 / (height * width), np.float32)
-    vectors = ops.reshape(features, (-1, height * width, channels))
-    return mean_of(ops, every, vectors, shares)[:, 0]

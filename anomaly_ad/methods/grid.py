@@ -41,6 +41,8 @@ class GridDetector(StatisticalDetector):
         Standard deviation of the map's blur in pixels of the map, from 0 to 100.
     at_least, pooled
         See `backbones.networks.on_the_coarsest_grid`.
+    further : sequence of str
+        Layers whose maps a subclass uses otherwise.
 
     Attributes
     ----------
@@ -48,6 +50,8 @@ class GridDetector(StatisticalDetector):
         Cells along height and width.
     groups : tuple of int
         Channels of each layer.
+    further_maps : list of tensor
+        The maps of the further layers.
     """
 
     def __init__(
@@ -59,11 +63,13 @@ class GridDetector(StatisticalDetector):
         *,
         at_least: tuple[int, int] = (1, 1),
         pooled: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         self.framing = framing
         self.record = TrainingRecord()
         images, inside = model_input(framing)
-        maps = feature_maps(images, framing, backbone, layers)
+        maps = feature_maps(images, framing, backbone, [*layers, *further])
+        maps, self.further_maps = maps[: len(layers)], maps[len(layers) :]
         features = on_the_coarsest_grid(maps, at_least=at_least, pooled=pooled)
         self.grid = features.shape[1:3]
         self.groups = tuple(each.shape[-1] for each in maps)

@@ -7,14 +7,22 @@ and `numpy` where statistics are scored that are never saved.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from ..images import Framing
-from ..layers.maps import along_axes, gaussian_matrix, share_matrix, upsampling_matrix
+from ..layers.maps import (
+    along_axes,
+    coarse_grid,
+    gaussian_matrix,
+    share_matrix,
+    upsampling_matrix,
+)
 
 _LITTLE = 1e-6  # of a cell that counts
 _DRAWN = 0.25  # weight of the mean of all that counts in the mean of a part
@@ -120,6 +128,35 @@ def mean_of(xp: Any, weights: NDArray[np.float32], vectors: Any, shares: Any | N
     everywhere = xp.mean(counted, axis=1, keepdims=True) / total
     means = xp.matmul(weights, counted) + everywhere * np.float32(_DRAWN)
     return means / (xp.matmul(weights, shares) + np.float32(_DRAWN))
+
+
+def image_vector(
+    maps: Sequence[keras.KerasTensor],
+    framing: Framing,
+    inside: keras.KerasTensor | None,
+    parts: tuple[int, int] = (1, 1),
+) -> keras.KerasTensor:
+    """An image as one vector: the means of feature maps over parts of it, one after the other.
+
+    Parameters
+    ----------
+    maps : sequence of tensor of float32, shape (B, h, w, C)
+    framing : Framing
+        Of the images.
+    inside : tensor of uint8, shape (B, height, width), or None
+        What counts of the images.
+    parts : (int, int)
+        Along height and width; not more than a map has cells.
+    """
+    vectors = []
+    for features in maps:
+        height, width, channels = features.shape[1:]
+        shares = MapHead(framing.size, (height, width), 0).shares(ops, inside)
+        cells = ops.reshape(features, (-1, height * width, channels))
+        weights = coarse_grid((height, width), parts)
+        means = mean_of(ops, weights, cells, shares)
+        vectors.append(ops.reshape(means, (-1, len(weights) * channels)))
+    return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=-1)
 
 
 def _enlargement(size: int, cells: int, blur: float) -> NDArray[np.float32]:

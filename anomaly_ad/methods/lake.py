@@ -76,7 +76,7 @@ class LAKE(VAE):
         found = self.network.output
         before = {name: found[f"encoded_{stride}"] for name, stride in _LAYERS.items()}
         self._encoder = keras.Model(self.network.input, before)
-        self._coarse = coarse_grid(found["code"].shape[1:3], _PARTS)
+        self._coarse = coarse_grid(found["code"].shape[1:3], (_PARTS, _PARTS))
         self.pool = self._new_pool()
 
     @property

@@ -183,9 +183,16 @@ PRESETS: dict[str, Preset] = {
         "Principal components of pretrained features: whole images that deviate",
         module="dfm",
         cls="DFM",
-        options=(_BACKBONE, _layers("stage4"), _BLUR, _variance(0.97)),
+        options=(
+            _BACKBONE,
+            Names("layers", ["stage4"], "layers of the backbone that the map is made of"),
+            Names("image_layers", ["stage5"], "layers of the backbone that images are scored by"),
+            _BLUR,
+            _variance(0.97),
+        ),
         adds_images=True,
-        **_FEATURES,
+        formerly={"image_layers": ["stage4"]},
+        **{**_FEATURES, "largest_area": 384 * 384},
     ),
     "dfkde": Preset(
         "Kernel density of pretrained features: whole images that are improbable, no map",

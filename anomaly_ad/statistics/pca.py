@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .moments import Moments
 
+_TINY = 1e-300  # instead of nothing, in a division
+
 
 @dataclass(frozen=True)
 class Subspace:
@@ -47,18 +49,67 @@ class Subspace:
         most : int, optional
             How many at most.
         """
-        variances, basis = np.linalg.eigh(moments.covariance()[0])
-        variances, basis = np.maximum(variances[::-1], 0), basis[:, ::-1]
+        variances, directions = np.linalg.eigh(moments.covariance()[0])
+        return cls._of(moments.mean[0], variances, directions, moments.count, share, most)
+
+    @classmethod
+    def of_vectors(
+        cls, vectors: NDArray[np.float32], times: NDArray[np.int64], share: float
+    ) -> Subspace:
+        """As `of`, from vectors at hand, where there are not many.
+
+        Where they are fewer than dimensions it takes their Gram matrix (N, N): its eigenvectors
+        weigh the vectors into the principal components.
+
+        Parameters
+        ----------
+        vectors : ndarray of float32, shape (N, C)
+        times : ndarray of int, shape (N,)
+            How often each came; two altogether at least.
+        share : float
+            In (0, 1).
+        """
+        count = int(times.sum())
+        mean = np.average(vectors.astype(np.float64), axis=0, weights=times)
+        centred = np.sqrt(times)[:, None] * (vectors - mean)
+        are_few = len(centred) < len(mean)
+        products = centred @ centred.T if are_few else centred.T @ centred
+        variances, directions = np.linalg.eigh(products / (count - 1))
+        return cls._of(
+            mean, variances, directions, count, share, spanned=centred.T if are_few else None
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        mean: NDArray[np.float64],
+        variances: NDArray[np.float64],
+        directions: NDArray[np.float64],
+        count: int,
+        share: float,
+        most: int | None = None,
+        *,
+        spanned: NDArray[np.float64] | None = None,
+    ) -> Subspace:
+        """Choose from eigenvalues in ascending order, and eigenvectors as columns.
+
+        `spanned`, shape (C, N), is what eigenvectors of a Gram matrix weigh.
+        """
+        variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
         together = np.cumsum(variances)
         # Beyond rank n - 1 there is only rounding.
-        rank = max(min(moments.count - 1, len(variances) - 1), 1)
+        rank = max(min(count - 1, len(mean) - 1), 1)
         wanted = int(np.searchsorted(together, share * together[-1])) + 1
         kept = min(wanted, rank, most or rank)
-        floor = 1e-6 * together[-1] / len(variances) or 1e-12
-        rest = (1 - share) * together[-1] / max(len(variances) - kept, 1)
+        floor = 1e-6 * together[-1] / len(mean) or 1e-12
+        rest = (1 - share) * together[-1] / max(len(mean) - kept, 1)
+        basis = directions[:, :kept]
+        if spanned is not None:
+            basis = spanned @ basis
+            basis /= np.linalg.norm(basis, axis=0) + _TINY
         return cls(
-            moments.mean[0].astype(np.float32),
-            np.ascontiguousarray(basis[:, :kept], np.float32),
+            mean.astype(np.float32),
+            np.ascontiguousarray(basis, np.float32),
             np.maximum(variances[:kept], floor).astype(np.float32),
             float(max(rest, floor)),
         )

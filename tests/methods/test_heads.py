@@ -9,7 +9,7 @@ import keras
 
 from anomaly_ad.images import Framing, ImageSet
 from anomaly_ad.methods.autoencoder import Autoencoder
-from anomaly_ad.methods.heads import MapHead, counting, highest, mean_of
+from anomaly_ad.methods.heads import MapHead, counting, highest, image_vector, mean_of
 from anomaly_ad.statistics.pool import VectorPool
 
 XP = pytest.mark.parametrize("xp", [np, keras.ops], ids=["numpy", "keras"])
@@ -50,6 +50,23 @@ def test_means_are_of_what_counts(xp):
     np.testing.assert_allclose(received[0], [counted, counted], rtol=1e-4)
     plain = np.asarray(mean_of(xp, weights, vectors, None))
     np.testing.assert_allclose(plain, vectors.reshape(2, 2, 3, 3).mean(axis=2), rtol=1e-4)
+
+
+def test_an_image_is_the_means_over_parts_of_each_of_its_maps():
+    random = np.random.default_rng(0)
+    fine, coarse = (random.normal(size=(1, *grid, 2)).astype(np.float32) for grid in (GRID, (2, 3)))
+    framing = Framing(*SIZE, 3)
+    found = np.asarray(image_vector([fine, coarse], framing, None, (2, 6)))
+    means = fine.reshape(1, 2, 2, 6, 2).mean(axis=2)
+    expected = np.concatenate([means.ravel(), coarse.ravel()])  # it has three columns only
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    changed = [each.copy() for each in (fine, coarse)]
+    changed[0][:, :, [0, 5]] = 1000  # of what does not count
+    first, second = (
+        np.asarray(image_vector([maps[0]], framing, INSIDE, (2, 3)))
+        for maps in ([fine, coarse], changed)
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
 def test_a_pool_holds_what_counts():

@@ -26,9 +26,6 @@ def detector(method="patchcore", **options):
         ("patchcore", {"pool": 999}, "pool is a whole number from 1000"),
         ("patchcore", {"blur": float("inf")}, "blur is a number of pixels"),
         ("patchcore", {"variance": 0.9}, "no option 'variance'.*neighbours, pool"),
-        ("dfm", {"variance": 1.0}, "variance is a number from 0.5 to 0.9999"),
-        ("dfm", {"variance": "most"}, "variance is a number"),
-        ("dfm", {"layers": ["stage4", "stage6"]}, "320 channels together at most.*432"),
     ],
 )
 def test_options_that_cannot_be_used(method, options, message):
@@ -89,8 +86,6 @@ def test_finer_layers_are_averaged_over_their_neighbours_and_the_coarsest_is_not
         ("patchcore", {"blur": 0.0}),
         ("patchcore", {"neighbours": 10}),
         ("patchcore", {"layers": ["stage4"]}),
-        ("dfm", {"variance": 0.6}),
-        ("dfm", {"layers": ["stage2"]}),
     ],
 )
 def test_every_option_changes_something(tmp_path, method, options):
@@ -178,30 +173,6 @@ def test_a_background_that_is_everywhere_the_same_is_known_to_all(tmp_path):
     good = [p.raw_score for p in ad.predict(tmp_path / "more", save=False)]
     held_out = ad.model.state()["held_out_scores"]
     assert np.median(held_out) < 1.3 * np.median(good)
-
-
-@pytest.mark.slow
-def test_dfm_learns_from_few_images(tmp_path):
-    """Held-out scores are in the unit of the model's, also where folds are smaller than needed."""
-    for count in (10, 14, 20):
-        folder = write_parts(tmp_path / str(count), count)
-        ad = AD("dfm", folder, save_path=tmp_path, **SMALL).train()
-        good = [ad.predict(draw_part(100 + n), save=False).raw_score for n in range(6)]
-        held_out = ad.model.state()["held_out_scores"]
-        assert np.median(held_out) < 2 * np.median(good)
-        assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
-
-
-@pytest.mark.slow
-def test_images_added_to_few_leave_a_limit_that_finds_defects(tmp_path):
-    folder = write_parts(tmp_path / "few", 12)
-    ad = AD("dfm", folder, save_path=tmp_path, **SMALL).train()
-    ad.add_images(write_parts(tmp_path / "more", 28, first=40))
-    whole = AD("dfm", tmp_path / "few", save_path=tmp_path / "whole", **SMALL)
-    whole.load_data([*folder.iterdir(), *(tmp_path / "more").iterdir()]).train()
-    limits = [each.model.manifest.calibration.image.limit for each in (ad, whole)]
-    assert limits[1] <= limits[0] * 1.05 and limits[0] < 2.5 * limits[1]
-    assert ad.predict(draw_part(300, defect=True), save=False).is_anomalous
 
 
 @pytest.mark.slow

@@ -67,6 +67,28 @@ def test_fewer_vectors_than_channels_give_finite_positive_results(count, seed, s
     assert all(np.isfinite(values).all() for values in subspace.errors(vectors(5, seed + 1)))
 
 
+@pytest.mark.parametrize("count", [2, 10, 29, 30, 31, 100])
+def test_vectors_at_hand_have_the_components_of_their_moments(count):
+    data, others = vectors(count, channels=30), vectors(5, 1, channels=30)
+    times = np.arange(1, count + 1) % 3 + 1
+    found = Subspace.of_vectors(data, times, 0.95)
+    expected = Subspace.of(moments_of(np.repeat(data, times, axis=0)), 0.95)
+    assert found.basis.shape == expected.basis.shape and found.basis.dtype == np.float32
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
+    np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-4)
+    assert found.residual == pytest.approx(expected.residual, rel=1e-4)
+    for some, wanted in zip(found.errors(others), expected.errors(others), strict=True):
+        np.testing.assert_allclose(some, wanted, rtol=1e-3)
+
+
+def test_vectors_at_hand_that_are_all_the_same():
+    data = np.full((3, 8), 7, np.float32)
+    subspace = Subspace.of_vectors(data, np.ones(3, np.int64), 0.9)
+    outside, inside = subspace.errors(np.stack([data[0], data[0] + 1]))
+    assert outside[0] == inside[0] == 0
+    assert np.isfinite([*outside, *inside]).all() and outside[1] + inside[1] > 0
+
+
 def test_vectors_that_are_all_the_same():
     subspace = Subspace.of(moments_of(np.full((5, 8), 7, np.float32)), 0.9)
     outside, inside = subspace.errors(np.stack([np.full(8, 7.0), np.full(8, 8.0)]))
