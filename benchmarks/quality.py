@@ -32,7 +32,8 @@ from anomaly_ad.data.sample import render_part, render_sample
 from anomaly_ad.images import ImageSet, find_images, sample_sizes, split
 from anomaly_ad.methods import registry
 from anomaly_ad.methods.base import StatisticalDetector
-from anomaly_ad.methods.heads import MapHead
+from anomaly_ad.methods.features import FeatureSet
+from anomaly_ad.methods.heads import MapHead, image_vector
 from anomaly_ad.model.plan import Plan, input_size
 from anomaly_ad.runtime.convert import to_openvino
 from anomaly_ad.runtime.engine import Engine
@@ -42,7 +43,6 @@ from anomaly_ad.statistics.pca import Subspace
 from anomaly_ad.training.steps import build
 
 FOLDS = 5
-BATCH = 64
 
 Change = Callable[[StatisticalDetector], None]
 
@@ -78,20 +78,17 @@ class Part:
         change(detector)
         with ImageSet.decode(self.files, plan.framing) as images:
             engine = Engine(to_openvino(detector.features()))
-            each = ((None, views) for views in images.singly())
-            features = np.concatenate([out["features"] for _, out in engine.stream(each)])
+            features = FeatureSet.compute(engine, images)
         found = []
-        for fit, test in self.splits():
-            statistic = detector.new_statistic()
-            for start in range(0, len(fit), BATCH):
-                batch = features[fit[start : start + BATCH]]
-                statistic.update(batch.reshape(len(batch), -1, batch.shape[-1]))
-            score = detector.scorer(statistic)
-            scores = [
-                score({"features": features[test[start : start + BATCH]]})["score"]
-                for start in range(0, len(test), BATCH)
-            ]
-            found.append(roc_auc_score(self.bad[test], np.concatenate(scores)))
+        with features:
+            for fit, test in self.splits():
+                detector.prepare(features.batches(fit))
+                statistic = detector.new_statistic()
+                for batch in features.batches(fit):
+                    detector.learn(statistic, batch)
+                score = detector.scorer(statistic)
+                scores = [score(batch)["score"] for batch in features.batches(test)]
+                found.append(roc_auc_score(self.bad[test], np.concatenate(scores)))
         return statistics.mean(found)
 
 
@@ -139,7 +136,7 @@ def scored_by(pick: Callable[[dict[str, np.ndarray]], np.ndarray]) -> Change:
 
         def distances(statistic: Any) -> Callable:
             measure = plain(statistic)
-            return lambda vectors: {**(found := measure(vectors)), "score": pick(found)}
+            return lambda *cells: {**(found := measure(*cells)), "score": pick(found)}
 
         detector.distances = distances
 
@@ -148,29 +145,36 @@ def scored_by(pick: Callable[[dict[str, np.ndarray]], np.ndarray]) -> Change:
 
 def map_maximum(detector: Any) -> None:
     """The score is the maximum of the blurred map."""
-    plain = detector.distances
-    detector.distances = lambda statistic: (
-        lambda vectors: {"cells": plain(statistic)(vectors)["cells"]}
-    )
+    plain = detector.scorer
+
+    def scorer(statistic: Any) -> Callable:
+        score = plain(statistic)
+        return lambda features: {"score": score(features)["anomaly_map"].max(axis=(1, 2))}
+
+    detector.scorer = scorer
 
 
-def image_errors(which: int) -> Change:
-    """The score of dfm is one of its two terms: 0 reconstruction error, 1 reduced Gaussian."""
+def image_score(pick: Callable[[Subspace, np.ndarray, np.ndarray], np.ndarray]) -> Change:
+    """The score of dfm from its subspace and its two terms: outside, inside."""
 
     def change(detector: Any) -> None:
-        def distances(statistic: Any) -> Callable:
-            images = Subspace.of(statistic.images, detector.variance)
+        def scorer(statistic: Any) -> Callable:
+            pool = statistic.images
+            images = Subspace.of_vectors(pool.vectors, pool.times, detector.variance)
+            return lambda features: {"score": pick(images, *images.errors(features["image"]))}
 
-            def measure(vectors: np.ndarray) -> dict[str, np.ndarray]:
-                together = (detector._parts @ vectors).reshape(len(vectors), -1)
-                return {
-                    "cells": np.zeros(vectors.shape[:2], np.float32),
-                    "score": images.errors(together)[which],
-                }
+        detector.scorer = scorer
 
-            return measure
+    return change
 
-        detector.distances = distances
+
+def parts(rows: int, columns: int) -> Change:
+    """The vector of an image in dfm is of so many parts."""
+
+    def change(detector: Any) -> None:
+        graph = detector._features
+        image = image_vector(detector.further_maps, detector.framing, None, (rows, columns))
+        detector._features = keras.Model(graph.input, {**graph.output, "image": image})
 
     return change
 
@@ -222,11 +226,22 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
     ],
     "dfm": [
         ("as it is", as_it_is, {}),
-        ("score: reconstruction error alone", image_errors(0), {}),
-        ("score: Gaussian of the reduced features alone", image_errors(1), {}),
+        ("image score of stage 4", as_it_is, {"image_layers": ["stage4"]}),
+        ("image score of stages 4, 5", as_it_is, {"image_layers": ["stage4", "stage5"]}),
+        ("input of up to 256x256 pixels", as_it_is, {"largest_area": 256 * 256}),
+        ("input of up to 320x320 pixels", as_it_is, {"largest_area": 320 * 320}),
+        ("input 384x384, smaller images enlarged", as_it_is, {"img_size": (384, 384)}),
+        ("4x4 parts whatever the shape", parts(4, 4), {}),
+        ("one part", parts(1, 1), {}),
+        ("score: reconstruction error alone", image_score(lambda _, outside, __: outside), {}),
+        (
+            "score: Gaussian of the reduced features alone",
+            image_score(lambda _, __, inside: inside),
+            {},
+        ),
         ("score: maximum of the map", map_maximum, {}),
         ("90 % of the variance", as_it_is, {"variance": 0.9}),
-        ("99.5 % of the variance", as_it_is, {"variance": 0.995}),
+        ("99 % of the variance", as_it_is, {"variance": 0.99}),
     ],
     "dfkde": [
         ("as it is", as_it_is, {}),
