@@ -26,12 +26,14 @@ import keras
 import numpy as np
 from keras import ops
 from sklearn.metrics import roc_auc_score
+from verdict import FORMER
 
 from anomaly_ad.backbones.networks import feature_maps
 from anomaly_ad.data.sample import render_part, render_sample
 from anomaly_ad.images import ImageSet, find_images, sample_sizes, split
 from anomaly_ad.methods import registry
 from anomaly_ad.methods.base import StatisticalDetector
+from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.methods.heads import MapHead
 from anomaly_ad.model.plan import Plan, input_size
 from anomaly_ad.runtime.convert import to_openvino
@@ -82,10 +84,11 @@ class Part:
             features = np.concatenate([out["features"] for _, out in engine.stream(each)])
         found = []
         for fit, test in self.splits():
+            seen = FeatureSet({"features": features[:, None]})
+            detector.prepare(FeatureSet({"features": features[fit][:, None]}))
             statistic = detector.new_statistic()
-            for start in range(0, len(fit), BATCH):
-                batch = features[fit[start : start + BATCH]]
-                statistic.update(batch.reshape(len(batch), -1, batch.shape[-1]))
+            for batch in seen.batches(fit):
+                detector.learn(statistic, batch)
             score = detector.scorer(statistic)
             scores = [
                 score({"features": features[test[start : start + BATCH]]})["score"]
@@ -139,7 +142,7 @@ def scored_by(pick: Callable[[dict[str, np.ndarray]], np.ndarray]) -> Change:
 
         def distances(statistic: Any) -> Callable:
             measure = plain(statistic)
-            return lambda vectors: {**(found := measure(vectors)), "score": pick(found)}
+            return lambda *given: {**(found := measure(*given)), "score": pick(found)}
 
         detector.distances = distances
 
@@ -150,7 +153,7 @@ def map_maximum(detector: Any) -> None:
     """The score is the maximum of the blurred map."""
     plain = detector.distances
     detector.distances = lambda statistic: (
-        lambda vectors: {"cells": plain(statistic)(vectors)["cells"]}
+        lambda *given: {"cells": plain(statistic)(*given)["cells"]}
     )
 
 
@@ -161,7 +164,7 @@ def image_errors(which: int) -> Change:
         def distances(statistic: Any) -> Callable:
             images = Subspace.of(statistic.images, detector.variance)
 
-            def measure(vectors: np.ndarray) -> dict[str, np.ndarray]:
+            def measure(vectors: np.ndarray, _: None) -> dict[str, np.ndarray]:
                 together = (detector._parts @ vectors).reshape(len(vectors), -1)
                 return {
                     "cells": np.zeros(vectors.shape[:2], np.float32),
@@ -198,12 +201,21 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
     "padim": [
         ("as it is", as_it_is, {}),
         ("input 256x256, stretched", as_it_is, {"img_size": (256, 256)}),
+        ("input of up to 320x320 pixels", as_it_is, {"largest_area": 320 * 320}),
         ("input of up to 384x384 pixels", as_it_is, {"largest_area": 384 * 384}),
-        ("no prior, regularization 0.1", as_it_is, {"prior": 0, "regularization": 0.1}),
+        ("stages 1, 2, 4", as_it_is, {"layers": ["stage1", "stage2", "stage4"]}),
+        ("stages 2, 3, 4, 5", as_it_is, {"layers": ["stage2", "stage3", "stage4", "stage5"]}),
+        ("layers not scaled", one_scale, {}),
+        ("channels at random", as_it_is, {"basis": "random"}),
+        ("100 channels", as_it_is, {"channels": 100}),
+        ("200 channels", as_it_is, {"channels": 200}),
         ("no prior", as_it_is, {"prior": 0}),
-        ("prior of 100 images", as_it_is, {"prior": 100}),
-        ("stages 2, 4", as_it_is, {"layers": ["stage2", "stage4"]}),
-        ("score: largest distance of a cell", scored_by(lambda m: m["cells"].max(1)), {}),
+        ("prior of 60 images", as_it_is, {"prior": 60}),
+        ("prior of 200 images", as_it_is, {"prior": 200}),
+        ("score: highest cell", as_it_is, {"top_share": 1e-6}),
+        ("score: mean of the highest 2 %", as_it_is, {"top_share": 0.02}),
+        ("score: maximum of the map", as_it_is, {"top_share": 0}),
+        ("before: random, stages 1, 2, 4", as_it_is, FORMER["padim"]),
     ],
     "patchcore": [
         ("as it is", as_it_is, {}),
