@@ -26,6 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 from sklearn.metrics import roc_auc_score
+from verdict import FORMER
 
 from anomaly_ad.backbones.networks import feature_maps
 from anomaly_ad.data.sample import render_part, render_sample
@@ -202,12 +203,21 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
     "padim": [
         ("as it is", as_it_is, {}),
         ("input 256x256, stretched", as_it_is, {"img_size": (256, 256)}),
+        ("input of up to 320x320 pixels", as_it_is, {"largest_area": 320 * 320}),
         ("input of up to 384x384 pixels", as_it_is, {"largest_area": 384 * 384}),
-        ("no prior, regularization 0.1", as_it_is, {"prior": 0, "regularization": 0.1}),
+        ("stages 1, 2, 4", as_it_is, {"layers": ["stage1", "stage2", "stage4"]}),
+        ("stages 2, 3, 4, 5", as_it_is, {"layers": ["stage2", "stage3", "stage4", "stage5"]}),
+        ("layers not scaled", one_scale, {}),
+        ("channels at random", as_it_is, {"basis": "random"}),
+        ("100 channels", as_it_is, {"channels": 100}),
+        ("200 channels", as_it_is, {"channels": 200}),
         ("no prior", as_it_is, {"prior": 0}),
-        ("prior of 100 images", as_it_is, {"prior": 100}),
-        ("stages 2, 4", as_it_is, {"layers": ["stage2", "stage4"]}),
-        ("score: largest distance of a cell", scored_by(lambda m: m["cells"].max(1)), {}),
+        ("prior of 60 images", as_it_is, {"prior": 60}),
+        ("prior of 200 images", as_it_is, {"prior": 200}),
+        ("score: highest cell", as_it_is, {"top_share": 1e-6}),
+        ("score: mean of the highest 2 %", as_it_is, {"top_share": 0.02}),
+        ("score: maximum of the map", as_it_is, {"top_share": 0}),
+        ("before: random, stages 1, 2, 4", as_it_is, FORMER["padim"]),
     ],
     "patchcore": [
         ("as it is", as_it_is, {}),
@@ -242,6 +252,11 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
         ("score: maximum of the map", map_maximum, {}),
         ("90 % of the variance", as_it_is, {"variance": 0.9}),
         ("99 % of the variance", as_it_is, {"variance": 0.99}),
+        (
+            "before: stage 4, up to 256x256 pixels",
+            as_it_is,
+            {"image_layers": ["stage4"], "largest_area": 256 * 256},
+        ),
     ],
     "dfkde": [
         ("as it is", as_it_is, {}),
