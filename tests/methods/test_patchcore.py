@@ -187,13 +187,13 @@ def test_the_input_takes_the_shape_of_the_images(tmp_path, capsys):
     ad = AD("padim", tmp_path / "wide", save_path=tmp_path)
     assert ad.img_size == (256, 256)
     ad.train()
-    assert "Model input: 176x368 pixels" in capsys.readouterr().out
-    assert ad.img_size == AD(tmp_path / "model").img_size == (176, 368)
+    assert "Model input: 192x352 pixels" in capsys.readouterr().out
+    assert ad.img_size == AD(tmp_path / "model").img_size == (192, 352)
     prediction = ad.predict(np.hstack([draw_part(90), draw_part(91)]), save=False)
-    assert prediction.anomaly_map.shape == (176, 368)
+    assert prediction.anomaly_map.shape == (192, 352)
     with pytest.raises(DataError, match="at least 10 images"):
         ad.load_data(write_parts(tmp_path / "few", 5)).train()
-    assert ad.img_size == (176, 368)  # that of the model there is
+    assert ad.img_size == (192, 352)  # that of the model there is
     ad.load_data(write_parts(tmp_path / "square", 10)).train()
     assert ad.img_size == (256, 256)
 
