@@ -224,14 +224,20 @@ VARIANTS: dict[str, list[tuple[str, Change, dict[str, Any]]]] = {
         ("input 256x256, stretched", as_it_is, {"img_size": (256, 256)}),
         ("input of 256x256 pixels, not stretched", as_it_is, {"largest_area": 256 * 256}),
         ("input 384x384, smaller images enlarged", as_it_is, {"img_size": (384, 384)}),
-        ("stages 2, 4", as_it_is, {"layers": ["stage2", "stage4"]}),
+        *(
+            (f"stages {', '.join(stages)}", as_it_is, {"layers": [f"stage{n}" for n in stages]})
+            for stages in ("24", "45", "345", "245", "1245", "12345")
+        ),
         ("layers not scaled", one_scale, {}),
         ("3x3 means of the coarsest layer too", coarsest_pooled, {}),
         ("grid of stage 2", finer_grid, {}),
         ("pool of 20,000", as_it_is, {"pool": 20_000}),
         ("500 neighbours", as_it_is, {"neighbours": 500}),
         ("8,000 neighbours", as_it_is, {"neighbours": 8000}),
-        ("score: not weighted", scored_by(lambda m: m["cells"].max(1)), {}),
+        ("score: mean of the highest 1 %", as_it_is, {"top_share": 0.01}),
+        ("score: mean of the highest 5 %", as_it_is, {"top_share": 0.05}),
+        ("score: largest distance of a cell", as_it_is, {"top_share": 1e-6}),
+        ("score: of the paper", as_it_is, {"top_share": 0}),
         ("score: maximum of the map", map_maximum, {}),
     ],
     "dfm": [

@@ -20,6 +20,13 @@ from .heads import MapHead, highest, joined, model_input
 # See `GridDetector.distances`.
 Distances = Callable[[NDArray[np.float32], NDArray[np.float32] | None], dict[str, NDArray]]
 
+_CELL = 16  # pixels
+
+
+def usual_grid(framing: Framing) -> tuple[int, int]:
+    """Cells of 16 x 16 pixels along height and width, for `at_least`: coarser maps are enlarged."""
+    return framing.height // _CELL, framing.width // _CELL
+
 
 class GridDetector(StatisticalDetector):
     """A vector of pretrained features per cell of a grid, and a distance for each.

@@ -44,10 +44,9 @@ from ..statistics.moments import (
 from ..statistics.pca import balanced_basis
 from .base import Arrays, check_state
 from .features import Features, FeatureSet
-from .grid import Distances, GridDetector
+from .grid import Distances, GridDetector, usual_grid
 from .heads import counting, top_mean
 
-_CELL = 16  # pixels; larger ones are enlarged
 _FEW, _FOLDS = 100, 60
 _ROWS = 8192  # vectors that are added at a time
 
@@ -98,7 +97,7 @@ class Padim(GridDetector):
         self.regularization = regularization
         self.top_share = top_share
         is_principal = basis == "principal"
-        cells = (framing.height // _CELL, framing.width // _CELL) if is_principal else (1, 1)
+        cells = usual_grid(framing) if is_principal else (1, 1)
         super().__init__(framing, backbone, layers, blur, at_least=cells)
         features = self._features.output["features"]
         total = features.shape[-1]

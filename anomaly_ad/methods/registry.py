@@ -176,7 +176,13 @@ PRESETS: dict[str, Preset] = {
             _BLUR,
             WholeNumber("neighbours", 2000, "features that are kept (the coreset)", 10, 20_000),
             WholeNumber("pool", 200_000, "features that these are chosen from", 1000, 10_000_000),
+            Number(
+                "top_share",
+                0.02,
+                "share of the cells whose mean is the score; 0: the paper's weighted maximum",
+            ),
         ),
+        formerly={"top_share": 0.0},
         **{**_FEATURES, "largest_area": 384 * 384},
     ),
     "dfm": Preset(

@@ -5,12 +5,14 @@ from conftest import draw_part, write_image, write_parts
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, DataError, OptionError
+from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.statistics.neighbours import NOISE
 from anomaly_ad.training import unseen
 from anomaly_ad.training.steps import build
 
 SMALL = {"img_size": (64, 64), "patch_size": 16}
+LAYERS = ["stage1", "stage2", "stage4"]
 
 
 def detector(method="patchcore", **options):
@@ -24,6 +26,7 @@ def detector(method="patchcore", **options):
         ("patchcore", {"neighbours": 2e3}, "neighbours is a whole number"),
         ("patchcore", {"neighbours": True}, "neighbours is a whole number"),
         ("patchcore", {"pool": 999}, "pool is a whole number from 1000"),
+        ("patchcore", {"top_share": 1.1}, "top_share is a number from 0 to 1"),
         ("patchcore", {"blur": float("inf")}, "blur is a number of pixels"),
         ("patchcore", {"variance": 0.9}, "no option 'variance'.*neighbours, pool"),
     ],
@@ -51,7 +54,7 @@ def naive_scores(features, vectors, mean, scale):
 
 @pytest.mark.slow
 def test_the_score_is_that_of_the_paper():
-    method = detector()  # every cell is a neighbour, so that the weight counts
+    method = detector(top_share=0)  # every cell is a neighbour, so that the weight counts
     images = np.stack([draw_part(n) for n in range(8)])
     features = np.asarray(method.features()(images)["features"])
     method.statistic.update(features.reshape(8, -1, features.shape[-1]))
@@ -67,12 +70,55 @@ def test_the_score_is_that_of_the_paper():
     np.testing.assert_allclose(method.graph()(tested)["score"], expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.25, 1.0])
+def test_the_score_is_the_mean_of_the_highest_cells(share):
+    method = detector(top_share=share, neighbours=50)
+    images = np.stack([draw_part(n, defect=n == 5) for n in range(6)])
+    features = np.asarray(method.features()(images)["features"])
+    vectors = features.reshape(6, -1, features.shape[-1])
+    method.statistic.update(vectors[:5])
+    cells = np.sort(method.distances(method.statistic)(vectors, None)["cells"], axis=1)
+    expected = cells[:, -max(1, round(share * 16)) :].mean(axis=1)
+    received = method.scorer(method.statistic)({"features": features})["score"]
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+    np.testing.assert_allclose(method.graph()(images)["score"], expected, rtol=1e-3)
+
+
+def test_a_model_without_a_share_keeps_the_score_of_the_paper():
+    saved = Plan.from_options("patchcore", SMALL).to_dict()
+    assert saved["parameters"].pop("top_share") == 0.02
+    assert Plan.from_dict(saved).parameters["top_share"] == 0.0
+
+
+def test_layers_coarser_than_the_usual_grid_are_enlarged():
+    assert detector(layers=["stage4", "stage5"]).grid == (4, 4)
+    assert detector(layers=["stage5"]).grid == (2, 2)
+
+
+def test_unseen_scores_are_those_of_leaving_out_one_image():
+    """On average: a coreset of the same size covers fewer images more densely."""
+    count = 40
+    method = detector(neighbours=100)
+    plan = Plan.from_options("patchcore", {**SMALL, "neighbours": 100})
+    images = np.stack([draw_part(n) for n in range(count)])
+    features = FeatureSet({"features": np.asarray(method.features()(images)["features"])[:, None]})
+    received, folds = unseen.cross_fit(method, features, plan, np.arange(count))
+    assert folds == 20
+    expected = [
+        float(method.scorer_without(features, np.array([n]))(features[n : n + 1])["score"][0])
+        for n in range(count)
+    ]
+    ratio = received.scores / expected
+    assert 0.99 < ratio.mean() < 1.02
+    assert np.quantile(np.abs(ratio - 1), 0.9) < 0.1
+
+
 @pytest.mark.slow
 def test_finer_layers_are_averaged_over_their_neighbours_and_the_coarsest_is_not():
     image = draw_part(0)[None]
     pooled, plain = (
-        np.asarray(detector(name, **extra).features()(image)["features"])
-        for name, extra in (("patchcore", {}), ("padim", {"channels": 1000}))
+        np.asarray(detector(name, layers=LAYERS, **extra).features()(image)["features"])
+        for name, extra in (("patchcore", {}), ("padim", {"basis": "random", "channels": 1000}))
     )
     assert pooled.shape == plain.shape == (1, 4, 4, 176)
     np.testing.assert_allclose(pooled[..., 64:], plain[..., 64:], rtol=1e-4, atol=1e-4)
@@ -136,13 +182,13 @@ def test_the_input_takes_the_shape_of_the_images(tmp_path, capsys):
     ad = AD("padim", tmp_path / "wide", save_path=tmp_path)
     assert ad.img_size == (256, 256)
     ad.train()
-    assert "Model input: 176x368 pixels" in capsys.readouterr().out
-    assert ad.img_size == AD(tmp_path / "model").img_size == (176, 368)
+    assert "Model input: 192x352 pixels" in capsys.readouterr().out
+    assert ad.img_size == AD(tmp_path / "model").img_size == (192, 352)
     prediction = ad.predict(np.hstack([draw_part(90), draw_part(91)]), save=False)
-    assert prediction.anomaly_map.shape == (176, 368)
+    assert prediction.anomaly_map.shape == (192, 352)
     with pytest.raises(DataError, match="at least 10 images"):
         ad.load_data(write_parts(tmp_path / "few", 5)).train()
-    assert ad.img_size == (176, 368)  # that of the model there is
+    assert ad.img_size == (192, 352)  # that of the model there is
     ad.load_data(write_parts(tmp_path / "square", 10)).train()
     assert ad.img_size == (256, 256)
 
