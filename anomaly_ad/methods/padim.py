@@ -171,7 +171,8 @@ class Padim(GridDetector):
         """Those from the moments without the image, in the basis of all images.
 
         Of few images an odd one has its say in that basis: its distances are up to 1.4 times what
-        they are in a basis without it, with 100 images less than 1.1 times. So few are fitted again.
+        they are in a basis without it, with 100 images less than 1.1 times. So few are fitted
+        again.
         """
         if self.framing.n_views > 1:
             return None  # the other views of an image would tell of it
