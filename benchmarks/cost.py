@@ -84,7 +84,8 @@ def measure(method: str, data: Path, folder: Path) -> None:
     ad = AD(method, data, save_path=folder, img_size=SIZE)
     framing, chosen = ad._choice.plan.framing, ad._choice.plan.parameters
     images = keras.Input(framing.shape, dtype="uint8")
-    maps = feature_maps(images, framing, chosen["backbone"], chosen["layers"])
+    layers = [*chosen["layers"], *chosen.get("image_layers", ())]
+    maps = feature_maps(images, framing, chosen["backbone"], layers)
     bare = convert.to_openvino(
         keras.Model(images, {f"map{n}": features for n, features in enumerate(maps)})
     )

@@ -82,7 +82,8 @@ def bare_backbone(ad: AD) -> Engine | None:
     plan = ad.model.manifest.plan
     images = keras.Input(plan.framing.shape, dtype="uint8")
     chosen = plan.parameters
-    maps = feature_maps(images, plan.framing, chosen["backbone"], chosen["layers"])
+    layers = [*chosen["layers"], *chosen.get("image_layers", ())]
+    maps = feature_maps(images, plan.framing, chosen["backbone"], layers)
     named = {f"map{n}": features for n, features in enumerate(maps)}
     return Engine(to_openvino(keras.Model(images, named)), plan.precision)
 
