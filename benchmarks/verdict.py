@@ -32,11 +32,12 @@ RATES = (0.01, 0.02, 0.05)
 FORMER = {
     "padim": {
         "layers": ["stage1", "stage2", "stage4"],
-        "basis": "random",
+        "projection": "channels",
         "channels": 128,
         "prior": 20,
         "top_share": 0,
     },
+    "patchcore": {"top_share": 0},
 }
 
 

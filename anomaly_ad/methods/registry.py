@@ -135,12 +135,12 @@ PRESETS: dict[str, Preset] = {
             _layers(*_DEEP),
             _BLUR,
             Choice(
-                "basis",
-                "principal",
-                "what is kept of the layers: principal components, or channels at random",
-                ("principal", "random"),
+                "projection",
+                "orthogonal",
+                "how the features are shortened, at random",
+                ("orthogonal", "channels"),
             ),
-            WholeNumber("channels", 160, "how many of them are kept", 1, 1024),
+            WholeNumber("channels", 160, "length of the features that is left", 1, 1024),
             Number(
                 "prior",
                 40.0,
@@ -163,7 +163,7 @@ PRESETS: dict[str, Preset] = {
             ),
         ),
         adds_images=True,
-        formerly={"prior": 0.0, "layers": _FINE, "basis": "random", "top_share": 0.0},
+        formerly={"prior": 0.0, "layers": _FINE, "projection": "channels", "top_share": 0.0},
         **_FEATURES,
     ),
     "patchcore": Preset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,31 +135,3 @@ class Subspace:
             np.square(outside).sum(axis=-1).astype(np.float32),
             (np.square(inside) / self.variances).sum(axis=-1).astype(np.float32),
         )
-
-
-def balanced_basis(moments: Moments, groups: Sequence[int], components: int) -> NDArray[np.float32]:
-    """Principal components of channels in groups, each group scaled to the same total variance.
-
-    Parameters
-    ----------
-    moments : Moments
-        With one position; of C channels.
-    groups : sequence of int
-        How many channels each group has; together C.
-    components : int
-        K, at most C.
-
-    Returns
-    -------
-    ndarray of float32, shape (C, K)
-        ``x @ basis`` are the components of the scaled channels, that of largest variance first,
-        each in its standard deviations.
-    """
-    covariance = moments.covariance()[0]
-    parts = np.split(np.diag(covariance), np.cumsum(groups)[:-1])
-    totals = np.concatenate([np.full(len(part), part.sum()) for part in parts])
-    scales = 1 / np.sqrt(np.maximum(totals, 1e-12 * totals.max() or 1.0))
-    variances, vectors = np.linalg.eigh(covariance * scales * scales[:, None])
-    variances, vectors = variances[::-1][:components], vectors[:, ::-1][:, :components]
-    deviations = np.sqrt(np.maximum(variances, 1e-9 * variances[0] or 1.0))
-    return (scales[:, None] * vectors / deviations).astype(np.float32)

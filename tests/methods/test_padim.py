@@ -116,7 +116,7 @@ def test_channels_at_random_are_chosen_by_the_seed_and_all_are_taken_where_there
     layers = ["stage1", "stage2", "stage4"]
     found = {}
     for seed, channels in ((0, 8), (1, 8), (0, 1000)):
-        made = detector(basis="random", layers=layers, seed=seed, channels=channels)
+        made = detector(projection="channels", layers=layers, seed=seed, channels=channels)
         features = made.features()(np.stack([draw_part(0)]))["features"]
         found[seed, channels] = np.asarray(features)
     assert found[0, 8].shape == found[1, 8].shape == (1, 4, 4, 8)
@@ -138,19 +138,24 @@ def test_cells_are_16_pixels_at_most_where_a_layer_has_so_many(layers, grid, cha
     assert made.grid == grid and made.features().output["features"].shape[1:] == (*grid, channels)
 
 
-def test_the_basis_is_that_of_scikit_learn_with_each_layer_scaled():
-    decomposition = pytest.importorskip("sklearn.decomposition", reason="needs the extra 'eval'")
-    made = detector(channels=12)
+def test_layers_are_scaled_to_the_same_variance_and_projected_onto_orthonormal_vectors():
     random = np.random.default_rng(0)
-    vectors = random.normal(size=(30, 4, 4, 384)).astype(np.float32) * random.gamma(1, 2, 384)
-    made.prepare(FeatureSet({"features": vectors.astype(np.float32)[:, None]}))
+    vectors = random.normal(size=(30, 4, 4, 384)) * random.gamma(1, 2, 384)
+    features = FeatureSet({"features": vectors.astype(np.float32)[:, None]})
+    bases = {}
+    for seed, channels in ((0, 160), (1, 160), (0, 1000)):
+        made = detector(seed=seed, channels=channels)
+        made.prepare(features)
+        bases[seed, channels] = made.basis
+    basis = bases[0, 160]
+    assert basis.shape == (384, 160) and bases[0, 1000].shape == (384, 384)
+    assert (basis != bases[1, 160]).any()
     flat = vectors.reshape(-1, 384)
-    scaled = flat / np.repeat(
-        [np.sqrt(part.var(0).sum()) for part in np.split(flat, [80, 192], 1)], made.groups
-    )
-    expected = decomposition.PCA(12, whiten=True, svd_solver="full").fit_transform(scaled)
-    found = made.reduced(np, flat - flat.mean(0))
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=0.02, atol=0.02)
+    totals = [part.var(axis=0).sum() for part in np.split(flat, np.cumsum(made.groups)[:-1], 1)]
+    scales = np.sqrt(384 / 3) / np.sqrt(np.repeat(totals, made.groups))
+    orthonormal = basis / scales[:, None]
+    np.testing.assert_allclose(orthonormal.T @ orthonormal, np.eye(160), atol=1e-2)
+    np.testing.assert_allclose(made.reduced(np, flat[:5]), flat[:5] @ made.basis)
 
 
 def test_the_score_is_the_mean_of_the_highest_distances(model):
@@ -166,7 +171,7 @@ def test_the_score_is_the_mean_of_the_highest_distances(model):
 @pytest.mark.slow
 def test_with_the_papers_channels_and_score_the_score_is_the_maximum_of_the_map(tmp_path):
     folder = write_parts(tmp_path / "parts", 12)
-    options = {"basis": "random", "top_share": 0, "layers": ["stage1", "stage2", "stage4"]}
+    options = {"projection": "channels", "top_share": 0, "layers": ["stage1", "stage2", "stage4"]}
     ad = AD("padim", folder, save_path=tmp_path, **SMALL, **options).train()
     found = ad.predict(draw_part(300, defect=True), save=False)
     calibration = ad.model.manifest.calibration
@@ -179,7 +184,7 @@ def test_with_the_papers_channels_and_score_the_score_is_the_maximum_of_the_map(
 
 
 @pytest.mark.slow
-def test_added_images_keep_the_basis_of_the_first_training(tmp_path):
+def test_added_images_keep_the_scales_of_the_first_training(tmp_path):
     ad = AD("padim", write_parts(tmp_path / "parts", 12), save_path=tmp_path, **SMALL).train()
     before = ad.model.state()["basis"]
     ad.add_images(write_parts(tmp_path / "more", 6, first=50))

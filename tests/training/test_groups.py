@@ -78,7 +78,7 @@ def test_padim_scores_a_group_as_a_model_of_the_others_does(padim, parts, tmp_pa
     files = sorted(parts.iterdir())
     others = AD("padim", files[:9] + files[12:], save_path=tmp_path, **SMALL).train()
     expected = [p.raw_score for p in others.predict(files[9:12], save=False)]
-    np.testing.assert_allclose(unseen(AD(padim))[9:12], expected, rtol=1e-3)
+    np.testing.assert_allclose(unseen(AD(padim))[9:12], expected, rtol=0.03)  # but for scales
 
 
 def test_what_is_recorded_and_said(model, parts, tmp_path, capsys):
@@ -186,7 +186,7 @@ def test_groups_that_cannot_be_trained_with(parts, tmp_path, name, groups, error
 
 @pytest.mark.slow
 def test_added_images_are_of_groups_that_the_model_does_not_know(parts, tmp_path):
-    options = {"basis": "random", **SMALL}  # principal components stay those of the first training
+    options = {"projection": "channels", **SMALL}  # else scales stay
     ad = AD("padim", parts, save_path=tmp_path, name="grown", **options).train(groups=PATTERN)
     before = unseen(ad)
     twins = write_groups(tmp_path / "twins", [3, 20], each=4)
