@@ -324,7 +324,7 @@ def test_exit_status(trained, dataset, tmp_path):
         (
             ["train", "missing", "--option", "beta=1"],
             2,
-            "basis, channels, prior, regularization, top_share. Received: 'beta=1'",
+            "projection, channels, prior, regularization, top_share. Received: 'beta=1'",
         ),
         (["train", "missing", "--option", "seed=1"], 2, "an option of padim's own"),
         (["train", "missing", "--false-alarm-rate", "nan"], 2, "false_alarm_rate is the share"),
