@@ -318,7 +318,8 @@ def mahalanobis_unseen(
     count = np.maximum(moments.seen, 2)  # where one counts alone, nothing is told of it
     mean, scatter = moments.means(), moments.scatter
     together, degrees = scatter.sum(axis=0), np.maximum(moments.seen - 1, 0).sum()
-    near = np.linalg.inv(regularized(moments, regularization, prior)).astype(np.float32)
+    near = np.linalg.inv(regularized(moments, regularization, prior))
+    least = 1e-6 * _variances(together / max(degrees, 1))  # where all others are alike
 
     def measure(
         features: NDArray[np.floating], shares: NDArray[np.float32] | None = None
@@ -337,7 +338,7 @@ def mahalanobis_unseen(
         left = together - np.matmul(centred.transpose(0, 2, 1), taken)
         fewer = degrees - (counts * (moments.seen > 1)).sum(axis=1)
         pooled = left / np.maximum(fewer, 1)[:, None, None]
-        variances = _variances(pooled)[:, None] * regularization
+        variances = np.maximum(_variances(pooled), least)[:, None] * regularization
         weights = 1 / (np.maximum(count - 1 - counts, 1) + prior)[..., None]
 
         def covariance(x: NDArray[np.float64]) -> NDArray[np.float64]:

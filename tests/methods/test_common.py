@@ -52,7 +52,7 @@ STATISTICAL = [name for name, preset in PRESETS.items() if preset.is_statistical
 ADDS_IMAGES = [name for name in STATISTICAL if PRESETS[name].adds_images]
 CONFIGURATIONS = {
     "gray": Framing(96, 96, 1),
-    "colour": Framing(64, 64, 3),
+    "colour": Framing(96, 96, 3),
     "not square, no multiple of the stride": Framing(70, 57, 3),
     "padded": Framing.new(80, 112, 1, "pad"),
 }
