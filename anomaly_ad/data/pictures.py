@@ -121,17 +121,17 @@ class Pictures:
     def near_copies(self, groups: NDArray[np.intp]) -> list[tuple[Picture, Picture]]:
         """Training images that are nearly the same, the nearest pair first; copies count once."""
         kept = [
-            picture
+            (picture, picture.thumbnail)
             for index, picture in enumerate(self.all)
             if picture.file.part == "train" and groups[index] == index
+            if picture.thumbnail is not None
         ]
         if len(kept) < LEAST_FOR_ODD:
             return []
-        thumbnails = [picture.thumbnail for picture in kept if picture.thumbnail is not None]
-        other, share = nearest(np.stack(thumbnails))
+        other, share = nearest(np.stack([thumbnail for _, thumbnail in kept]))
         near = [int(index) for index in np.argsort(share, kind="stable") if share[index] < NEAR]
         pairs = dict.fromkeys(tuple(sorted((index, int(other[index])))) for index in near)
-        return [(kept[first], kept[second]) for first, second in pairs]
+        return [(kept[first][0], kept[second][0]) for first, second in pairs]
 
 
 @functools.cache
