@@ -328,6 +328,14 @@ def test_photographs_of_one_part_are_near_copies(tmp_path):
     assert "train/part06_100.png and train/part06_80.png" in str(found)
 
 
+def test_near_copies_are_named_right_where_an_image_cannot_be_read(tmp_path):
+    good = write_surfaces(tmp_path / "train", 24)
+    write_surfaces(good, 1, first=5, light=0.8)
+    (good / "a_broken.png").write_bytes(b"no image")  # the first in order
+    (pair,) = finding(look(tmp_path), "near_copies").files
+    assert {file.rsplit("/", 1)[1] for file in pair} == {"part05_100.png", "part05_80.png"}
+
+
 def test_near_copies_are_found_where_every_part_has_some(tmp_path):
     for light in (1.0, 0.9, 0.8):
         write_surfaces(tmp_path / "train", 12, light=light)
