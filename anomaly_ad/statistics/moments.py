@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 
 _SOLVED = 16  # images whose distances are solved for at a time
-_SOLVED_TO, _STEPS = 1e-7, 60  # where conjugate gradients end: relative residual, squared; steps
+_SOLVED_TO, _STEPS = 1e-5, 60  # where conjugate gradients end: relative residual, squared; steps
 _TINY = 1e-300
 
 
@@ -294,7 +294,7 @@ def mahalanobis_unseen(
     They are those of `moments` without the image and what `regularized` makes of these: mean,
     scatter, pooled covariance and variances all change. With u = x - mean and A that covariance,
     d² = (n / (n - 1))² uᵀ A⁻¹ u. The equations are solved by conjugate gradients, preconditioned
-    with the covariance of all images, which A hardly differs from: some ten steps instead of
+    with the covariance of all images, which A hardly differs from: a few steps instead of
     decomposing the matrices of all positions for each image.
 
     Parameters
@@ -318,7 +318,7 @@ def mahalanobis_unseen(
     count = np.maximum(moments.seen, 2)  # where one counts alone, nothing is told of it
     mean, scatter = moments.means(), moments.scatter
     together, degrees = scatter.sum(axis=0), np.maximum(moments.seen - 1, 0).sum()
-    near = np.linalg.inv(regularized(moments, regularization, prior))
+    near = np.linalg.inv(regularized(moments, regularization, prior)).astype(np.float32)
     least = 1e-6 * _variances(together / max(degrees, 1))  # where all others are alike
 
     def measure(
