@@ -8,19 +8,25 @@ graph   the compiled model on one prepared image, against the bare backbone, in 
 fit     the whole fit with cross-fitting on the good images, against decoding, preparing and the
         bare backbone over them; importing TensorFlow, building and converting networks and the
         proofs of parity are reported apart
+predict an image file end to end, a JPEG of 512 and a PNG of 900 pixels a side: `predict` in turn
+        with decoding, preparing and running the graph alone, and with the former defaults
 memory  the peak of a process that fits 200 and one that fits 2,000 images
 """
 
 import argparse
+import contextlib
+import io
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from verdict import FORMER
 
 ROUNDS = 60
 SIZE = (256, 256)
@@ -64,6 +70,41 @@ class Stopwatch:
         setattr(module, name, timed)
 
 
+def show(label: str, figures: str, bar: float | None = None) -> None:
+    print(f"{label:12}{figures}" + (f"   (at most {bar})" if bar else ""), flush=True)
+
+
+def predicted(method: str, data: Path, folder: Path, framing: Any) -> None:
+    """Milliseconds of image files, end to end."""
+    from anomaly_ad import AD
+    from anomaly_ad.images import find_training_images, read_image
+    from anomaly_ad.runtime.engine import Engine
+
+    engine = Engine(next((folder / "model").glob("*.xml")))
+    models = {"predict": AD(folder / "model")}
+    if method in FORMER:
+        former = AD(method, data, save_path=folder / "former", img_size=SIZE, **FORMER[method])
+        models["former defaults"] = former.train()
+    picture = cv2.imread(str(find_training_images(data).paths[0]))
+    for name, side in (("512.jpg", 512), ("900.png", 900)):
+        file = folder / name
+        cv2.imwrite(str(file), cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC))
+        times: dict[str, list[float]] = {label: [] for label in ("alone", *models)}
+        for _ in range(ROUNDS):
+            for label, kept in times.items():
+                start = time.perf_counter()
+                if label == "alone":
+                    engine.run(framing.views(read_image(file)), ())
+                else:
+                    with contextlib.redirect_stdout(io.StringIO()):
+                        models[label].predict(file, save=False)
+                kept.append(time.perf_counter() - start)
+        figures = ", ".join(f"{1000 * statistics.median(t):.1f} ms {n}" for n, t in times.items())
+        pairs = zip(times["predict"], times["alone"], strict=True)
+        ratio = statistics.median(a / b for a, b in pairs)
+        show("predict", f"{name}: {figures}   ratio {ratio:.2f}", 1.15)
+
+
 def measure(method: str, data: Path, folder: Path) -> None:
     import keras
 
@@ -75,9 +116,6 @@ def measure(method: str, data: Path, folder: Path) -> None:
     from anomaly_ad.runtime.engine import Engine
     from anomaly_ad.support.threads import ordered_map
     from anomaly_ad.training import steps, unseen
-
-    def show(label: str, figures: str, bar: float | None) -> None:
-        print(f"{label:12}{figures}" + (f"   (at most {bar})" if bar else ""), flush=True)
 
     bars = BARS.get(method, (None,) * 6)
     registry.detector_class(method)
@@ -131,10 +169,11 @@ def measure(method: str, data: Path, folder: Path) -> None:
     fit, alone = statistics.median(fits), statistics.median(bares)
     figures = f"{fit:.2f} s against {alone:.2f} s bare, {len(paths)} images   ratio {ratio:.2f}"
     show("fit", figures, bars[2])
-    show("apart", f"{statistics.median(totals) - fit:.1f} s building, converting, proving", None)
+    show("apart", f"{statistics.median(totals) - fit:.1f} s building, converting, proving")
     sizes = {path.suffix: path.stat().st_size / 1e6 for path in (folder / "model").iterdir()}
     show("size", f".bin {sizes['.bin']:.1f} MB", bars[4])
     show("", f"whole directory {sum(sizes.values()):.1f} MB", bars[5])
+    predicted(method, data, folder, framing)
     for count in (200, 2000):
         many = folder / f"many-{count}"
         many.mkdir()
