@@ -146,7 +146,7 @@
       const top = 4, bottom = height - 20;
       if (data.best !== null) {
         const line = draw(svg, "line", { x1: x(data.best), x2: x(data.best), y1: top, y2: bottom, class: "best" });
-        draw(line, "title", {}, `The limit with the best F1 on these images: ${formatted(data.best)}`);
+        draw(line, "title", {}, `The limit with the best F1 on these images: ${data.best.toFixed(3)}`);
       }
       draw(svg, "line", { x1: x(LIMIT_SCORE), x2: x(LIMIT_SCORE), y1: top, y2: bottom, class: "calibrated" });
       draw(svg, "line", { x1: x(threshold), x2: x(threshold), y1: top, y2: bottom, class: "mark" });
@@ -285,7 +285,7 @@
     return box;
   }
 
-  const pictures = new WeakMap(); // what is needed to mark a picture anew
+  const pictures = new WeakMap(); // what is needed to mark a picture again
   let isRawMap = false;
 
   // Marks follow the limit: what is rejected has some, what passes has none.
@@ -480,7 +480,7 @@
   byId("name").addEventListener("input", arrange);
   byId("heat").addEventListener("input", (event) => document.documentElement.style.setProperty("--heat", event.target.value));
   if (data.best !== null) {
-    byId("best").textContent = `Best F1 at ${formatted(data.best)}`;
+    byId("best").textContent = `Best F1 at ${data.best.toFixed(3)}`;
     byId("best").addEventListener("click", () => { move(data.best); settle(); });
   }
   byId("copy").addEventListener("click", () => copyText(byId("command"), byId("copy")));
