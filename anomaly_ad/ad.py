@@ -462,6 +462,10 @@ class AD:
         *,
         maps: bool = False,
         resume: bool = False,
+        regions: bool = False,
+        merge_boxes: bool = False,
+        annotate: bool = False,
+        side_by_side: bool = False,
     ) -> Prediction | list[Prediction]:
         """Inspect an image or many.
 
@@ -486,13 +490,22 @@ class AD:
             lower value inspects more strictly.
         hardcore : bool
             False: colour what deviates (heatmap). True: draw boxes around the patches that
-            deviate. A method without maps frames the whole picture of an anomalous image.
+            deviate. A method without maps frames the whole picture of an anomalous image. Whatever
+            is drawn follows `thresh`: an anomalous image has a mark, a good one none.
         maps : bool
             Whether the predictions of a list keep their anomaly maps. A single one always does.
         resume : bool
-            Go on with the last run in `save_path` that was made with the same model, `thresh`,
-            `patch_size` and `hardcore`: files that it has in its record, unchanged since, are not
-            inspected again; their predictions come from there (without maps).
+            Go on with the last run in `save_path` that was made with the same model and options:
+            files that it has in its record, unchanged since, are not inspected again; their
+            predictions come from there (without maps).
+        regions : bool
+            Draw the outline of each connected region that deviates instead of the heatmap.
+        merge_boxes : bool
+            With `hardcore`: draw one outline around boxes that touch.
+        annotate : bool
+            Put a band with verdict, score and threshold above each picture.
+        side_by_side : bool
+            Put the original to the left of each picture.
 
         Returns
         -------
@@ -511,6 +524,10 @@ class AD:
             patch_size=patch_size,
             hardcore=hardcore,
             resume=resume,
+            regions=regions,
+            merge_boxes=merge_boxes,
+            annotate=annotate,
+            side_by_side=side_by_side,
         )
         _tell(run)
         return run.result
@@ -525,6 +542,10 @@ class AD:
         hardcore: bool = False,
         resume: bool = False,
         progress: bool = False,
+        regions: bool = False,
+        merge_boxes: bool = False,
+        annotate: bool = False,
+        side_by_side: bool = False,
     ) -> Generator[Prediction, None, None]:
         """Inspect many images and yield each prediction, with its map, as soon as it is made.
 
@@ -541,7 +562,7 @@ class AD:
             Where pictures and records go; None writes nothing.
         progress : bool
             Show a progress bar on stderr, if that is a terminal.
-        patch_size, thresh, hardcore, resume
+        patch_size, thresh, hardcore, resume, regions, merge_boxes, annotate, side_by_side
             As in `predict`.
         """
         return stream(
@@ -553,6 +574,10 @@ class AD:
             hardcore=hardcore,
             resume=resume,
             progress=progress,
+            regions=regions,
+            merge_boxes=merge_boxes,
+            annotate=annotate,
+            side_by_side=side_by_side,
         )
 
 

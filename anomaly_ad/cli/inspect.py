@@ -36,6 +36,19 @@ def predict(
     hardcore: Annotated[
         bool, typer.Option("--hardcore", help="Draw boxes instead of a heatmap.")
     ] = False,
+    merge_boxes: Annotated[
+        bool,
+        typer.Option("--merge-boxes", help="With --hardcore: one outline of boxes that touch."),
+    ] = False,
+    regions: Annotated[
+        bool, typer.Option("--regions", help="Draw outlines of what deviates instead of a heatmap.")
+    ] = False,
+    annotate: Annotated[
+        bool, typer.Option("--annotate", help="Verdict, score and threshold above each picture.")
+    ] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="The original to the left of each picture.")
+    ] = False,
     patch_size: Annotated[
         int, typer.Option(help="Side of the boxes in pixels of the model's input; 0: the model's.")
     ] = 0,
@@ -63,6 +76,10 @@ def predict(
         patch_size=patch_size,
         thresh=thresh,
         hardcore=hardcore,
+        merge_boxes=merge_boxes,
+        regions=regions,
+        annotate=annotate,
+        side_by_side=side_by_side,
         resume=resume,
         progress=not sys.stdout.isatty(),  # else the lines themselves show how far it is
     )

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..images import Framing, Image
-from ..model import LIMIT_SCORE
+from ..model import LIMIT_SCORE, standing
 
 BOX_COLOUR = (255, 0, 0)  # RGB
-_CALM = 0.6  # calibrated map value up to which nothing is coloured
 _STRIP = 128  # rows that are blended at a time
-_STRONGEST = 0.5  # opacity of the heatmap where the map is at its height
+# Of a heatmap: where colours end, in multiples of the threshold's distance from the median; the
+# least such distance that they begin at; how far along the way which colour stands; opacities.
+HEAT: dict[str, Any] = {
+    "last": 4.0,
+    "least": 0.05,
+    "stops": (0.0, 0.15, 0.45, 1.0),
+    "scale": ((255, 225, 0), (255, 140, 0), (230, 0, 0), (110, 0, 90)),
+    "opacity": (0.4, 0.65),
+}
+_BAND, _LETTERS = 36, 0.9  # height of the words' band and scale of its letters, 1,000 pixels wide
 
 
-def heatmap(image: Image, anomaly_map: NDArray[np.float32], framing: Framing) -> Image:
-    """Colour what deviates.
-
-    The colours are fixed to the calibrated scale, never to the image at hand: values up to 0.6 are
-    left as they are, the decision limit (0.8) is yellow, beyond it the colour turns to deep red. So
-    a good part looks like itself.
+def heatmap(
+    image: Image,
+    anomaly_map: NDArray[np.float32],
+    marks: NDArray[np.bool_],
+    framing: Framing,
+    threshold: float = LIMIT_SCORE,
+) -> Image:
+    """Colour what deviates; all else looks as it is.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
         RGB, not changed.
-    anomaly_map : ndarray of float32, shape (h, w)
-        Calibrated, at the model's scale.
+    anomaly_map, marks, threshold
+        See `colours`.
     framing : Framing
         How the image was brought to the model's scale.
     """
     # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
     # large photograph would cost more than everything else.
-    overlay = framing.map_to_original(colours(anomaly_map), image.shape[:2])
+    overlay = framing.map_to_original(colours(anomaly_map, marks, threshold), image.shape[:2])
     out = image.copy()
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
     # In strips, which stay in the processor's cache however large the photograph is.
@@ -47,34 +59,48 @@ def heatmap(image: Image, anomaly_map: NDArray[np.float32], framing: Framing) ->
     return out
 
 
-def colours(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The colours of a heatmap: yellow, orange, red, with growing opacity.
+def colours(
+    anomaly_map: NDArray[np.float32], marks: NDArray[np.bool_], threshold: float = LIMIT_SCORE
+) -> NDArray[np.uint8]:
+    """The colours of a heatmap: yellow, orange, red, purple, with growing opacity.
+
+    They are fixed to the calibrated scale, never to the image at hand: yellow is the threshold,
+    and the last colour is four times as far from the median of good images.
 
     Parameters
     ----------
     anomaly_map : ndarray of float32, shape (h, w)
-        Calibrated.
+        Calibrated, at the model's scale.
+    marks : ndarray of bool, shape (h, w)
+        Which pixels are coloured.
+    threshold : float
+        Score in [0, 1].
 
     Returns
     -------
     ndarray of uint8, shape (h, w, 4)
-        RGBA, not premultiplied; the opacity ends at a half.
+        RGBA, not premultiplied.
     """
-    steps = _colour_table()
-    return steps[np.rint(anomaly_map * (len(steps) - 1)).astype(np.intp)]
+    table = _colour_table(float(threshold))
+    out = table[np.rint(anomaly_map * (len(table) - 1)).astype(np.intp)]
+    # What is clear has the first colour, so that edges which are enlarged do not turn dark.
+    out[~marks] = (*table[0, :3], 0)
+    return out
 
 
-@cache
-def _colour_table() -> NDArray[np.uint8]:
-    """Colours of evenly spaced map values from 0 to 1, RGBA."""
-    values = np.linspace(0, 1, 1025)
-    heat = np.clip((values - LIMIT_SCORE) / (0.97 - LIMIT_SCORE), 0, 1)
-    rise = np.clip((values - _CALM) / (LIMIT_SCORE - _CALM), 0, 1)
-    opacity = _STRONGEST * (0.5 * rise + 0.5 * heat)
-    red = 1 - 0.25 * np.clip(2 * heat - 1, 0, 1)
-    green = 0.9 * (1 - np.clip(1.3 * heat, 0, 1))
-    blue = np.zeros_like(heat)
-    return np.round(np.stack([red, green, blue, opacity], axis=-1) * 255).astype(np.uint8)
+@lru_cache(64)
+def _colour_table(threshold: float = LIMIT_SCORE) -> NDArray[np.uint8]:
+    """Colours of 1,025 evenly spaced map values from 0 to 1 for a threshold, RGBA."""
+    t = standing(np.linspace(0, 1 - 1e-6, 1025))
+    begin = max(float(standing(threshold)), HEAT["least"])
+    rise = np.clip((t / begin - 1) / (HEAT["last"] - 1), 0, 1)
+    red, green, blue = (
+        np.interp(rise, HEAT["stops"], column) for column in np.array(HEAT["scale"]).T
+    )
+    opacity = 255 * np.interp(rise, (0, 1), HEAT["opacity"])
+    table = np.round(np.stack([red, green, blue, opacity], axis=-1)).astype(np.uint8)
+    table.setflags(write=False)
+    return table
 
 
 def draw_boxes(image: Image, boxes: NDArray[np.int32]) -> Image:
@@ -88,10 +114,58 @@ def draw_boxes(image: Image, boxes: NDArray[np.int32]) -> Image:
         xyxy in pixels of the image, x2 and y2 exclusive.
     """
     out = image.copy()
-    thickness = max(1, round(min(image.shape[:2]) / 200))
+    thickness = _thickness(image)
     for x1, y1, x2, y2 in boxes.tolist():
         cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), BOX_COLOUR, thickness)
     return out
+
+
+def draw_outlines(image: Image, contours: Iterable[NDArray[np.int32]]) -> Image:
+    """Draw closed outlines.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB, not changed.
+    contours : iterable of ndarray of int32, shape (K, 2)
+        Corners, x and y in pixels of the image, from 0 to its width and height.
+    """
+    out = image.copy()
+    last = np.array([image.shape[1] - 1, image.shape[0] - 1])
+    lines = [np.minimum(contour, last).astype(np.int32) for contour in contours]
+    cv2.polylines(out, lines, True, BOX_COLOUR, _thickness(image), cv2.LINE_AA)
+    return out
+
+
+def annotated(image: Image, words: str, *, is_anomalous: bool) -> Image:
+    """Put a band with words above a picture: red where it is anomalous, dark gray otherwise.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB, not changed.
+    words : str
+        ASCII.
+    is_anomalous : bool
+        The verdict.
+    """
+    # Of a narrow picture as much as fits; never so small that it cannot be read.
+    width = image.shape[1]
+    scale = max(width / 1000, 0.4)
+    (length, _), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, _LETTERS, 2)
+    scale = min(scale, max(0.95 * width / length, 0.3))
+    height = max(round(_BAND * scale), 14)
+    band = np.empty((height, width, 3), np.uint8)
+    band[:] = (170, 0, 0) if is_anomalous else (50, 50, 50)
+    place = (round(0.01 * width) + 1, round(0.72 * height))
+    letters, pen = _LETTERS * scale, max(round(2 * scale), 1)
+    white = (255, 255, 255)
+    cv2.putText(band, words, place, cv2.FONT_HERSHEY_SIMPLEX, letters, white, pen, cv2.LINE_AA)
+    return np.vstack([band, image])
+
+
+def _thickness(image: Image) -> int:
+    return max(1, round(min(image.shape[:2]) / 200))
 
 
 def frame(image: Image) -> Image:

@@ -216,17 +216,15 @@ def evaluate(
     items = labelled.items
     by_source = dict(zip(file_sources([item.path for item in items]), items, strict=True))
 
-    def pixels_of(one: Inspected) -> Pixels | None:
-        item = by_source[one.source]
-        if tally.curves is None or (item.is_defective and item.mask is None):
-            return None
-        size = one.photograph.shape[:2]
-        mask = None if item.mask is None else read_fitting_mask(item.mask, size)
-        raw = inspector.framing.map_to_original(one.outputs["anomaly_map"], size)
-        return tally.curves.measure(raw, mask)
-
     def look(one: Inspected) -> tuple[Pixels | None, Any]:
-        return pixels_of(one), None if observer is None else observer.look(one)
+        item, size = by_source[one.source], one.photograph.shape[:2]
+        mask = pixels = None
+        if tally.curves is not None:
+            mask = None if item.mask is None else read_fitting_mask(item.mask, size)
+            if mask is not None or not item.is_defective:
+                raw = inspector.framing.map_to_original(one.outputs["anomaly_map"], size)
+                pixels = tally.curves.measure(raw, mask)
+        return pixels, None if observer is None else observer.look(one, mask)
 
     with bar(len(items), "Evaluating") as step, closing(inspector.scan(by_source, look)) as found:
         for item, (prediction, seen) in zip(items, found, strict=True):

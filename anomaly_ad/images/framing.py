@@ -162,15 +162,39 @@ class Framing:
             xyxy in pixels of the photograph, rounded outwards, within it. Boxes that lie wholly
             in the padding are left out, so M <= N.
         """
-        left, top, width, height = self._placement(image_size)
-        scaled = np.asarray(boxes, np.float64).reshape(-1, 4) - (left, top, left, top)
-        scaled *= np.tile((image_size[1] / width, image_size[0] / height), 2)
+        corners = np.asarray(boxes, np.float64).reshape(-1, 2)
+        scaled = self._to_original(corners, image_size).reshape(-1, 4)
         limits = np.tile((image_size[1], image_size[0]), 2)
         # The small constant keeps a box whose edge falls on a pixel's border from growing by
         # one pixel through rounding.
         scaled = np.hstack([np.floor(scaled[:, :2] + 1e-6), np.ceil(scaled[:, 2:] - 1e-6)])
         out = np.clip(scaled, 0, limits).astype(np.int32)
         return out[(out[:, 2] > out[:, 0]) & (out[:, 3] > out[:, 1])]
+
+    def points_to_original(
+        self, points: NDArray[np.floating], image_size: tuple[int, int]
+    ) -> NDArray[np.int32]:
+        """Points at the model's scale -> points in the photograph.
+
+        Parameters
+        ----------
+        points : ndarray of float, shape (N, 2)
+            x and y in pixels of the model's input, from its upper left corner.
+        image_size : (int, int)
+            (height, width) of the photograph.
+
+        Returns
+        -------
+        ndarray of int32, shape (N, 2)
+            x and y in pixels of the photograph, from 0 to its width and height.
+        """
+        limits = (image_size[1], image_size[0])
+        return np.clip(np.rint(self._to_original(points, image_size)), 0, limits).astype(np.int32)
+
+    def pixel_area(self, image_size: tuple[int, int]) -> float:
+        """How many pixels of the photograph one of the model's input stands for."""
+        _, _, width, height = self._placement(image_size)
+        return image_size[0] / height * image_size[1] / width
 
     def map_to_original(self, array: NDArray, image_size: tuple[int, int]) -> NDArray:
         """Resize a picture at the model's scale to the photograph's, without the padding.
@@ -212,6 +236,13 @@ class Framing:
             top : top + height, left : left + width
         ]
         return out
+
+    def _to_original(
+        self, points: NDArray[np.floating], image_size: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        left, top, width, height = self._placement(image_size)
+        moved: NDArray[np.float64] = np.asarray(points, np.float64) - (left, top)
+        return moved * (image_size[1] / width, image_size[0] / height)
 
     def _placement(self, image_size: tuple[int, ...]) -> tuple[int, int, int, int]:
         """Where the photograph lies in the input: left, top, width, height in its pixels."""

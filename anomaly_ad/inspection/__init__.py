@@ -7,6 +7,7 @@ pictures and records go.
 from .inspector import Inspected, Inspector, Observer, count_verdicts, summary
 from .output import Output
 from .prediction import Prediction
+from .regions import Region
 from .runs import look, predict, stream
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Observer",
     "Output",
     "Prediction",
+    "Region",
     "count_verdicts",
     "look",
     "predict",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..drawing import pictures as drawing
-from ..errors import ImageError, PathError
+from ..errors import ImageError, OptionError, PathError
 from ..images import Image, PathLike, image_digest
 from ..images.sources import Source, Sources
 from ..model import StoredModel, check_patch_size, check_threshold
@@ -24,7 +24,7 @@ from ..runtime import Outputs
 from ..support import bar, ordered_map, printable
 from .output import Output
 from .prediction import Prediction
-from .regions import deviating_cells, peak_cell
+from .regions import Region, deviating_cells, marked, outlines, regions
 
 _AFTER_MODEL = ("score", "anomaly_map")  # outputs that a verdict is made of
 
@@ -85,8 +85,12 @@ class Inspected:
 class Observer(Protocol):
     """Sees each image that is inspected, and what is said of it; for a report, for example."""
 
-    def look(self, one: Inspected) -> Any:
-        """Take what is needed of an image; called in threads."""
+    def look(self, one: Inspected, mask: NDArray[np.bool_] | None = None) -> Any:
+        """Take what is needed of an image; called in threads.
+
+        `mask` says where its defect is, shape (H, W) of the photograph; None where that is not
+        known.
+        """
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Any) -> None:
         """Take the verdict with what `look` gave, in the order of the images.
@@ -107,8 +111,8 @@ class Inspector:
         Score in [0, 1] above which an image is anomalous.
     patch_size : int
         Side of the cells of boxes in pixels of the model's input; 0 for the model's own.
-    hardcore : bool
-        Draw boxes instead of the heatmap.
+    hardcore, merge_boxes, regions, annotate, side_by_side : bool
+        What pictures show, see `AD.predict`.
     draw : bool
         Whether pictures are made at all.
     keep_maps : bool
@@ -122,10 +126,16 @@ class Inspector:
         threshold: float = 0.8,
         patch_size: int = 0,
         hardcore: bool = False,
+        merge_boxes: bool = False,
+        regions: bool = False,
+        annotate: bool = False,
+        side_by_side: bool = False,
         draw: bool = False,
         keep_maps: bool = True,
     ) -> None:
         check_threshold(threshold)
+        if merge_boxes and not hardcore:
+            raise OptionError("merge_boxes merges the boxes of hardcore=True. Give both.")
         plan = stored.manifest.plan
         if patch_size != 0 or isinstance(patch_size, bool):
             check_patch_size(patch_size, plan.framing.size)
@@ -136,12 +146,16 @@ class Inspector:
         self.calibration = stored.manifest.calibration
         self.threshold = float(threshold)
         self.patch_size = int(patch_size) or plan.patch_size
-        self.hardcore = bool(hardcore)
         self.draw = draw
         self.keep_maps = keep_maps
         self._raw_threshold = self.calibration.image.raw(self.threshold)
-        maxima = self.calibration.map
-        self._raw_map_threshold = None if maxima is None else maxima.raw(self.threshold)
+        self._hardcore = bool(hardcore)
+        self._pictures = {  # beyond the heatmap
+            "merge_boxes": bool(merge_boxes),
+            "regions": bool(regions),
+            "annotate": bool(annotate),
+            "side_by_side": bool(side_by_side),
+        }
 
     @property
     def about(self) -> dict[str, Any]:
@@ -151,7 +165,8 @@ class Inspector:
             "detector": self.detector,
             "threshold": self.threshold,
             "patch_size": self.patch_size,
-            "hardcore": self.hardcore,
+            "hardcore": self._hardcore,
+            **{name: value for name, value in self._pictures.items() if value},
         }
 
     def run(
@@ -234,17 +249,23 @@ class Inspector:
 
         return self._each(sources, finish)
 
-    def inspect(self, image: Image) -> Prediction:
+    def inspect(self, image: Image) -> tuple[Prediction, NDArray[np.bool_] | None, Outputs]:
         """Inspect one image from any thread, alongside those of other threads.
 
         Parameters
         ----------
         image : ndarray of uint8, shape (H, W, 3)
             RGB.
+
+        Returns
+        -------
+        (Prediction, ndarray of bool of shape (h, w) or None, dict)
+            Which pixels of the map are marked, None for a method without one; the raw outputs.
         """
         views = self.framing.views(image)
         outputs = self.framing.merge(self.engine.run_concurrently(views, _AFTER_MODEL))
-        return self._decide(None, image.shape[:2], outputs, self._calibrated_map(outputs))
+        anomaly_map = self._calibrated_map(outputs)
+        return *self._decide(None, image.shape[:2], outputs, anomaly_map), outputs
 
     def _each(
         self,
@@ -294,10 +315,10 @@ class Inspector:
         if isinstance(image, str):
             return Inspected(source, Prediction.failed(path, self.threshold, image))
         anomaly_map = self._calibrated_map(outputs)
-        prediction = self._decide(path, image.shape[:2], outputs, anomaly_map)
+        prediction, marks = self._decide(path, image.shape[:2], outputs, anomaly_map)
         if prediction.error is not None:
             return Inspected(source, prediction)
-        picture = self._picture(image, prediction, anomaly_map) if self.draw else None
+        picture = self._picture(image, prediction, anomaly_map, marks) if self.draw else None
         return Inspected(source, prediction, image, views, outputs, picture)
 
     def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
@@ -312,32 +333,76 @@ class Inspector:
         image_size: tuple[int, int],
         outputs: Outputs,
         anomaly_map: NDArray[np.float32] | None,
-    ) -> Prediction:
+    ) -> tuple[Prediction, NDArray[np.bool_] | None]:
         raw = float(outputs["score"])
         if not np.isfinite(raw):
-            return Prediction.failed(path, self.threshold, f"the model's score is {raw}")
+            error = f"the model's score is {raw}"
+            return Prediction.failed(path, self.threshold, error), None
         is_anomalous = raw > self._raw_threshold
         boxes = np.empty((0, 4), np.int32)
-        if is_anomalous and self._raw_map_threshold is not None:
-            cells = self.framing.without_padding(outputs["anomaly_map"], image_size)
-            found = deviating_cells(cells, self.patch_size, self._raw_map_threshold)
-            if not len(found):
-                found = peak_cell(cells, self.patch_size)
-            boxes = self.framing.boxes_to_original(found, image_size)
+        found: tuple[Region, ...] = ()
+        marks = None
+        if self.calibration.map is not None:
+            limit = self.calibration.map
+            shown = self.framing.without_padding(outputs["anomaly_map"], image_size)
+            marks = marked(shown, limit, self.threshold, is_anomalous=is_anomalous)
+            if is_anomalous:
+                cells = deviating_cells(marks, self.patch_size)
+                boxes = self.framing.boxes_to_original(cells, image_size)
+                found = regions(marks, shown, limit, self.framing, image_size)
         score = float(self.calibration.image.score(raw))
         kept = anomaly_map if self.keep_maps else None
-        return Prediction(path, image_size, score, raw, self.threshold, is_anomalous, kept, boxes)
+        verdict = (score, raw, self.threshold, is_anomalous)
+        return Prediction(path, image_size, *verdict, kept, boxes, regions=found), marks
 
     def _picture(
-        self, image: Image, prediction: Prediction, anomaly_map: NDArray[np.float32] | None
+        self,
+        image: Image,
+        prediction: Prediction,
+        anomaly_map: NDArray[np.float32] | None,
+        marks: NDArray[np.bool_] | None,
     ) -> Image:
-        if self.calibration.map is None:
+        out = self._marked_picture(image, prediction, anomaly_map, marks)
+        if self._pictures["side_by_side"]:
+            out = drawing.side_by_side(image, out)
+        if self._pictures["annotate"]:
+            assert prediction.score is not None
+            verdict = "ANOMALOUS" if prediction.is_anomalous else "good"
+            # Cut, not rounded: no score looks as if it were above the threshold that is not.
+            words = f"{verdict}  score {int(1000 * prediction.score) / 1000:.3f}"
+            words += f"  threshold {prediction.threshold:g}"
+            out = drawing.annotated(out, words, is_anomalous=bool(prediction.is_anomalous))
+        return out
+
+    def _marked_picture(
+        self,
+        image: Image,
+        prediction: Prediction,
+        anomaly_map: NDArray[np.float32] | None,
+        marks: NDArray[np.bool_] | None,
+    ) -> Image:
+        if marks is None:
             return drawing.frame(image) if prediction.is_anomalous else image.copy()
-        if self.hardcore:
-            return drawing.draw_boxes(image, prediction.boxes)
-        if anomaly_map is None:
+        if self._pictures["regions"] or self._hardcore:
+            out = image
+            if self._pictures["regions"]:
+                contours = [region.contour for region in prediction.regions]
+                out = drawing.draw_outlines(image, contours)
+            if self._pictures["merge_boxes"]:
+                return drawing.draw_outlines(out, self._merged(marks, image.shape[:2]))
+            return drawing.draw_boxes(out, prediction.boxes) if self._hardcore else out
+        if anomaly_map is None or not marks.any():
             return image.copy()
-        return drawing.heatmap(image, anomaly_map, self.framing)
+        return drawing.heatmap(image, anomaly_map, marks, self.framing, self.threshold)
+
+    def _merged(
+        self, marks: NDArray[np.bool_], image_size: tuple[int, int]
+    ) -> list[NDArray[np.int32]]:
+        """Outlines of the boxes, neighbours as one."""
+        cells = np.zeros_like(marks)
+        for x1, y1, x2, y2 in deviating_cells(marks, self.patch_size).tolist():
+            cells[y1:y2, x1:x2] = True
+        return [self.framing.points_to_original(one, image_size) for one in outlines(cells)]
 
     def compare(self, image: Image) -> Image:
         """The original next to its reconstruction or, where there is none, next to its heatmap.
@@ -360,8 +425,8 @@ class Inspector:
             right = self.framing.map_to_original(rebuilt, size)
         else:
             anomaly_map = self._calibrated_map(outputs)
-            prediction = self._decide(None, size, outputs, anomaly_map)
-            right = self._picture(image, prediction, anomaly_map)
+            prediction, marks = self._decide(None, size, outputs, anomaly_map)
+            right = self._picture(image, prediction, anomaly_map, marks)
         return drawing.side_by_side(image, right)
 
 

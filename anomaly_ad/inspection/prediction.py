@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnomalyADError
+from .regions import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,9 @@ class Prediction:
         an image that is not anomalous, and for methods without a map.
     error : str or None
         What went wrong with this file; then there is no score and no verdict.
+    regions : tuple of Region
+        The connected regions that deviate, the highest peak first: at least one of an image that
+        is anomalous, unless the method has no map; none of one that is good. See `regions.marked`.
     """
 
     path: str | None
@@ -49,6 +53,7 @@ class Prediction:
     anomaly_map: NDArray[np.float32] | None
     boxes: NDArray[np.int32]
     error: str | None = None
+    regions: tuple[Region, ...] = ()
 
     def __post_init__(self) -> None:
         if self.boxes.dtype != np.int32 or self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
@@ -96,6 +101,7 @@ class Prediction:
             anomaly_map=None,
             boxes=np.array(values["boxes"], np.int32).reshape(-1, 4),
             error=values["error"],
+            regions=tuple(Region.from_dict(region) for region in values.get("regions", ())),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,5 +115,6 @@ class Prediction:
             "is_anomalous": self.is_anomalous,
             "n_boxes": len(self.boxes),
             "boxes": self.boxes.tolist(),
+            "regions": [region.to_dict() for region in self.regions],
             "error": self.error,
         }

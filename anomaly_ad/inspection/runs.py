@@ -69,7 +69,7 @@ def predict(
     path, save_path, save, show, maps
         See `AD.predict`.
     **options
-        `threshold`, `patch_size`, `hardcore` and `resume`.
+        `resume`, and those of `Inspector`.
     """
     sources = find_sources(path)
     if sources.passed_over:
@@ -107,7 +107,7 @@ def stream(
     paths, save_path
         See `AD.stream`.
     **options
-        `threshold`, `patch_size`, `hardcore`, `resume` and `progress`.
+        `resume`, `progress`, and those of `Inspector`.
     """
     sources = find_sources(paths)
     if sources.passed_over:

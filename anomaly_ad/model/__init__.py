@@ -13,6 +13,7 @@ from .calibration import (
     check_rate,
     check_threshold,
     images_needed,
+    standing,
 )
 from .choice import SAVE_PATH, Choice
 from .manifest import Manifest, check_new_groups, is_model, models_below
@@ -41,4 +42,5 @@ __all__ = [
     "is_model",
     "load",
     "models_below",
+    "standing",
 ]

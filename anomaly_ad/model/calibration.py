@@ -152,13 +152,7 @@ class Limit:
         check_threshold(threshold)
         if threshold == LIMIT_SCORE:
             return self.limit
-        if threshold < LIMIT_SCORE:
-            t = threshold / LIMIT_SCORE
-        elif threshold < 1:
-            t = 1 + ((1 - LIMIT_SCORE) / (1 - threshold) - 1) / 4
-        else:
-            return math.inf
-        return self.median + t * (self.limit - self.median)
+        return self.median + float(standing(threshold)) * (self.limit - self.median)
 
 
 @dataclass(frozen=True)
@@ -376,6 +370,18 @@ class GoodScores:
             raise ValueError("its groups of good images cannot be used")
         pair = float(raised[0]), float(raised[1])
         return cls(scores, maxima if len(maxima) else None, pair, cross_fitted, groups=groups)
+
+
+def standing(score: ArrayLike) -> NDArray[np.float64]:
+    """Scores in [0, 1] -> how far up from the median they stand, in multiples of the limit's way.
+
+    t = (raw - median) / (limit - median), the inverse of `Limit.score`: 1 at the limit; infinite
+    for 1.
+    """
+    values = np.asarray(score, np.float64)
+    with np.errstate(divide="ignore"):
+        above = 1 + ((1 - LIMIT_SCORE) / (1 - np.maximum(values, LIMIT_SCORE)) - 1) / 4
+    return np.where(values <= LIMIT_SCORE, values / LIMIT_SCORE, above)
 
 
 def images_needed(rate: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -58,7 +59,7 @@ def data(
             "raw": entry.prediction.raw_score,
             "score": entry.prediction.score,
             "size": entry.prediction.image_size,
-            "boxes": entry.prediction.boxes.tolist(),
+            "mask": entry.mask,
             "error": entry.prediction.error and printable(entry.prediction.error),
             "shown": n in shown,
         }
@@ -68,6 +69,8 @@ def data(
         "threshold": threshold,
         "median": limit.median,
         "limit": limit.limit,
+        "best": told["best"],
+        "command": f"anomaly-ad calibrate {shlex.quote(printable(stored.directory))} --limit ",
         "labelled": told["labelled"],
         "good": GOOD,
         "kinds": [kind.name for kind in told["kinds"]],
@@ -118,6 +121,7 @@ def of_labelled(found: Evaluation) -> dict[str, Any]:
             ),
         ],
         "layout": found.layout,
+        "best": found.best_f1_threshold,
         "rates": _rates(found.rates, counts),
         "next_step": found.next_step and printable(found.next_step),
     }
@@ -158,6 +162,7 @@ def of_unlabelled(
         "tiles": [_tile("all", counts["anomalous"], inspected, share, counts["errors"])],
         "layout": "no labels: it is not known which of these images are good",
         "rates": _rates(rates, {"Anomalous": beyond}),
+        "best": None,
         "next_step": None,
     }
 

@@ -21,6 +21,7 @@ from ..images import PathLike, check_path
 from ..images.labelled import LabelledImages, find_labelled
 from ..images.sources import file_sources
 from ..inspection import Inspector, summary
+from ..inspection.pages import script
 from ..inspection.records import JSONL, cannot_write, read_records
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
@@ -227,7 +228,7 @@ class _Page:
     ) -> None:
         """Fill the template and put the whole page in its place at once."""
         shown = chosen(thumbnails.entries)
-        style, code = asset("look.css") + _own("report.css"), asset("limit.js") + _own("report.js")
+        style, code = asset("look.css") + _own("report.css"), script() + _own("report.js")
         told["warnings"] = [*told["warnings"], *of_what_was_seen(self._stored, thumbnails)]
         chunks = self._template.generate(
             **told,

@@ -117,8 +117,7 @@
     };
     const upper = scores(data.labelled ? inspected.filter((i) => i.kind === data.good) : inspected);
     const lower = scores(data.labelled ? inspected.filter((i) => i.kind !== data.good) : []);
-    // Each kind has its own height: there are often far fewer of the one than of the other.
-    const highest = (counts) => Math.max(...counts, 1);
+    const most = Math.max(...upper, ...lower, 1);
     const both = upper.some(Boolean) && lower.some(Boolean);
     return () => {
       home.replaceChildren();
@@ -130,7 +129,7 @@
       const step = (width - 2 * side) / bins;
       const bars = (counts, name, className, up) => counts.forEach((value, n) => {
         if (!value) return;
-        const tall = Math.max(bar * value / highest(counts), 2);
+        const tall = Math.max(bar * value / most, 2);
         const made = draw(svg, "rect", { x: x(n / bins) + .5, width: Math.max(step - 1, 1), y: up ? base - tall : base + 1, height: tall, class: className });
         draw(made, "title", {}, `${whole(value)} ${name} from ${n / bins} to ${(n + 1) / bins}`);
       });
@@ -141,10 +140,14 @@
         const anchor = tick === 0 ? "start" : tick === 10 ? "end" : "middle";
         draw(svg, "text", { x: x(tick / 10), y: height - 4, "text-anchor": anchor }, (tick / 10).toString());
       }
-      const label = (y, name, counts) => draw(svg, "text", { x: x(0), y, class: "label" }, `${name} (highest bar: ${whole(highest(counts))})`);
+      const label = (y, name, counts) => draw(svg, "text", { x: x(0), y, class: "label" }, `${name} (highest bar: ${whole(Math.max(...counts))})`);
       if (upper.some(Boolean)) label(14, data.labelled ? "Good parts" : "Parts", upper);
       if (lower.some(Boolean)) label(height - 26, "Defective parts", lower);
       const top = 4, bottom = height - 20;
+      if (data.best !== null) {
+        const line = draw(svg, "line", { x1: x(data.best), x2: x(data.best), y1: top, y2: bottom, class: "best" });
+        draw(line, "title", {}, `The limit with the best F1 on these images: ${data.best.toFixed(3)}`);
+      }
       draw(svg, "line", { x1: x(LIMIT_SCORE), x2: x(LIMIT_SCORE), y1: top, y2: bottom, class: "calibrated" });
       draw(svg, "line", { x1: x(threshold), x2: x(threshold), y1: top, y2: bottom, class: "mark" });
     };
@@ -267,12 +270,47 @@
       box.append(element);
     };
     layer("jpeg", photo, "photo");
-    if (heat) layer("webp", heat, "heat");
-    if (image.boxes.length) {
-      const svg = draw(box, "svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-      for (const [x1, y1, x2, y2] of image.boxes) draw(svg, "rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
+    const marks = { box, image, map: null };
+    if (heat) {
+      marks.canvas = element("canvas", "heat");
+      box.append(marks.canvas);
+      heatLevels(`data:image/webp;base64,${heat}`).then((map) => {
+        marks.map = map;
+        mark(box);
+      });
     }
+    marks.svg = draw(box, "svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+    pictures.set(box, marks);
+    mark(box);
     return box;
+  }
+
+  const pictures = new WeakMap(); // what is needed to mark a picture again
+  let isRawMap = false;
+
+  // Marks follow the limit: what is rejected has some, what passes has none.
+  function mark(box) {
+    const marks = pictures.get(box);
+    if (!marks) return;
+    const { image, map, canvas, svg } = marks, isBad = isRejected(image, rawOf(threshold));
+    box.classList.toggle("framed", isBad && !canvas);
+    svg.replaceChildren();
+    for (const polygon of image.mask || []) draw(svg, "polygon", { points: polygon.join(" "), class: "mask" });
+    if (!map) return;
+    const marked = heatMarks(map, threshold, isBad);
+    paintHeat(canvas, map, marked, threshold, isRawMap);
+    const [height, width] = image.size, across = width / map.width, down = height / map.height;
+    const regions = heatRegions(map, marked);
+    for (const { x1, y1, x2, y2 } of regions) {
+      draw(svg, "rect", { x: x1 * across, y: y1 * down, width: (x2 - x1) * across, height: (y2 - y1) * down });
+    }
+    if (box.parentElement === byId("large-picture")) tellRegions(regions, across * down);
+  }
+  function tellRegions(regions, scale) {
+    const area = ({ area }) => `${whole(Math.max(Math.round(area * scale), 1))} pixels`;
+    const told = regions.slice(0, 5).map((region) => `${area(region)}, peak ${region.score.toFixed(3)}`);
+    if (regions.length > 5) told.push(`${regions.length - 5} more`);
+    byId("large-regions").textContent = told.join("; ") || "none";
   }
 
   function element(name, className, text) {
@@ -337,7 +375,12 @@
       const verdict = verdictOf(data.images[made.dataset.n], raw);
       made.classList.toggle("wrong", isWrong(verdict));
       made.querySelector(".tag").textContent = words[verdict];
+      const { top, bottom } = made.getBoundingClientRect();
+      if (bottom > 0 && top < window.innerHeight) mark(made.querySelector(".picture"));
     }
+  }
+  function remark() {
+    for (const box of document.querySelectorAll(".picture")) mark(box);
   }
   new IntersectionObserver(growWhileNear, { rootMargin: `${NEAR}px` }).observe(byId("more"));
   window.addEventListener("scroll", growWhileNear, { passive: true });
@@ -363,10 +406,12 @@
       facts["Score"] = `${image.score.toFixed(4)}, limit ${formatted(threshold)}`;
       facts["Raw score"] = `${image.raw.toPrecision(6)}, limit ${Number.isFinite(rawOf(threshold)) ? rawOf(threshold).toPrecision(6) : "none"}`;
       facts["Original"] = `${image.size[1]} x ${image.size[0]} pixels`;
+      facts["Regions"] = "";
     } else facts["Reason"] = image.error;
     byId("large-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => {
       const row = element("div");
       row.append(element("dt", "", name), element("dd", "number", value));
+      if (name === "Regions") row.lastChild.id = "large-regions";
       return row;
     }));
     // Not disabled, which would take the focus away.
@@ -410,9 +455,13 @@
     byId("limit-value").textContent = formatted(threshold);
     byId("raw-value").textContent = Number.isFinite(raw) ? `Raw score ${raw.toPrecision(6)}.` : "Nothing is rejected.";
     byId("reset").disabled = threshold === data.threshold;
+    const settable = threshold !== LIMIT_SCORE && Number.isFinite(raw) && raw > data.median;
+    byId("set-it").hidden = !settable;
+    byId("command").textContent = `${data.command}${raw}`;
     count(raw);
     drawHistogram();
     drawCurves(raw);
+    drawHeatScale(byId("heat-scale"), threshold);
   }
   function settle() {
     const told = [...document.querySelectorAll("[data-tile] .tile-count")].map((tile) => tile.textContent.trim());
@@ -430,6 +479,12 @@
   for (const id of ["show", "kind", "order"]) if (byId(id)) byId(id).addEventListener("change", arrange);
   byId("name").addEventListener("input", arrange);
   byId("heat").addEventListener("input", (event) => document.documentElement.style.setProperty("--heat", event.target.value));
+  if (data.best !== null) {
+    byId("best").textContent = `Best F1 at ${data.best.toFixed(3)}`;
+    byId("best").addEventListener("click", () => { move(data.best); settle(); });
+  }
+  byId("copy").addEventListener("click", () => copyText(byId("command"), byId("copy")));
+  byId("raw-map").addEventListener("change", (event) => { isRawMap = event.target.checked; remark(); });
   byId("boxes").addEventListener("change", (event) => document.body.classList.toggle("no-boxes", !event.target.checked));
   let width = 0;
   new ResizeObserver(() => {

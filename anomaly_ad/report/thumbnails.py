@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..drawing import pictures as drawing
 from ..images import Image
 from ..images.labelled import GOOD
 from ..inspection import Inspected, Prediction
+from ..inspection.pages import packed
 from ..inspection.records import cannot_write
+from ..inspection.regions import outlines
 from ..model import StoredModel
 
 MOST_PICTURES = 5000  # of a page; a browser holds no more
@@ -29,11 +30,15 @@ _QUALITIES = (82, 65, 45, 25)
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of an image while the run goes on: its digest, JPEG and WebP (or none)."""
+    """What is kept of an image while the run goes on.
+
+    Its digest; JPEG, and WebP or nothing; outlines of its mask, x and y by turns in pixels.
+    """
 
     digest: str
     photo: bytes
     heat: bytes
+    mask: tuple[list[int], ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class Entry:
     place : int
         Where its pictures begin in the spool.
     lengths : (int, int)
-        Bytes of the photograph and of the heatmap.
+        Bytes of the photograph and of the map.
+    mask : tuple of list of int
+        Outlines of its mask, x and y by turns in pixels of the photograph.
     """
 
     path: Path
@@ -59,6 +66,7 @@ class Entry:
     prediction: Prediction
     place: int
     lengths: tuple[int, int]
+    mask: tuple[list[int], ...] = ()
 
     @property
     def is_wrong(self) -> bool:
@@ -103,13 +111,13 @@ class Thumbnails:
     def __exit__(self, *exception: object) -> None:
         self._spool.close()
 
-    def look(self, one: Inspected) -> Seen:
+    def look(self, one: Inspected, mask: NDArray[np.bool_] | None = None) -> Seen:
         """Make the small pictures of an image; called in threads."""
         size = self._size(one.photograph.shape[:2])
         heat = b""
         if self._map is not None:
-            heat = self._heat(self._map.score(one.outputs["anomaly_map"]), size)
-        return Seen(one.digest, self._photo(one.photograph, size), heat)
+            heat = self._heat(packed(one.outputs["anomaly_map"], self._map), size)
+        return Seen(one.digest, self._photo(one.photograph, size), heat, _outlined(mask, size))
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
         """Keep an image, in the order of the run."""
@@ -125,7 +133,8 @@ class Thumbnails:
             self._labels.append(f"{seen.digest} {kind}")
             self.n_learnt += seen.digest in self._learnt
             self.n_calibrated += seen.digest in self._calibrated
-        self.entries.append(Entry(path, kind, prediction, place, lengths))
+        outline = () if seen is None else seen.mask
+        self.entries.append(Entry(path, kind, prediction, place, lengths, outline))
 
     @property
     def fingerprint(self) -> str:
@@ -137,7 +146,7 @@ class Thumbnails:
         return hashlib.sha256(together.encode()).hexdigest()[:16] if together else ""
 
     def pictures(self, entry: Entry) -> tuple[bytes, bytes]:
-        """The photograph (JPEG) and the heatmap (WebP, or nothing) of an entry."""
+        """The photograph (JPEG) and the packed map (WebP, or nothing) of an entry."""
         self._spool.seek(entry.place)
         photo = self._spool.read(entry.lengths[0])
         return photo, self._spool.read(entry.lengths[1])
@@ -156,19 +165,22 @@ class Thumbnails:
                 break
         return data
 
-    def _heat(self, scores: NDArray[np.float32], size: tuple[int, int]) -> bytes:
-        """Colours of what deviates, for a picture of `size`; nothing where nothing does."""
-        colours = drawing.colours(scores)
-        if not colours[..., 3].any():
-            return b""
-        # Half the size does for what is smooth. The opacity is stretched to the full range: the
-        # page sets how strong the heatmap is.
+    def _heat(self, levels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
+        """A packed map for a picture of `size`."""
+        # Half the size does for what is smooth.
         half = (max(size[0] // 2, 1), max(size[1] // 2, 1))
-        out = self._framing.map_to_original(colours, half)
-        out[..., 3] = np.minimum(out[..., 3].astype(np.uint16) * 2, 255)
-        bgra = cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA)
-        data: bytes = cv2.imencode(".webp", bgra, [cv2.IMWRITE_WEBP_QUALITY, 60])[1].tobytes()
+        out = cv2.cvtColor(self._framing.map_to_original(levels, half), cv2.COLOR_GRAY2BGR)
+        data: bytes = cv2.imencode(".webp", out, [cv2.IMWRITE_WEBP_QUALITY, 75])[1].tobytes()
         return data
+
+
+def _outlined(mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> tuple[list[int], ...]:
+    """Outlines of a mask, as fine as a picture of `size` shows them."""
+    if mask is None:
+        return ()
+    small = cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) > 0
+    scale = np.array([mask.shape[1] / size[1], mask.shape[0] / size[0]])
+    return tuple(np.rint(one * scale).astype(int).ravel().tolist() for one in outlines(small))
 
 
 def chosen(entries: Sequence[Entry], most: int = MOST_PICTURES) -> set[int]:

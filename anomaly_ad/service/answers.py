@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
+import numpy as np
+
 from ..drawing import pictures as drawing
 from ..errors import ImageError, ImageTooLargeError
-from ..images import decode_image
+from ..images import Image, decode_image
 from ..inspection import Inspector
 from ..inspection.output import encode_picture
+from ..inspection.pages import packed
 from .models import Served
 from .schema import Refusal, Verdict
 
@@ -18,6 +21,7 @@ def answer(
     served: Served,
     threshold: float,
     heatmap: bool,
+    anomaly_map: bool,
     max_pixels: int,
     name: str,
     read: Callable[[], bytes],
@@ -33,7 +37,7 @@ def answer(
     except ImageError as error:
         raise Refusal(422, str(error)) from error
     inspector = Inspector(served.stored, threshold=threshold, keep_maps=heatmap)
-    found = inspector.inspect(image)
+    found, marks, outputs = inspector.inspect(image)
     if found.error is not None:
         raise Refusal(422, f"{name!r} cannot be inspected: {found.error}.")
     verdict = {
@@ -47,11 +51,24 @@ def answer(
         "raw_score": found.raw_score,
         "threshold": found.threshold,
         "boxes": found.boxes.tolist(),
+        "regions": [region.to_dict() for region in found.regions],
     }
+    size, framing = image.shape[:2], inspector.framing
     if heatmap:
         verdict["heatmap"] = None
-        if found.anomaly_map is not None:
-            colours = drawing.colours(found.anomaly_map)
-            overlay = inspector.framing.map_to_original(colours, image.shape[:2])
-            verdict["heatmap"] = base64.b64encode(encode_picture(overlay, ".png"))
+        if marks is not None and found.anomaly_map is not None:
+            colours = drawing.colours(found.anomaly_map, marks, threshold)
+            verdict["heatmap"] = _png(framing.map_to_original(colours, size))
+    if anomaly_map:
+        verdict["anomaly_map"] = None
+        limit = served.stored.manifest.calibration.map
+        if limit is not None:
+            scale = min(max(framing.size) / max(size), 1)
+            small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
+            levels = framing.map_to_original(packed(outputs["anomaly_map"], limit), small)
+            verdict["anomaly_map"] = _png(np.repeat(levels[..., None], 3, axis=2))
     return Verdict.model_validate(verdict)
+
+
+def _png(picture: Image) -> bytes:
+    return base64.b64encode(encode_picture(picture, ".png"))

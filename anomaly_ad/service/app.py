@@ -119,7 +119,8 @@ def _add_inspection(app: FastAPI, service: Service) -> None:
             raise Refusal(422, "An option is given more than once.")
         served = service.models.get(options.model)
         thresh = settings.threshold if options.thresh is None else options.thresh
-        call = functools.partial(answer, served, thresh, options.heatmap, settings.max_pixels)
+        wanted = (options.heatmap, options.anomaly_map)
+        call = functools.partial(answer, served, thresh, *wanted, settings.max_pixels)
         with service.places(1):
             pass  # while the queue is full it is of no use to send images
         async with read_images(request, service.roots, settings) as files:

@@ -9,13 +9,14 @@ from typing import Any
 import jinja2
 from starlette.responses import Response
 
+from ..inspection.pages import script
 from ..web import asset, content_policy
 
 
 def inspection_page() -> Response:
     """The page for inspecting by hand."""
     style = asset("look.css") + _asset("inspect.css")
-    return _page(_asset("inspect.html"), style, asset("limit.js") + _asset("inspect.js"))
+    return _page(_asset("inspect.html"), style, script() + _asset("inspect.js"))
 
 
 def docs_page(schema: Mapping[str, Any]) -> Response:
@@ -25,12 +26,12 @@ def docs_page(schema: Mapping[str, Any]) -> Response:
     return _page(html, asset("look.css") + _asset("docs.css"))
 
 
-def _page(html: str, style: str, script: str = "") -> Response:
+def _page(html: str, style: str, code: str = "") -> Response:
     """A page, with the only style and script that the browser may apply."""
-    text = html.replace("{{ style }}", style).replace("{{ script }}", script)
+    text = html.replace("{{ style }}", style).replace("{{ script }}", code)
     more = "media-src blob: mediastream:; connect-src 'self'; frame-ancestors 'none'; "
     headers = {
-        "content-security-policy": content_policy(style, script, more),
+        "content-security-policy": content_policy(style, code, more),
         "permissions-policy": "camera=(self)",
     }
     return Response(text.encode(), headers=headers, media_type="text/html")

@@ -25,6 +25,18 @@ class Options(BaseModel):
         description="Score above which an image is anomalous; that of the service by default.",
     )
     heatmap: bool = Field(False, description="Add the heatmap, a PNG to be laid over the image.")
+    anomaly_map: bool = Field(
+        False, description="Add the anomaly map, a small gray PNG, to be coloured by the client."
+    )
+
+
+class Region(BaseModel):
+    """A connected region that deviates."""
+
+    box: list[int] = Field(description="xyxy in pixels, x2 and y2 exclusive.")
+    area: int = Field(description="In pixels.")
+    score: float = Field(description="The highest value of the calibrated map in it, in [0, 1).")
+    contour: list[list[int]] = Field(description="The corners of its outline, x and y in pixels.")
 
 
 class Verdict(BaseModel):
@@ -44,10 +56,19 @@ class Verdict(BaseModel):
     raw_score: float = Field(description="The detector's own unit.")
     threshold: float = Field(description="The score that the verdict is for.")
     boxes: list[list[int]] = Field(description="xyxy in pixels, x2 and y2 exclusive.")
+    regions: list[Region] = Field(
+        description="Connected regions that deviate, the highest score first; none of a good image."
+    )
     heatmap: str | None = Field(
         None,
         description="With heatmap=true: PNG in base64, RGBA, of the image's size, to be laid over "
-        "it; null for a method without maps.",
+        "it, coloured above the threshold; null for a method without maps.",
+    )
+    anomaly_map: str | None = Field(
+        None,
+        description="With anomaly_map=true: PNG in base64, gray: 64 is the median of good images, "
+        "64 + 191 * score above it, 128 / (2 + t) below it, t limits' distances down; null for a "
+        "method without maps.",
     )
 
 

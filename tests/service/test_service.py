@@ -23,6 +23,7 @@ import httpx
 from anomaly_ad import AD, OptionError
 from anomaly_ad.cli.serve import name_models, read_token
 from anomaly_ad.images import read_image
+from anomaly_ad.images.sources import find_sources
 from anomaly_ad.inspection.inspector import Inspector
 from anomaly_ad.model.calibration import Calibration
 from anomaly_ad.model.store import load
@@ -142,12 +143,34 @@ def test_the_heatmap_is_what_predict_draws(client, washer, files):
     opacity = overlay[..., 3:] / 255
     blended = image * (1 - opacity) + overlay[..., :3] * opacity
     inspector = Inspector(load(washer[0]), draw=True)
-    source = AD(washer[0]).predict(files[1], save=False)
-    picture = inspector._picture(image, source, source.anomaly_map)
-    assert np.abs(picture - blended).max() <= 1.5
+    (one,) = inspector.run(find_sources([files[1]]))
+    assert np.abs(one.picture - blended).max() <= 1.5
     good = base64.b64decode(upload(client, files[0], heatmap=True).json()["heatmap"])
     calm = cv2.imdecode(np.frombuffer(good, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert calm[..., 3].mean() < opacity.mean() * 255 / 10
+    assert not calm[..., 3].any()
+
+
+@pytest.mark.parametrize("thresh", [0.3, 0.8, 0.95])
+def test_marks_follow_the_threshold(client, washer, files, thresh):
+    """Every anomalous image has a region and a colour, no good one has."""
+    for file in files:
+        answer = upload(client, file, heatmap=True, thresh=thresh).json()
+        png = np.frombuffer(base64.b64decode(answer["heatmap"]), np.uint8)
+        colours = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)[..., 3]
+        expected = AD(washer[0]).predict(file, save=False, thresh=thresh)
+        assert answer["regions"] == [region.to_dict() for region in expected.regions]
+        assert bool(answer["regions"]) == bool(colours.any()) == answer["is_anomalous"]
+
+
+def test_the_map_is_for_clients_that_colour_it(client, washer, files):
+    answer = upload(client, files[1], anomaly_map=True).json()
+    png = np.frombuffer(base64.b64decode(answer["anomaly_map"]), np.uint8)
+    levels = cv2.imdecode(png, cv2.IMREAD_GRAYSCALE)
+    expected = AD(washer[0]).predict(files[1], save=False).anomaly_map
+    assert levels.shape == expected.shape
+    above = levels > 64
+    assert np.abs((levels[above].astype(int) - 64) / 191 - expected[above]).max() < 0.003
+    assert (expected[~above] < 0.003).all()
 
 
 @pytest.mark.parametrize(
@@ -403,6 +426,7 @@ def test_openapi_and_its_page_need_no_network(client):
         "model",
         "thresh",
         "heatmap",
+        "anomaly_map",
     }
     page = client.get("/docs").text
     assert "POST /predict" in page and "http://" not in page and "https://" not in page
@@ -410,7 +434,8 @@ def test_openapi_and_its_page_need_no_network(client):
 
 def test_the_answer_is_as_the_schema_says(client, files):
     fields = client.get("/openapi.json").json()["components"]["schemas"]["Verdict"]["properties"]
-    assert set(upload(client, files[0], heatmap=True).json()) == set(fields)
+    answer = upload(client, files[0], heatmap=True, anomaly_map=True).json()
+    assert set(answer) == set(fields)
 
 
 def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(washer, service, files):
@@ -442,7 +467,7 @@ def test_an_option_that_would_be_overlooked_is_refused(client, files):
     answer = client.post("/predict", files={"image": image}, params={"threshold": 0.1})
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("threshold: Extra inputs are not permitted.")
-    assert answer.json()["error"].endswith(" Options: model, thresh, heatmap.")
+    assert answer.json()["error"].endswith(" Options: model, thresh, heatmap, anomaly_map.")
     for content in (
         {"data": {"image": "a.png", "thresh": 0.2}},
         {"data": {"image": "a.png"}, "model": "x"},

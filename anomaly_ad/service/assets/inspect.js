@@ -9,7 +9,7 @@ const $ = (id) => document.getElementById(id);
 const models = new Map(); // digest of a model -> its facts: a replaced model's results stay right
 const queue = []; // chosen and not yet inspected, the next one first
 const items = []; // those in the gallery, newest first: the one under way and results
-const tally = []; // {digest, raw_score} of every image that has a verdict, also without a card
+const tally = []; // name, model and scores of every image that has a verdict, also without a card
 const failed = []; // those without a card that have no verdict
 let token = "";
 let standard = LIMIT_SCORE; // the threshold that the service uses by itself
@@ -18,7 +18,6 @@ let current = null;
 let following = true; // whether a new result is shown at once
 let working = false;
 let held = null; // the timer of the next try, while the service does not answer
-let boxTimer = 0;
 
 // ---------------------------------------------------------------------------- the service
 
@@ -83,10 +82,10 @@ async function loadModels() {
   setThreshold(moved ? threshold : standard);
 }
 
-async function predict(item, heatmap) {
+async function predict(item) {
   const form = new FormData();
   form.append("image", item.file, item.name);
-  const query = new URLSearchParams({ heatmap, thresh: threshold });
+  const query = new URLSearchParams({ anomaly_map: true, thresh: threshold });
   if (item.model) query.set("model", item.model);
   try {
     return await ask(`/predict?${query}`, { method: "POST", body: form });
@@ -115,7 +114,7 @@ function setThreshold(value) {
   if (current) draw();
   items.forEach(paint);
   count();
-  renewBoxes();
+  drawHeatScale($("heat-scale"), value);
 }
 
 // -------------------------------------------------------------------------------- images
@@ -150,8 +149,12 @@ async function work() {
     try {
       if (!item.card) addCard(item);
       count();
-      await adopt(item, await predict(item, true));
+      const asked = item.model;
+      const answer = await predict(item);
+      if (queue[0] !== item || item.model !== asked) continue; // cleared, or another model was chosen
+      await adopt(item, answer);
     } catch (error) {
+      if (queue[0] !== item) continue;
       if (error.unavailable) {
         hold(error);
         break;
@@ -159,6 +162,7 @@ async function work() {
       if (error.status === 404) await loadModels().catch(() => {});
       item.error = error;
     }
+    if (queue[0] !== item) continue;
     queue.shift();
     finish(item);
   }
@@ -178,9 +182,11 @@ async function adopt(item, answer) {
   if (!models.has(answer.digest)) await loadModels();
   if (!models.has(answer.digest)) throw new Refused("The model is being replaced.", 503);
   item.answer = answer;
+  item.map = answer.anomaly_map ? await heatLevels(`data:image/png;base64,${answer.anomaly_map}`) : null;
+  answer.anomaly_map = null; // it is not needed twice
   if (!item.record) tally.push(item.record = {});
-  item.record.digest = answer.digest;
-  item.record.raw_score = answer.raw_score;
+  const { digest, raw_score, score, model } = answer;
+  Object.assign(item.record, { digest, raw_score, score, model, name: item.name });
 }
 
 function addCard(item) {
@@ -197,9 +203,9 @@ function addCard(item) {
 
 function finish(item) {
   paint(item);
-  if (item.error) say(complaint(item));
+  if (item.error && !following) say(complaint(item)); // otherwise it is shown with the image
   else if (isHeld()) say("");
-  if (following) {
+  if (following || item.isWanted) {
     show(item);
     speak(item);
   }
@@ -231,31 +237,33 @@ function tryAgain() {
 
 const isPassing = (item) => Boolean(item.error?.passing);
 
-// Boxes hang on the threshold, and only the service can find them: asked for when the slider rests.
-function renewBoxes() {
-  clearTimeout(boxTimer);
-  const item = current;
-  if (!item || !isStale(item)) return;
-  boxTimer = setTimeout(async () => {
-    try {
-      const fresh = await predict(item, false);
-      if (fresh.digest !== item.answer.digest) {
-        await adopt(item, await predict(item, true));
-        say(`The model was replaced: ${item.name} was inspected again.`);
-        paint(item);
-        count();
-        if (item === current) show(item);
-      } else if (fresh.threshold === threshold) {
-        Object.assign(item.answer, { boxes: fresh.boxes, threshold: fresh.threshold });
-        if (item === current) draw();
-      }
-    } catch (error) {
-      say(`${error.message} The boxes are those of threshold ${item.answer.threshold}.`);
-    }
-  }, 250);
+// Another model was chosen: what is shown is inspected again, and counted once.
+function inspectAgain() {
+  const model = $("model").value;
+  for (const item of queue) item.model = model;
+  const again = items.filter((item) => item.answer || item.error).reverse();
+  if (!again.length) return;
+  const chosen = current;
+  $("result").hidden = true;
+  again.forEach(drop);
+  const fresh = again.map(({ file, name, record }) => ({ file, name, model, record }));
+  enqueue(fresh);
+  following = false;
+  current = null;
+  const next = fresh[again.indexOf(chosen)] ?? fresh[fresh.length - 1];
+  next.isWanted = true;
 }
 
-const isStale = (item) => item.answer && isAnomalous(item) && item.answer.threshold !== threshold;
+function clear() {
+  queue.length = failed.length = tally.length = 0;
+  for (const item of [...items]) drop(item);
+  current = null;
+  following = true;
+  $("result").hidden = true;
+  say("");
+  count();
+  $("choose").focus();
+}
 
 // ------------------------------------------------------------------------------- drawing
 
@@ -283,7 +291,6 @@ function show(item) {
   draw();
   if (before) paint(before);
   paint(item);
-  renewBoxes();
 }
 
 function picture(item) {
@@ -294,9 +301,7 @@ function picture(item) {
   $("photo").src = item.url;
   $("photo").alt = `The inspected image ${item.name}`;
   $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const heat = item.answer.heatmap;
-  $("heat").hidden = !heat;
-  if (heat) $("heat").src = `data:image/png;base64,${heat}`;
+  $("heat").hidden = !item.map;
 }
 
 function draw() {
@@ -317,29 +322,41 @@ function draw() {
   $("name").textContent = $("model-label").hidden ? name : `${name} · ${answer.model}`;
   $("score").textContent = shown(answer.score);
   $("against").textContent = `score, ${bad ? "above" : "not above"} ${threshold}`;
-  $("fill").style.width = `${100 * answer.score}%`;
-  $("tick").style.left = `${100 * threshold}%`;
   $("limit-value").textContent = threshold;
   $("raw").textContent = `Raw score ${digits(answer.raw_score)}, threshold ${digits(raw)}.`;
   $("reset").disabled = threshold === standard;
-  drawBoxes(bad ? answer.boxes : [], isStale(current) ? ` of threshold ${answer.threshold}` : "");
+  $("set-it").hidden = threshold === LIMIT_SCORE || !Number.isFinite(raw) || raw <= facts.median;
+  $("command").textContent = `anomaly-ad calibrate ${quoted(answer.model)} --limit ${raw}`;
+  mark(current, bad);
   $("no-map").hidden = facts.has_map;
-  $("heat-setting").hidden = $("boxes-setting").hidden = !facts.has_map;
+  $("heat-setting").hidden = $("map-settings").hidden = !facts.has_map;
+}
+
+const quoted = (text) => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+// Marks follow the threshold: an anomalous image has some, a good one none.
+function mark({ map, answer }, bad) {
+  $("picture").classList.toggle("framed", bad && !map);
+  if (!map) return drawBoxes([]);
+  const marks = heatMarks(map, threshold, bad);
+  paintHeat($("heat"), map, marks, threshold, $("raw-map").checked);
+  const [height, width] = answer.image_size;
+  const across = width / map.width, down = height / map.height;
+  drawBoxes(heatRegions(map, marks).map(({ x1, y1, x2, y2 }) => [x1 * across, y1 * down, x2 * across, y2 * down]));
 }
 
 // Cut, not rounded: no score is 1, and none looks as if it were above the threshold.
 const shown = (score) => (Math.floor(score * 1000) / 1000).toFixed(3);
 const digits = (value) => (Number.isFinite(value) ? value.toPrecision(5) : "none");
 
-function drawBoxes(boxes, stale) {
+function drawBoxes(boxes) {
   $("boxes").replaceChildren(...boxes.map(([x1, y1, x2, y2]) => {
     const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const sides = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
     for (const [key, value] of Object.entries(sides)) rect.setAttribute(key, value);
     return rect;
   }));
-  $("boxes").classList.toggle("stale", Boolean(stale));
-  $("box-count").textContent = `${boxes.length}${stale}`;
+  $("box-count").textContent = boxes.length;
 }
 
 function element(tag, className, ...children) {
@@ -415,6 +432,54 @@ function step(by) {
   if (next) choose(next);
 }
 
+// -------------------------------------------------------------------------------- export
+
+function download(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// A spreadsheet takes what begins like a formula for one.
+const cell = (value) => `"${String(value).replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
+
+function exportTable() {
+  const lines = [["name", "model", "verdict", "score", "raw_score", "threshold", "digest", "error"]];
+  for (const record of tally) {
+    const { name, model, score, raw_score, digest } = record;
+    lines.push([name, model, exceeds(record) ? "anomalous" : "good", score, raw_score, threshold, digest, ""]);
+  }
+  for (const item of [...failed, ...items.filter((one) => one.error)]) {
+    lines.push([item.name, item.model, "not inspected", "", "", "", "", item.error.message]);
+  }
+  const text = lines.map((line) => line.map((value) => (typeof value === "number" ? value : cell(value))).join(",")).join("\r\n");
+  download(new Blob([`\ufeff${text}\r\n`], { type: "text/csv" }), "inspection.csv");
+}
+
+// What is seen, at the photograph's size.
+async function savePicture() {
+  const { answer, name } = current;
+  const [height, width] = answer.image_size;
+  const out = Object.assign(document.createElement("canvas"), { width, height });
+  const context = out.getContext("2d");
+  context.drawImage($("photo"), 0, 0, width, height);
+  if (!$("original").checked) {
+    if (!$("heat").hidden) {
+      context.globalAlpha = $("opacity").value / 100;
+      context.drawImage($("heat"), 0, 0, width, height);
+      context.globalAlpha = 1;
+    }
+    context.strokeStyle = "#ff1f1f";
+    context.lineWidth = Math.max(1, Math.round(Math.min(width, height) / 200));
+    if ($("picture").classList.contains("framed")) context.strokeRect(0, 0, width, height);
+    for (const box of $("show-boxes").checked ? $("boxes").children : []) {
+      context.strokeRect(...["x", "y", "width", "height"].map((key) => Number(box.getAttribute(key))));
+    }
+  }
+  const blob = await new Promise((done) => out.toBlob(done, "image/png"));
+  download(blob, `${name.replace(/\.[^.]*$/, "").replace(/[\\/]/g, "_")}-inspected.png`);
+}
+
 // -------------------------------------------------------------------------------- camera
 
 let stream = null;
@@ -465,10 +530,11 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 }
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, select, textarea");
+  const typing = event.target.closest("input:not([type=checkbox]), select, textarea");
   if (typing || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "ArrowLeft") step(-1);
   if (event.key === "ArrowRight") step(1);
+  if (event.key.toLowerCase() === "o") $("original").click();
 });
 $("limit").addEventListener("input", () => setThreshold(Number($("limit").value)));
 $("limit").addEventListener("change", () => current && speak(current));
@@ -478,6 +544,15 @@ $("opacity").addEventListener("input", () => {
   $("picture").style.setProperty("--heat", $("opacity").value / 100);
   $("opacity-value").textContent = `${$("opacity").value} %`;
 });
+$("model").addEventListener("change", inspectAgain);
+$("raw-map").addEventListener("change", () => current && draw());
+$("original").addEventListener("change", () => {
+  $("picture").classList.toggle("only-original", $("original").checked);
+});
+$("save").addEventListener("click", savePicture);
+$("export").addEventListener("click", exportTable);
+$("clear").addEventListener("click", clear);
+$("copy").addEventListener("click", () => copyText($("command"), $("copy")));
 $("show-boxes").addEventListener("change", () => {
   $("result").classList.toggle("no-boxes", !$("show-boxes").checked);
 });
