@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..drawing import pictures as drawing
-from ..images import Image
+from ..images import Framing, Image
 from ..images.labelled import GOOD
 from ..inspection import Inspected, Prediction
 from ..inspection.records import cannot_write
@@ -105,11 +105,11 @@ class Thumbnails:
 
     def look(self, one: Inspected) -> Seen:
         """Make the small pictures of an image; called in threads."""
-        size = self._size(one.photograph.shape[:2])
-        heat = b""
+        size = fitted(one.photograph.shape[:2], self.side)
+        above = b""
         if self._map is not None:
-            heat = self._heat(self._map.score(one.outputs["anomaly_map"]), size)
-        return Seen(one.digest, self._photo(one.photograph, size), heat)
+            above = heat(self._map.score(one.outputs["anomaly_map"]), size, self._framing)
+        return Seen(one.digest, photograph(one.photograph, size, self._bytes), above)
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
         """Keep an image, in the order of the run."""
@@ -142,33 +142,41 @@ class Thumbnails:
         photo = self._spool.read(entry.lengths[0])
         return photo, self._spool.read(entry.lengths[1])
 
-    def _size(self, size: Sequence[int]) -> tuple[int, int]:
-        scale = min(self.side / max(size), 1)
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    def _photo(self, image: Image, size: tuple[int, int]) -> bytes:
-        small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-        data = b""
-        for quality in _QUALITIES:
-            data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            if len(data) <= self._bytes:
-                break
-        return data
+def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
+    """(height, width) of a picture whose longer side is at most `side`."""
+    scale = min(side / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    def _heat(self, scores: NDArray[np.float32], size: tuple[int, int]) -> bytes:
-        """Colours of what deviates, for a picture of `size`; nothing where nothing does."""
-        colours = drawing.colours(scores)
-        if not colours[..., 3].any():
-            return b""
-        # Half the size does for what is smooth. The opacity is stretched to the full range: the
-        # page sets how strong the heatmap is.
-        half = (max(size[0] // 2, 1), max(size[1] // 2, 1))
-        out = self._framing.map_to_original(colours, half)
-        out[..., 3] = np.minimum(out[..., 3].astype(np.uint16) * 2, 255)
-        bgra = cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA)
-        data: bytes = cv2.imencode(".webp", bgra, [cv2.IMWRITE_WEBP_QUALITY, 60])[1].tobytes()
-        return data
+
+def photograph(image: Image, size: tuple[int, int], most_bytes: float) -> bytes:
+    """An image as a JPEG of `size`, (height, width), in about so many bytes."""
+    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    data = b""
+    for quality in _QUALITIES:
+        data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if len(data) <= most_bytes:
+            break
+    return data
+
+
+def heat(scores: NDArray[np.float32], size: tuple[int, int], framing: Framing) -> bytes:
+    """Colours of what deviates as a WebP, for a picture of `size`; nothing where nothing does.
+
+    `scores` are a calibrated map, shape (height, width) of the model's input.
+    """
+    colours = drawing.colours(scores)
+    if not colours[..., 3].any():
+        return b""
+    # Half the size does for what is smooth. The opacity is stretched to the full range: the
+    # page sets how strong the heatmap is.
+    half = (max(size[0] // 2, 1), max(size[1] // 2, 1))
+    out = framing.map_to_original(colours, half)
+    out[..., 3] = np.minimum(out[..., 3].astype(np.uint16) * 2, 255)
+    bgra = cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA)
+    data: bytes = cv2.imencode(".webp", bgra, [cv2.IMWRITE_WEBP_QUALITY, 60])[1].tobytes()
+    return data
 
 
 def chosen(entries: Sequence[Entry], most: int = MOST_PICTURES) -> set[int]:
