@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ModelError
 from ..images.exclusion import as_line
-from ..model import MOST_MAPS, GoodScores, StoredModel
+from ..model import MOST_MAPS, Calibration, GoodScores, StoredModel
 
 _ODD = 3.5  # robust standard deviations, as Iglewicz and Hoaglin have it
 _TO_SIGMA = 1.4826  # of a median absolute deviation, for a Gaussian
@@ -75,8 +75,8 @@ class OddImages:
         The false alarm rate that limits are for.
     limit, median : float
         What all images give, in raw units.
-    limit_without : float or None
-        The limit without those that stand out; None where too few are left.
+    without : Calibration or None
+        What the images give that do not stand out; None where too few are left.
     """
 
     directory: Path
@@ -86,7 +86,12 @@ class OddImages:
     rate: float
     limit: float
     median: float
-    limit_without: float | None
+    without: Calibration | None
+
+    @property
+    def limit_without(self) -> float | None:
+        """The limit without the images that stand out, in raw units."""
+        return None if self.without is None else self.without.image.limit
 
     @property
     def set_the_limit(self) -> bool:
@@ -101,8 +106,8 @@ class OddImages:
         one = self.n_odd == 1
         return (
             f"{self.n_odd} of {len(self.good)} good images {'looks' if one else 'look'} odd and "
-            f"{'sets' if one else 'set'} the limit. Without {'it' if one else 'them'} it would fall "
-            f"from {self.limit:.3g} to {self.limit_without:.3g}. Look: anomaly-ad review "
+            f"{'sets' if one else 'set'} the limit. Without {'it' if one else 'them'} it would "
+            f"fall from {self.limit:.3g} to {self.limit_without:.3g}. Look: anomaly-ad review "
             f"{as_line(shlex.quote(str(self.directory)))}"
         )
 
@@ -130,6 +135,11 @@ def odd_images(stored: StoredModel) -> OddImages:
     rate = calibration.image.asked_rate if calibration.has_rate else plan.false_alarm_rate
     image = good.calibration(rate).image
     odd = stand_out(good.scores)
+
+    def without(indices: ArrayLike) -> Calibration | None:
+        kept = np.delete(np.arange(len(good)), np.asarray(indices, np.intp))
+        return good.subset(kept).calibration(rate) if len(kept) > 1 else None
+
     highest = np.argsort(-good.scores, kind="stable")[:MOST_MAPS].tolist()
     images = tuple(
         GoodImage(
@@ -138,7 +148,7 @@ def odd_images(stored: StoredModel) -> OddImages:
             digest=places[index][2],
             raw_score=float(good.scores[index]),
             is_odd=bool(odd[index]),
-            limit_without=limit_without(good, rate, np.array([index])),
+            limit_without=None if (rest := without(index)) is None else rest.image.limit,
             index=index,
             anomaly_map=good.maps.get(index),
         )
@@ -152,7 +162,7 @@ def odd_images(stored: StoredModel) -> OddImages:
         rate,
         image.limit,
         image.median,
-        limit_without(good, rate, np.flatnonzero(odd)),
+        without(np.flatnonzero(odd)),
     )
 
 
@@ -162,14 +172,6 @@ def stand_out(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
     distance = values - np.median(values)
     out: NDArray[np.bool_] = distance > _ODD * _TO_SIGMA * np.median(np.abs(distance))
     return out
-
-
-def limit_without(good: GoodScores, rate: float, indices: NDArray[np.intp]) -> float | None:
-    """The limit that all images but some give, in raw units; None where too few are left."""
-    kept = np.delete(np.arange(len(good)), indices)
-    if len(kept) < 2:
-        return None
-    return good.subset(kept).calibration(rate).image.limit
 
 
 def _places(stored: StoredModel, count: int) -> list[tuple[str, Path, str]]:

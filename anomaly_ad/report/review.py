@@ -19,8 +19,9 @@ from ..errors import AnomalyADError, ImageError, PathError
 from ..evaluation.odd import GoodImage, OddImages, odd_images
 from ..images import PathLike, image_digest, read_image
 from ..images.exclusion import as_line
+from ..inspection.regions import peak_cell
 from ..methods import registry
-from ..model import StoredModel
+from ..model import Limit, StoredModel
 from ..support import ordered_map, printable
 from .document import Document, refuse_in_input, script_data
 from .thumbnails import fitted, heat, photograph
@@ -135,7 +136,9 @@ def review(stored: StoredModel, target: PathLike | None = None) -> Review:
 def _cards(stored: StoredModel, found: OddImages) -> Iterator[dict[str, Any]]:
     """What the page says of each image."""
     limit = stored.manifest.calibration.image
-    with closing(ordered_map(lambda image: _look(stored, image), found.images)) as looked:
+    # What looks odd has set the limit of the maps as well: colours begin where they would without.
+    maps = (found.without or stored.manifest.calibration).map
+    with closing(ordered_map(lambda image: _look(stored, image, maps), found.images)) as looked:
         for image, seen in zip(found.images, looked, strict=True):
             yield {
                 "image": image,
@@ -143,6 +146,7 @@ def _cards(stored: StoredModel, found: OddImages) -> Iterator[dict[str, Any]]:
                 "score": float(limit.score(image.raw_score)),
                 "photo": "",
                 "heat": "",
+                "boxes": [],
                 "size": (1, 1),
                 "missing": "",
                 "changed": False,
@@ -150,10 +154,10 @@ def _cards(stored: StoredModel, found: OddImages) -> Iterator[dict[str, Any]]:
             }
 
 
-def _look(stored: StoredModel, image: GoodImage) -> dict[str, Any]:
+def _look(stored: StoredModel, image: GoodImage, maps: Limit | None) -> dict[str, Any]:
     """The pictures of an image, or why there are none; called in threads."""
-    framing = stored.manifest.plan.framing
-    maps = stored.manifest.calibration.map
+    plan = stored.manifest.plan
+    framing = plan.framing
     try:
         photo = read_image(image.path)
     except (ImageError, PathError) as error:
@@ -167,6 +171,8 @@ def _look(stored: StoredModel, image: GoodImage) -> dict[str, Any]:
     if maps is not None and image.anomaly_map is not None and not seen["changed"]:
         large = cv2.resize(image.anomaly_map, framing.size[::-1], interpolation=cv2.INTER_LINEAR)
         seen["heat"] = _base64(heat(maps.score(large), size, framing))
+        cell = peak_cell(framing.without_padding(large, photo.shape[:2]), plan.patch_size)
+        seen["boxes"] = framing.boxes_to_original(cell, photo.shape[:2]).tolist()
     return seen
 
 
