@@ -103,11 +103,12 @@ class OddImages:
     def __str__(self) -> str:
         if not self.set_the_limit:
             return ""
-        one = self.n_odd == 1
+        look, without = "look odd and set the limit", "them it"
+        if self.n_odd == 1:
+            look, without = "looks odd and sets the limit", "it the limit"
         return (
-            f"{self.n_odd} of {len(self.good)} good images {'looks' if one else 'look'} odd and "
-            f"{'sets' if one else 'set'} the limit. Without {'it' if one else 'them'} it would "
-            f"fall from {self.limit:.3g} to {self.limit_without:.3g}. Look: anomaly-ad review "
+            f"{self.n_odd} of {len(self.good)} good images {look}. Without {without} would fall "
+            f"from {self.limit:.3g} to {self.limit_without:.3g}. Look: anomaly-ad review "
             f"{as_line(shlex.quote(str(self.directory)))}"
         )
 

@@ -36,8 +36,8 @@
     const kept = data.scores.map((_, n) => n).filter((n) => !gone.has(n));
     const limit = limitOf(kept);
     const all = `Limit with all ${whole(data.scores.length)} images: ${four(data.limit)}`;
-    const without = limit === null ? "too few images are left for a limit" : `${four(limit)} with the other ${whole(kept.length)} (estimate)`;
-    byId("sum-text").textContent = left.length ? `${all}. Without the ${whole(left.length)} unticked: ${without}` : all;
+    const without = limit === null ? "too few images are left" : `${four(limit)} (estimate)`;
+    byId("sum-text").textContent = left.length ? `${all}; without the ${whole(left.length)} unticked: ${without}` : all;
     byId("list-text").textContent = left.length || data.excluded.length
       ? `${whole(left.length)} unticked here${data.excluded.length ? `, ${whole(data.excluded.length)} excluded before` : ""}.`
       : "No image is unticked.";

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from ..errors import AnomalyADError, ImageError, PathError
 from ..evaluation.odd import GoodImage, OddImages, odd_images
 from ..images import PathLike, image_digest, read_image
 from ..images.exclusion import as_line
-from ..inspection.regions import peak_cell
 from ..methods import registry
-from ..model import Limit, StoredModel
+from ..model import SAVE_PATH, Limit, StoredModel
 from ..support import ordered_map, printable
 from .document import Document, refuse_in_input, script_data
 from .thumbnails import fitted, heat, photograph
@@ -171,8 +171,11 @@ def _look(stored: StoredModel, image: GoodImage, maps: Limit | None) -> dict[str
     if maps is not None and image.anomaly_map is not None and not seen["changed"]:
         large = cv2.resize(image.anomaly_map, framing.size[::-1], interpolation=cv2.INTER_LINEAR)
         seen["heat"] = _base64(heat(maps.score(large), size, framing))
-        cell = peak_cell(framing.without_padding(large, photo.shape[:2]), plan.patch_size)
-        seen["boxes"] = framing.boxes_to_original(cell, photo.shape[:2]).tolist()
+        inside = framing.without_padding(large, photo.shape[:2])
+        y, x = np.unravel_index(np.argmax(inside), inside.shape)
+        half = plan.patch_size // 2
+        around = np.array([[x - half, y - half, x + half, y + half]])
+        seen["boxes"] = framing.boxes_to_original(around, photo.shape[:2]).tolist()
     return seen
 
 
@@ -243,7 +246,10 @@ def command(stored: StoredModel) -> str:
     if own is None or not own.module or labels or listed or network or len(sets) != 1:
         return python
     words: list[object] = ["anomaly-ad", "train", sets[0]["folder"], "--detector", plan.method]
-    words += ["--save-path", stored.directory.parent, "--name", stored.directory.name]
+    home = Path(os.path.abspath(stored.directory))
+    if home.parent != Path(os.path.abspath(SAVE_PATH)):
+        words += ["--save-path", home.parent]
+    words += ["--name", home.name] if home.name != "model" else []
     framing = plan.framing
     if (framing.channels == 1) != own.gray_scale:
         words.append("--gray-scale" if framing.channels == 1 else "--colour")
