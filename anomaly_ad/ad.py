@@ -11,12 +11,14 @@ from .evaluation import Drift, Evaluation, calibrate
 from .evaluation.drift import drift
 from .evaluation.rates import at_rates, table
 from .images import Image, PathLike, TrainingImages, find_training_images
+from .images.exclusion import Exclude, without
 from .images.groups import Groups, grouped
 from .images.labelled import Labels, find_labelled
 from .images.sources import PredictInput
 from .inspection import Prediction, look, predict, stream
 from .model import SAVE_PATH, Choice, StoredModel
 from .report.page import evaluated, report, told
+from .report.review import Review, after_training, review
 from .support import printable
 
 
@@ -153,7 +155,14 @@ class AD:
         _tell(f"Training images: {self._good}", *training.doubts(self._good))
         return self
 
-    def train(self, epochs: int | None = None, *, groups: Groups | None = None) -> AD:
+    def train(
+        self,
+        epochs: int | None = None,
+        *,
+        groups: Groups | None = None,
+        exclude: Exclude | None = None,
+        review: bool = True,
+    ) -> AD:
         """Learn from the good images, prove and calibrate the model, and save it.
 
         On a loaded model, a method that learns by gradient goes on from its weights if the images
@@ -173,6 +182,14 @@ class AD:
             training folder (folders are separated by ``/``): the group is what its first
             parentheses capture or, without any, what it matches: ``"part([0-9]+)_"``. Or a label
             for each file, in their order or by path. None: each image is a group of its own.
+        exclude : path or list of paths, optional
+            Images to leave out: a text file with one name in a line, as the page of `review` makes
+            it, or a list of names. They are paths within the training folder, paths as given, or
+            the name of a file alone where there is one of it. Copies of them are left out as well.
+            The manifest records them, and the limit's promise then speaks of the images kept.
+        review : bool
+            Whether to write the page of the good images that look odd,
+            ``<save_path>/<name>-review.html``; it holds photographs. See `review`.
 
         Returns
         -------
@@ -184,8 +201,8 @@ class AD:
         OptionError
             `groups` and files do not match.
         DataError
-            Too few images or groups, broken images (all are listed), or such that may show
-            defects.
+            Too few images or groups, broken images (all are listed), such that may show defects,
+            or names in `exclude` that do not match exactly one image.
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """
@@ -194,15 +211,21 @@ class AD:
             self.load_data(self.train_path)
         assert self._good is not None
         good = self._good if groups is None else grouped(self._good, groups)
+        good = good if exclude is None else without(good, exclude)
         work = training.prepare(self._choice, good, epochs)
         _tell(work)
         trained = training.train(self._choice, good, work)
         self._choice = self._choice.with_model(trained.stored)
         _tell(trained, *table(at_rates(trained.stored)))
+        _tell(*after_training(trained.stored, page=review))
         return self
 
     def add_images(
-        self, path: PathLike | Iterable[PathLike], *, groups: Groups | None = None
+        self,
+        path: PathLike | Iterable[PathLike],
+        *,
+        groups: Groups | None = None,
+        review: bool = True,
     ) -> AD:
         """Add images of good parts to the model as if they had been there when it was trained.
 
@@ -213,9 +236,12 @@ class AD:
         Parameters
         ----------
         path : path or list of paths
-            As for `load_data`; 2 images at least. Those that the model knows already are left out.
+            As for `load_data`; 2 images at least. Those that the model knows already are left out,
+            and those that `train` has excluded: to learn them after all, train again.
         groups : str, sequence or mapping, optional
             As for `train`; needed where the model was trained with groups, and only there.
+        review : bool
+            As for `train`.
 
         Returns
         -------
@@ -240,6 +266,7 @@ class AD:
         trained = training.add_images(self._choice, good)
         self._choice = self._choice.with_model(trained.stored)
         _tell(trained, *table(at_rates(trained.stored)))
+        _tell(*after_training(trained.stored, page=review))
         return self
 
     def calibrate(
@@ -253,6 +280,7 @@ class AD:
         cost_ratio: float | None = None,
         limit: float | None = None,
         another_day: PathLike | Iterable[PathLike] | None = None,
+        review: bool = False,
     ) -> AD:
         """Move the decision limit, print what it means, and save the model with it.
 
@@ -287,6 +315,8 @@ class AD:
         another_day : path or list of paths, optional
             Good images that were taken at another time. How many the limit rejects is printed and
             recorded next to those of the calibration; the limit stays.
+        review : bool
+            Whether to write the page of `review` again, which shows the limit.
 
         Returns
         -------
@@ -315,6 +345,8 @@ class AD:
         )
         self._choice = self._choice.with_model(stored)
         _tell(lines, f"Saved the model in {stored.directory}")
+        if review:
+            _tell(*after_training(stored, page=True))
         return self
 
     def evaluate(
@@ -403,6 +435,36 @@ class AD:
         found = report(self.model, path, output, threshold=thresh, seed=seed)
         _tell(told(found, output))
         return found
+
+    def review(self, output: PathLike | None = None) -> Review:
+        """Write the page of the good images that look odd, as `train` does, and print where it is.
+
+        It shows the training images with the highest scores, each by a model that had not learnt
+        from it, with their heatmaps, and what the decision limit would be without them. The ones
+        that are unticked there become a list for ``train(exclude=...)``. The images themselves are
+        read again; what cannot be shown or has changed is named.
+
+        Parameters
+        ----------
+        output : path, optional
+            The HTML file, outside the folder of the images; None for
+            ``<save_path>/<name>-review.html``. Replaced if it is there.
+
+        Returns
+        -------
+        Review
+            The page, what it shows (`found.images`, the highest score first), and what it lacks.
+
+        Raises
+        ------
+        ModelError
+            The model was saved by a version that did not keep the names of its images.
+        OptionError, OutputError
+            `output` lies in the folder of the images, is not an HTML file, or cannot be written.
+        """
+        written = review(self.model, output)
+        _tell(written.found, written)
+        return written
 
     def drift(self, path: PathLike, *, window: int | None = None) -> Drift:
         """Compare predictions with the calibration and print whether they have moved away.

@@ -138,6 +138,13 @@ Groups = Annotated[
         "parts were photographed several times.",
     ),
 ]
+Review = Annotated[
+    bool,
+    typer.Option(
+        "--review/--no-review",
+        help="Write the page of good images that look odd; it holds photographs.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -15,7 +15,7 @@ from ..errors import OptionError
 
 if TYPE_CHECKING:
     pass
-from .base import EXIT_ERROR, Groups, Json, Model, as_directory, as_path, command
+from .base import EXIT_ERROR, Groups, Json, Model, Review, as_directory, as_path, command
 
 
 @command
@@ -96,6 +96,15 @@ def train(
         typer.Option(metavar="NAME=VALUE", help="An option of the method's own; repeatable."),
     ] = None,
     groups: Groups = None,
+    exclude: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path,
+            metavar="FILE",
+            help="Text file that names images to leave out, one in a line; see `review`.",
+        ),
+    ] = None,
+    review: Review = True,
 ) -> None:
     """Learn from images of good parts. Prints the directory of the model that is saved."""
     own = _own_options(detector, option or [])
@@ -116,7 +125,7 @@ def train(
         **own,
     )
     with redirect_stdout(sys.stderr):
-        ad.train(epochs, groups=groups)
+        ad.train(epochs, groups=groups, exclude=exclude, review=review)
     print(ad.model.directory)
 
 
@@ -127,13 +136,14 @@ def add_images(
         Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder of images of good parts.")
     ],
     groups: Groups = None,
+    review: Review = True,
 ) -> None:
     """Add images of good parts to a model. Exact, and the first images are not needed."""
     from ..ad import AD
 
     ad = AD(as_directory(model))
     with redirect_stdout(sys.stderr):
-        ad.add_images(path, groups=groups)
+        ad.add_images(path, groups=groups, review=review)
     print(ad.model.directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -54,6 +55,7 @@ def info(
         "images": f"{training.get('n_fit')} fitted, {training.get('n_validation', 0)} for "
         f"validation, {limit.n_images} for the limit"
         + (", cross-fitted" if "folds" in training else ""),
+        **_excluded(manifest.excluded),
         "limit": f"raw score {limit.limit:.6g}; "
         + manifest.calibration.promise
         + (f" ({limit.asked_rate:.1%} asked)" if manifest.calibration.has_rate else ""),
@@ -66,6 +68,18 @@ def info(
     if verify:
         lines["verified"] = "every file is as it was saved"
     print_table(lines)
+
+
+def _excluded(names: Iterable[str]) -> dict[str, str]:
+    """What a person has excluded from the training, in words; empty where that is nothing."""
+    from ..images.exclusion import as_line
+    from ..images.listing import LISTED
+
+    listed = [*map(as_line, names)]
+    if not listed:
+        return {}
+    shown = ", ".join(listed[:LISTED]) + (", ..." if listed[LISTED:] else "")
+    return {"excluded": f"{len(listed)} by the user: {shown}"}
 
 
 @command

@@ -158,6 +158,28 @@ def report(
 
 
 @command
+def review(
+    model: Model,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path,
+            metavar="HTML",
+            help="The page. [default: MODEL-review.html, next to the model's directory]",
+        ),
+    ] = None,
+) -> None:
+    """Show the good images that look odd. Writes a page to choose from; prints its path."""
+    from ..report.review import review as run
+    from ..support import say
+
+    written = run(open_model(model), output)
+    for text in filter(None, (str(written.found), str(written))):
+        say(text)
+    print(written.page)
+
+
+@command
 def drift(
     model: Model,
     path: Annotated[

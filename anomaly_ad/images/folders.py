@@ -55,6 +55,8 @@ class TrainingImages:
         The group of each file, see `groups.grouped`; empty where each is by itself.
     grouped_by : str
         The expression that they come from, or "labels".
+    excluded : tuple of Path
+        Files that a person leaves out, see `exclusion.without`; they are not among `paths`.
     """
 
     folder: Path | None
@@ -62,6 +64,7 @@ class TrainingImages:
     passed_over: tuple[str, ...] = field(default=())
     groups: tuple[str, ...] = ()
     grouped_by: str = ""
+    excluded: tuple[Path, ...] = ()
 
     @property
     def grouping(self) -> str:
@@ -84,6 +87,8 @@ class TrainingImages:
             text += f" (in {len(folders)} folders: {printable(shown)})"
         if self.groups:
             text += f", {self.grouping}"
+        if self.excluded:
+            text += f", {len(self.excluded)} excluded"
         if self.passed_over:
             text += f". Not used: {printable('; '.join(self.passed_over))}"
         return text

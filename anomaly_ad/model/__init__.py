@@ -7,6 +7,7 @@ No method is known here but by its name, and no TensorFlow is loaded.
 from .calibration import (
     FEW_FOLDS,
     LIMIT_SCORE,
+    MOST_MAPS,
     Calibration,
     GoodScores,
     Limit,
@@ -24,6 +25,7 @@ from .writer import ModelWriter
 __all__ = [
     "FEW_FOLDS",
     "LIMIT_SCORE",
+    "MOST_MAPS",
     "SAVE_PATH",
     "Calibration",
     "Choice",

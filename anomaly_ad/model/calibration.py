@@ -26,7 +26,9 @@ _SMALLEST_RATE = 1e-9
 # Names in the state of a model.
 SCORES, MAXIMA, RAISED = "held_out_scores", "held_out_maxima", "held_out_raised"
 GROUPS = "held_out_groups"
-HELD_OUT = (SCORES, MAXIMA, RAISED, GROUPS)
+MAPS, MAPPED = "held_out_maps", "held_out_mapped"
+HELD_OUT = (SCORES, MAXIMA, RAISED, GROUPS, MAPS, MAPPED)
+MOST_MAPS = 24  # of the good images with the highest scores, which a person may look at
 SPAN_FLOOR = 1e-3  # smallest limit - median, relative to the median
 
 
@@ -167,11 +169,15 @@ class Calibration:
         For boxes and colours: of the maps' largest values. None for a method without maps.
     record : dict
         Where the limits come from, with sources and counts; empty for those of the training.
+    n_kept : int or None
+        How many images a person kept for the training that the limits come from; None where nobody
+        excluded any.
     """
 
     image: Limit
     map: Limit | None
     record: dict[str, Any] = field(default_factory=dict)
+    n_kept: int | None = None
 
     @property
     def has_rate(self) -> bool:
@@ -190,7 +196,8 @@ class Calibration:
             return f"no false alarm rate is promised for it ({self.record.get('by')})"
         image = self.image
         groups = f" ({image.n_images} images of {image.n_groups} groups)" if image.n_groups else ""
-        return f"at most {self.stated_rate:.1%} of good parts like these exceed it{groups}"
+        these = "these" if self.n_kept is None else f"the {self.n_kept} kept"
+        return f"at most {self.stated_rate:.1%} of good parts like {these} exceed it{groups}"
 
     @property
     def good_source(self) -> str | None:
@@ -269,6 +276,8 @@ class Calibration:
         for limit in (values["image"], values["map"] or {}):
             if limit.get("n_groups", 0) is None:
                 del limit["n_groups"]  # as it was written before there were groups
+        if self.n_kept is None:
+            del values["n_kept"]
         return values
 
     @classmethod
@@ -277,7 +286,11 @@ class Calibration:
         maxima, record = values["map"], values.get("record", {})
         if not isinstance(record, dict):
             raise TypeError(f"the record of a calibration is a dict, not {record!r}")
-        return cls(Limit(**values["image"]), None if maxima is None else Limit(**maxima), record)
+        n_kept = values.get("n_kept")
+        if n_kept is not None and not isinstance(n_kept, int):
+            raise TypeError(f"the images kept are counted, not {n_kept!r}")
+        image, map_ = Limit(**values["image"]), None if maxima is None else Limit(**maxima)
+        return cls(image, map_, record, n_kept)
 
 
 @dataclass(frozen=True)
@@ -300,6 +313,10 @@ class GoodScores:
         Images that were left out, since training has seen them or they are copies.
     groups : ndarray of int, shape (n,), or None
         The group of each, numbered from 0; None where each is by itself.
+    maps : dict of int to ndarray of float32, shape (h, w)
+        Maps of up to `MOST_MAPS` of those with the highest scores, reduced, by their place.
+    n_kept : int or None
+        As in `Calibration`.
     """
 
     scores: NDArray[np.float64]
@@ -309,6 +326,8 @@ class GoodScores:
     digests: tuple[str, ...] = ()
     left_out: int = 0
     groups: NDArray[np.intp] | None = None
+    maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    n_kept: int | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -320,13 +339,31 @@ class GoodScores:
         scores = self.scores + self.raised[0]
         return replace(self, scores=scores, maxima=maxima, raised=(0.0, 0.0))
 
+    def subset(self, kept: NDArray[np.intp]) -> Self:
+        """Those at the places `kept`, without their maps."""
+        return replace(
+            self,
+            scores=self.scores[kept],
+            maxima=None if self.maxima is None else self.maxima[kept],
+            groups=None if self.groups is None else self.groups[kept],
+            maps={},
+        )
+
     def joined(self, other: Self) -> Self:
         """These and further ones."""
         maxima = None
         if self.maxima is not None and other.maxima is not None:
             maxima = np.concatenate([self.maxima, other.maxima])
         scores = np.concatenate([self.scores, other.scores])
-        return replace(self, scores=scores, maxima=maxima, groups=self._joined_groups(other))
+        maps = {**self.maps, **{len(self) + index: map_ for index, map_ in other.maps.items()}}
+        highest = sorted(maps, key=lambda index: scores[index])[-MOST_MAPS:]
+        return replace(
+            self,
+            scores=scores,
+            maxima=maxima,
+            groups=self._joined_groups(other),
+            maps={index: maps[index] for index in highest},
+        )
 
     def _joined_groups(self, other: Self) -> NDArray[np.intp] | None:
         """Groups of both, which share none."""
@@ -340,13 +377,16 @@ class GoodScores:
     def calibration(self, rate: float) -> Calibration:
         """Both limits for a false alarm rate."""
         raised = self.with_margin
-        return Calibration.from_good(raised.scores, raised.maxima, rate, self.groups)
+        found = Calibration.from_good(raised.scores, raised.maxima, rate, self.groups)
+        return replace(found, n_kept=self.n_kept)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As they are stored."""
         maxima = np.empty(0) if self.maxima is None else self.maxima
-        groups = {} if self.groups is None else {GROUPS: self.groups}
-        return {SCORES: self.scores, MAXIMA: maxima, RAISED: np.array(self.raised), **groups}
+        more: dict[str, NDArray[Any]] = {} if self.groups is None else {GROUPS: self.groups}
+        if self.maps:
+            more[MAPPED], more[MAPS] = np.array([*self.maps]), np.stack([*self.maps.values()])
+        return {SCORES: self.scores, MAXIMA: maxima, RAISED: np.array(self.raised), **more}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, cross_fitted: bool = False) -> Self:
@@ -369,7 +409,31 @@ class GoodScores:
         ):
             raise ValueError("its groups of good images cannot be used")
         pair = float(raised[0]), float(raised[1])
-        return cls(scores, maxima if len(maxima) else None, pair, cross_fitted, groups=groups)
+        return cls(
+            scores,
+            maxima if len(maxima) else None,
+            pair,
+            cross_fitted,
+            groups=groups,
+            maps=_maps(arrays, len(scores)),
+        )
+
+
+def _maps(arrays: Mapping[str, NDArray[Any]], count: int) -> dict[int, NDArray[np.float32]]:
+    """The maps of some of `count` images, by their place; ValueError if they cannot be used."""
+    if MAPS not in arrays:
+        return {}
+    maps, places = arrays[MAPS], arrays[MAPPED]
+    if (
+        maps.ndim != 3
+        or maps.dtype != np.float32
+        or not np.isfinite(maps).all()
+        or places.shape != maps.shape[:1]
+        or places.dtype.kind != "i"
+        or not ((places >= 0) & (places < count)).all()
+    ):
+        raise ValueError("its maps of good images cannot be used")
+    return dict(zip(places.tolist(), maps, strict=True))
 
 
 def standing(score: ArrayLike) -> NDArray[np.float64]:

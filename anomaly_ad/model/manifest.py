@@ -29,7 +29,7 @@ from .plan import Plan
 FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
 # reading the old one: its frozen directory under tests/model/data must load for ever
 MANIFEST = "manifest.json"
-LARGEST = 2**30  # bytes of a manifest; of 35 million training images
+LARGEST = 2**30  # bytes of a manifest; of about 10 million training images
 # What using values of another kind than expected may raise.
 WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 PAYLOAD = re.compile(r"(detector|state)-[0-9a-f]{16}\.(xml|bin|npz)")
@@ -80,6 +80,9 @@ class Manifest:
         sets = self.training.get("sets", [])
         if not isinstance(sets, list) or not all(isinstance(entry, dict) for entry in sets):
             raise ModelError(f"training holds a list of sets of images. Received: {sets!r}.")
+        excluded = self.training.get("excluded", [])
+        if not isinstance(excluded, list) or not all(isinstance(one, dict) for one in excluded):
+            raise ModelError(f"training holds a list of excluded images. Received: {excluded!r}.")
         if not all(isinstance(name, str) for name in self.outputs):
             raise ModelError(f"outputs are names. Received: {self.outputs!r}.")
 
@@ -88,6 +91,18 @@ class Manifest:
         """Digests of the images that training has seen, see `images.image_digest`."""
         sets = self.training.get("sets", [])
         return frozenset(digest for entry in sets for digest in entry.get("digests", []))
+
+    @property
+    def excluded(self) -> dict[str, str | None]:
+        """Names of the images that a person excluded -> digest; None for one that is damaged."""
+        return {
+            str(one.get("name")): one.get("digest") for one in self.training.get("excluded", [])
+        }
+
+    @property
+    def n_kept(self) -> int | None:
+        """How many images training has seen, where a person excluded others; None otherwise."""
+        return len(self.learnt) if self.excluded else None
 
     @property
     def groups(self) -> frozenset[str]:

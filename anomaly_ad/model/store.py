@@ -107,7 +107,8 @@ class StoredModel:
             crossed = not prefix and self.is_cross_fitted
             with contextlib.suppress(KeyError):
                 try:
-                    return GoodScores.from_arrays(some, cross_fitted=crossed).with_margin
+                    found = GoodScores.from_arrays(some, cross_fitted=crossed).with_margin
+                    return found if prefix else replace(found, n_kept=self.manifest.n_kept)
                 except ValueError as error:
                     raise damaged(self.directory, str(error)) from error
         raise ModelError(

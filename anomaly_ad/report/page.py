@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from ..errors import DataError, OptionError
+from ..errors import DataError
 from ..evaluation import Evaluation, evaluate
 from ..images import PathLike, check_path
 from ..images.labelled import LabelledImages, find_labelled
 from ..images.sources import file_sources
 from ..inspection import Inspector, summary
-from ..inspection.pages import script
-from ..inspection.records import JSONL, cannot_write, read_records
+from ..inspection.records import JSONL, read_records
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
-from ..web import asset, content_policy
 from .content import data, facts, of_labelled, of_unlabelled, of_what_was_seen
+from .document import Document, refuse_in_input, script_data
 from .thumbnails import Thumbnails, chosen
-
-_SUFFIXES = (".html", ".htm")
 
 
 def report(
@@ -120,9 +113,9 @@ def report_labelled(
     """`evaluate`, with a report of it; parameters and errors as there and in `report`."""
     paths = [item.path for item in labelled.items]
     root = Path(labelled.source) if os.path.isdir(labelled.source) else None
-    with _Page(stored, target, paths, root) as page, Thumbnails(stored, len(paths)) as thumbnails:
+    with _document(target, paths, root) as page, Thumbnails(stored, len(paths)) as thumbnails:
         found = evaluate(stored, labelled, threshold=threshold, seed=seed, observer=thumbnails)
-        page.write(thumbnails, found.threshold, labelled.source, of_labelled(found))
+        _write(page, stored, thumbnails, found.threshold, labelled.source, of_labelled(found))
     return found
 
 
@@ -168,7 +161,7 @@ def _report_unlabelled(
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
     sources = file_sources(paths)
     with (
-        _Page(stored, target, paths, root) as page,
+        _document(target, paths, root) as page,
         Thumbnails(stored, len(paths)) as thumbnails,
         bar(len(paths), "Inspecting") as step,
         closing(inspector.scan(sources, thumbnails.look)) as found,
@@ -178,89 +171,40 @@ def _report_unlabelled(
             step("")
         predictions = [entry.prediction for entry in thumbnails.entries]
         counts, told = of_unlabelled(stored, predictions, warnings)
-        page.write(thumbnails, inspector.threshold, source, told)
+        _write(page, stored, thumbnails, inspector.threshold, source, told)
     return counts
 
 
-class _Page:
-    """Takes its place before the work begins, and writes the page after it.
-
-    Use it as a context manager: a page is there as a whole or not at all.
-    """
-
-    def __init__(
-        self, stored: StoredModel, target: PathLike, images: Iterable[Path], root: Path | None
-    ) -> None:
-        import jinja2  # only reports need it
-
-        self._stored = stored
-        self._target = check_path(target, "The report")
-        if self._target.suffix.lower() not in _SUFFIXES or os.path.isdir(self._target):
-            raise OptionError(f"A report is a file that ends in .html. Received: {target!s}")
-        home = Path(os.path.realpath(self._target.parent))
-        folders = {image.parent for image in images} | ({root} if root else set())
-        if not {Path(os.path.realpath(f)) for f in folders}.isdisjoint((home, *home.parents)):
-            raise OptionError(
-                f"The report {target} would lie in the folder that it is about. Choose another "
-                "place; nothing is ever written into the input."
-            )
-        environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        self._template = environment.from_string(_own("report.html"))
-        self._fresh = self._target.with_name(f".{secrets.token_hex(8)}.tmp")
-
-    def __enter__(self) -> Self:
-        try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._fresh.open("w", encoding="utf-8")
-        except OSError as error:
-            raise cannot_write(self._target.parent, error) from error
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        with contextlib.suppress(OSError):
-            self._fresh.unlink(missing_ok=True)
-
-    def write(
-        self, thumbnails: Thumbnails, threshold: float, source: str, told: dict[str, Any]
-    ) -> None:
-        """Fill the template and put the whole page in its place at once."""
-        shown = chosen(thumbnails.entries)
-        style, code = asset("look.css") + _own("report.css"), script() + _own("report.js")
-        told["warnings"] = [*told["warnings"], *of_what_was_seen(self._stored, thumbnails)]
-        chunks = self._template.generate(
-            **told,
-            source=printable(source),
-            name=printable(Path(source).name or source),
-            method=self._stored.manifest.plan.method,
-            created=time.strftime("%Y-%m-%d %H:%M %z"),
-            threshold=threshold,
-            facts=facts(self._stored, thumbnails, source),
-            data=_script(data(self._stored, thumbnails, shown, threshold, told)),
-            pictures=_pictures(thumbnails, shown),
-            n_pictures=len(shown),
-            n_images=len(thumbnails.entries),
-            style=style,
-            code=code,
-            policy=content_policy(style, code),
-        )
-        try:
-            self._file.writelines(chunks)
-            self._file.close()
-            os.replace(self._fresh, self._target)
-        except OSError as error:
-            raise cannot_write(self._target.parent, error) from error
+def _document(target: PathLike, images: Iterable[Path], root: Path | None) -> Document:
+    """The page, unless it would lie in the folder that it is about."""
+    document = Document(target, "report.html", ["report.css"], ["report.js"])
+    refuse_in_input(target, images, root)
+    return document
 
 
-def _own(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _script(values: Any) -> str:
-    """JSON that may stand in a script element: no '<' that could end it."""
-    return json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+def _write(
+    page: Document,
+    stored: StoredModel,
+    thumbnails: Thumbnails,
+    threshold: float,
+    source: str,
+    told: dict[str, Any],
+) -> None:
+    shown = chosen(thumbnails.entries)
+    told["warnings"] = [*told["warnings"], *of_what_was_seen(stored, thumbnails)]
+    page.write(
+        **told,
+        source=printable(source),
+        name=printable(Path(source).name or source),
+        method=stored.manifest.plan.method,
+        created=time.strftime("%Y-%m-%d %H:%M %z"),
+        threshold=threshold,
+        facts=facts(stored, thumbnails, source),
+        data=script_data(data(stored, thumbnails, shown, threshold, told)),
+        pictures=_pictures(thumbnails, shown),
+        n_pictures=len(shown),
+        n_images=len(thumbnails.entries),
+    )
 
 
 def _pictures(thumbnails: Thumbnails, shown: set[int]) -> Iterator[tuple[int, str, str]]:

@@ -7,19 +7,20 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import Image
+from ..drawing import pictures as drawing
+from ..images import Framing, Image
 from ..images.labelled import GOOD
 from ..inspection import Inspected, Prediction
 from ..inspection.pages import packed
 from ..inspection.records import cannot_write
 from ..inspection.regions import outlines
-from ..model import StoredModel
+from ..model import LIMIT_SCORE, StoredModel
 
 MOST_PICTURES = 5000  # of a page; a browser holds no more
 _ALL_BYTES = 34_000_000  # of all photographs together
@@ -113,11 +114,12 @@ class Thumbnails:
 
     def look(self, one: Inspected, mask: NDArray[np.bool_] | None = None) -> Seen:
         """Make the small pictures of an image; called in threads."""
-        size = self._size(one.photograph.shape[:2])
-        heat = b""
+        size = fitted(one.photograph.shape[:2], self.side)
+        above = b""
         if self._map is not None:
-            heat = self._heat(packed(one.outputs["anomaly_map"], self._map), size)
-        return Seen(one.digest, self._photo(one.photograph, size), heat, _outlined(mask, size))
+            above = _levels(packed(one.outputs["anomaly_map"], self._map), size, self._framing)
+        photo = photograph(one.photograph, size, self._bytes)
+        return Seen(one.digest, photo, above, _outlined(mask, size))
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:
         """Keep an image, in the order of the run."""
@@ -151,27 +153,50 @@ class Thumbnails:
         photo = self._spool.read(entry.lengths[0])
         return photo, self._spool.read(entry.lengths[1])
 
-    def _size(self, size: Sequence[int]) -> tuple[int, int]:
-        scale = min(self.side / max(size), 1)
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    def _photo(self, image: Image, size: tuple[int, int]) -> bytes:
-        small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-        data = b""
-        for quality in _QUALITIES:
-            data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            if len(data) <= self._bytes:
-                break
-        return data
+def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
+    """(height, width) of a picture whose longer side is at most `side`."""
+    scale = min(side / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    def _heat(self, levels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
-        """A packed map for a picture of `size`."""
-        # Half the size does for what is smooth.
-        half = (max(size[0] // 2, 1), max(size[1] // 2, 1))
-        out = cv2.cvtColor(self._framing.map_to_original(levels, half), cv2.COLOR_GRAY2BGR)
-        data: bytes = cv2.imencode(".webp", out, [cv2.IMWRITE_WEBP_QUALITY, 75])[1].tobytes()
-        return data
+
+def photograph(image: Image, size: tuple[int, int], most_bytes: float) -> bytes:
+    """An image as a JPEG of `size`, (height, width), in about so many bytes."""
+    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    data = b""
+    for quality in _QUALITIES:
+        data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if len(data) <= most_bytes:
+            break
+    return data
+
+
+def heat(scores: NDArray[np.float32], size: tuple[int, int], framing: Framing) -> bytes:
+    """Colours above the limit as a WebP, for a picture of `size`; nothing where nothing is above.
+
+    `scores` are a calibrated map, shape (height, width) of the model's input.
+    """
+    marks = scores > LIMIT_SCORE
+    if not marks.any():
+        return b""
+    out = framing.map_to_original(drawing.colours(scores, marks), _half(size))
+    return _webp(cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA), 60)
+
+
+def _levels(levels: NDArray[np.uint8], size: tuple[int, int], framing: Framing) -> bytes:
+    """A packed map as a WebP, for a picture of `size`."""
+    return _webp(cv2.cvtColor(framing.map_to_original(levels, _half(size)), cv2.COLOR_GRAY2BGR), 75)
+
+
+def _half(size: tuple[int, int]) -> tuple[int, int]:
+    """What does for a map, which is smooth."""
+    return max(size[0] // 2, 1), max(size[1] // 2, 1)
+
+
+def _webp(picture: NDArray[Any], quality: int) -> bytes:
+    data: bytes = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+    return data
 
 
 def _outlined(mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> tuple[list[int], ...]:

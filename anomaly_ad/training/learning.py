@@ -89,6 +89,7 @@ def _learn_by_gradient(
         "n_fit": len(fit),
         "n_validation": len(validation),
         "n_calibration": len(calibration),
+        "calibrated_on": parts[-1].tolist(),  # places among the images of the set
         "continued_from": None if before is None else before.digest,
         "epochs": detector.record.epochs,
         "history": detector.record.history,

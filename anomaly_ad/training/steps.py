@@ -9,7 +9,7 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from .._version import __version__
-from ..errors import DataError, ModelError
-from ..images import Framing, ImageSet, TrainingImages
+from ..errors import DataError, ImageError, ModelError, PathError
+from ..images import Framing, ImageSet, TrainingImages, image_digest, read_image
+from ..images.exclusion import located
 from ..images.groups import numbered
 from ..methods import registry
 from ..model import (
@@ -35,7 +36,7 @@ from ..model import (
     load,
 )
 from ..runtime import Engine
-from ..support import bar, say
+from ..support import bar, ordered_map, say
 from .learning import check_input, learn, least_groups
 from .unseen import unseen_scores, with_defects
 
@@ -90,9 +91,10 @@ def train(
     start = time.perf_counter()
     detector = build(plan, network)
     _check_count(len(good.paths), least)
+    excluded = _excluded(good, plan.framing)
     if good.groups:
         _check_groups(numbered(good.groups), plan.method)
-    with _decode(good, plan) as (images, own):
+    with _decode(good, plan, {one["digest"] for one in excluded}) as (images, own):
         _check_count(len(images), least)
         groups = _groups_of(own, len(images))
         _check_groups(groups, plan.method)
@@ -106,6 +108,8 @@ def train(
             before = None
         reading = time.perf_counter() - start
         record = {"images": own["images"], "sets": [own], "seconds": reading}
+        if excluded:
+            record["excluded"] = excluded
         if good.groups:
             record["n_groups"] = int(groups.max()) + 1
         return _make(
@@ -121,7 +125,8 @@ def add_images(
     The new images are scored by the statistics of all others, old and new; these scores join those
     that the old images got when they came, and the limits are taken from all.
 
-    Images that the model knows already are left out; parameters and errors as in `train`, and
+    Images that the model knows already, and those that a person excluded from its training, are
+    left out; parameters and errors as in `train`, and
     DataError also if none is left, or if some are of groups that the model has learnt from: scores
     by a statistic that has seen others of the group are not those of unseen parts.
     """
@@ -131,7 +136,9 @@ def add_images(
     held_out = _of_training(stored)
     detector.restore(stored.detector_state())
     record = stored.manifest.training
-    with _decode(good, plan, stored.manifest.learnt) as (images, added):
+    manifest = stored.manifest
+    known = manifest.learnt | {*manifest.excluded.values()}
+    with _decode(good, plan, known) as (images, added):
         check_new_groups(stored.manifest, added.get("groups", ()))
         groups = _groups_of(added, len(images))
         together = f"{record.get('images')}{added['images']}".encode()
@@ -184,6 +191,9 @@ def _make(
         if plan.precision != "f32":
             engine = Engine(writer.xml, plan.precision)
         good = unseen_scores(detector, learnt, engine, plan.framing)
+        if record.get("excluded"):
+            n_kept = sum(len(own["digests"]) for own in record["sets"])
+            good = replace(good, n_kept=n_kept)
         writer.write_state({**detector.state(), **good.arrays()})
         manifest = Manifest(
             plan=plan,
@@ -255,7 +265,7 @@ def _same_images(training: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _decode(
-    good: TrainingImages, plan: Plan, known: Collection[str] = ()
+    good: TrainingImages, plan: Plan, known: Collection[str | None] = ()
 ) -> Iterator[tuple[ImageSet, dict[str, Any]]]:
     """The images and what the manifest says of them.
 
@@ -273,11 +283,14 @@ def _decode(
             )
         new = sorted(index for digest, index in first.items() if digest not in known)
         if not new:
-            raise DataError(f"The model has learnt from all of these images already: {good}.")
+            raise DataError(
+                "The model has learnt from all of these images already, or they were excluded from "
+                f"its training: {good}."
+            )
         if len(new) < len(images):
             say(
-                f"{len(images) - len(new)} of {len(images)} images are copies of others, or known "
-                "to the model already; they are left out."
+                f"{len(images) - len(new)} of {len(images)} images are copies of others, known to "
+                "the model already, or excluded; they are left out."
             )
         kept = [digests[index] for index in new]
         about: dict[str, Any] = {
@@ -286,11 +299,41 @@ def _decode(
                 " ".join([_as_in_format_1(plan.framing), *kept]).encode()
             ).hexdigest(),
             "digests": kept,
+            **_located(good, new),
         }
         if good.groups:
             about["groups"] = [good.groups[index] for index in new]
             about["grouped_by"] = good.grouped_by
         yield images.subset(np.array(new)), about
+
+
+def _located(good: TrainingImages, kept: Sequence[int]) -> dict[str, Any]:
+    """Where images are, so that they can be shown later: their folder and their names in it."""
+    root, names = located(good)
+    return {
+        "folder": None if root is None else str(root),
+        "names": [names[index].as_posix() for index in kept],
+        **({"listed": True} if good.folder is None else {}),  # other files may lie there
+    }
+
+
+def _excluded(good: TrainingImages, framing: Framing) -> list[dict[str, str | None]]:
+    """Names of the images that a person excluded and what they are; None for one that is damaged.
+
+    Copies of them under other names are then left out as well.
+    """
+
+    def digest(path: Path) -> str | None:
+        try:
+            return image_digest(framing.views(read_image(path)))
+        except (ImageError, PathError):
+            return None
+
+    names = located(good)[1][len(good.paths) :]
+    return [
+        {"name": name.as_posix(), "digest": found}
+        for name, found in zip(names, ordered_map(digest, good.excluded), strict=True)
+    ]
 
 
 def _as_in_format_1(framing: Framing) -> str:

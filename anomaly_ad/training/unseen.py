@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ParityError
 from ..images import Framing, ImageSet, split_groups
 from ..methods.features import FeatureSet
-from ..model import FEW_FOLDS, GoodScores, Plan
+from ..model import FEW_FOLDS, MOST_MAPS, GoodScores, Plan
 from ..runtime import Engine
 from ..support import bar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Of the formula that the limits come from and the converted graph, by arithmetic.
 _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
+_MAP_SIDE = 128  # pixels, of maps that are kept for looking at
 
 
 def unseen_scores(detector: Any, learnt: Learnt, engine: Engine, framing: Framing) -> GoodScores:
@@ -103,24 +105,49 @@ def _each(outputs: Mapping[str, NDArray[Any]], framing: Framing) -> Iterator[dic
 
 
 class _Scores:
-    """Raw scores and maxima of the maps, by image."""
+    """Raw scores and maxima of the maps, by image; and the maps of the highest scores."""
 
     def __init__(self, *, cross_fitted: bool) -> None:
         self._cross_fitted = cross_fitted
         self._scores: dict[int, float] = {}
         self._maxima: dict[int, float] = {}
+        self._maps: dict[int, NDArray[np.float32]] = {}
 
     def add(self, index: int, outputs: Mapping[str, NDArray[Any]]) -> None:
         self._scores[index] = float(outputs["score"])
         if "anomaly_map" in outputs:
             self._maxima[index] = float(outputs["anomaly_map"].max())
+            self._keep(index, outputs["anomaly_map"])
+
+    def _keep(self, index: int, anomaly_map: NDArray[Any]) -> None:
+        """Keep the map of an image while its score is among the highest."""
+        lowest = min(self._maps, key=self._scores.__getitem__, default=index)
+        if len(self._maps) == MOST_MAPS:
+            if self._scores[index] <= self._scores[lowest]:
+                return
+            del self._maps[lowest]
+        self._maps[index] = _reduced(anomaly_map)
 
     def all(self) -> GoodScores:
         scores, maxima = (
             np.array([some[index] for index in sorted(some)])
             for some in (self._scores, self._maxima)
         )
-        return GoodScores(scores, maxima if len(maxima) else None, cross_fitted=self._cross_fitted)
+        return GoodScores(
+            scores,
+            maxima if len(maxima) else None,
+            cross_fitted=self._cross_fitted,
+            maps=dict(sorted(self._maps.items())),
+        )
+
+
+def _reduced(anomaly_map: NDArray[Any]) -> NDArray[np.float32]:
+    """A map with sides of at most `_MAP_SIDE`, for looking at."""
+    height, width = anomaly_map.shape
+    scale = min(_MAP_SIDE / max(height, width), 1)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    out = cv2.resize(anomaly_map.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(out, np.float32)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
             f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
             "images; set img_size to change it."
         )
+    if good.excluded:
+        notes.append(f"Excluded by the user: {len(good.excluded)}; {len(good.paths)} are left.")
     if good.groups:
         notes.append(f"Groups: {good.grouping}, such as {good.groups[0]!r}.")
     return Work(plan, epochs or preset.epochs or 1, tuple(notes))

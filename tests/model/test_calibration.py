@@ -6,7 +6,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from anomaly_ad.errors import DataError, OptionError
-from anomaly_ad.model.calibration import GROUPS, Calibration, GoodScores, Limit, images_needed
+from anomaly_ad.model.calibration import (
+    GROUPS,
+    MOST_MAPS,
+    Calibration,
+    GoodScores,
+    Limit,
+    images_needed,
+)
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -219,3 +226,45 @@ def test_a_calibration_that_cannot_be_is_refused(change):
     values["image"].update(change)
     with pytest.raises(DataError):
         Calibration.from_dict(values)
+
+
+def test_the_promise_names_what_was_kept():
+    good = GoodScores(np.arange(24.0) + 1, None, n_kept=185)
+    calibration = good.calibration(0.1)
+    assert calibration.promise == "at most 8.0% of good parts like the 185 kept exceed it"
+    values = calibration.to_dict()
+    assert values["n_kept"] == 185 and Calibration.from_dict(values) == calibration
+    plain = GoodScores(np.arange(24.0) + 1, None).calibration(0.1).to_dict()
+    assert "n_kept" not in plain and Calibration.from_dict(plain).n_kept is None
+    with pytest.raises(TypeError, match="the images kept are counted"):
+        Calibration.from_dict({**values, "n_kept": "many"})
+
+
+def test_maps_of_the_highest_scores_are_kept_and_joined():
+    maps = {n: np.full((2, 3), n, np.float32) for n in range(MOST_MAPS)}
+    first = GoodScores(np.arange(30.0), None, maps=maps)
+    second = GoodScores(np.array([100.0, -1.0]), None, maps={0: np.ones((2, 3), np.float32)})
+    joined = first.joined(second)
+    assert sorted(joined.maps) == [*range(1, MOST_MAPS), 30]  # the lowest went
+    again = GoodScores.from_arrays(joined.arrays())
+    assert again.maps.keys() == joined.maps.keys()
+    np.testing.assert_array_equal(again.maps[30], second.maps[0])
+    assert not joined.subset(np.arange(5)).maps
+    plain = GoodScores(np.arange(3.0), None).arrays()
+    assert GoodScores.from_arrays(plain).maps == {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"held_out_mapped": np.array([7])},  # there are 3 scores
+        {"held_out_mapped": np.array([0, 1])},
+        {"held_out_maps": np.full((1, 2, 2), np.nan, np.float32)},
+        {"held_out_maps": np.ones((1, 2, 2))},
+        {"held_out_maps": np.ones((2, 2), np.float32)},
+    ],
+)
+def test_maps_that_cannot_be_used(changed):
+    good = GoodScores(np.arange(3.0), None, maps={1: np.ones((2, 2), np.float32)})
+    with pytest.raises(ValueError, match="its maps of good images cannot be used"):
+        GoodScores.from_arrays({**good.arrays(), **changed})

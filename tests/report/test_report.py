@@ -763,7 +763,9 @@ def test_pictures_of_many_images_are_small(model):
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (512, 512, 3), np.uint8)
     many = thumbnails.Thumbnails(model.model, 5000)
-    photo = many._photo(noise, many._size(noise.shape[:2]))
+    size = thumbnails.fitted(noise.shape[:2], many.side)
+    photo = thumbnails.photograph(noise, size, 34e6 / 5000)
     assert len(photo) < 60e6 / 5000 / 4 * 3
-    assert max(thumbnails.Thumbnails(model.model, 10)._size((300, 600))) == 400
-    assert thumbnails.Thumbnails(model.model, 10)._size((30, 60)) == (30, 60)
+    side = thumbnails.Thumbnails(model.model, 10).side
+    assert thumbnails.fitted((300, 600), side) == (200, 400)
+    assert thumbnails.fitted((30, 60), side) == (30, 60)
