@@ -166,8 +166,9 @@ def defect_size(mask: Mask) -> float:
     if count < 2:
         return 0.0
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    points = cv2.findNonZero((labels == largest).astype(np.uint8))
-    return 1.0 + max(cv2.minAreaRect(points)[1])
+    region = (labels == largest).astype(np.uint8)
+    outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return 1.0 + max(cv2.minAreaRect(outlines[0])[1])
 
 
 def find_part(image: Image) -> Mask | None:
@@ -222,7 +223,7 @@ def _grid(side: int) -> tuple[Floats, Floats]:
 
 def _canvas(size_px: float) -> int:
     """Side of the window in which a shape is drawn before it gets its size."""
-    return int(np.clip(3 * size_px, 144, 1024))
+    return int(np.clip(2 * size_px, 144, 1024))
 
 
 def _noise(rng: np.random.Generator, side: int, waves: float) -> Floats:
@@ -245,7 +246,7 @@ def _outline(rng: np.random.Generator, x: Floats, y: Floats, roughness: float) -
     bound: Floats = np.ones_like(around)
     for order in range(2, 9):
         turn = rng.uniform(0, 2 * math.pi)
-        bound += roughness / order * np.sin(order * around + np.float32(turn))
+        bound = bound + roughness / order * np.sin(order * around + np.float32(turn))
     # All of it lies in the window.
     return np.hypot(x, y / np.float32(stretch)) / (0.8 * bound / bound.max())
 
@@ -316,7 +317,7 @@ def _turned(shape: _Shape, rng: np.random.Generator, size_px: float) -> _Shape:
     angle = rng.uniform(0, 360)
     # Averaged down, or antialiased: the window holds the diagonal and is smaller afterwards.
     wide = math.ceil(side * 1.42)
-    turn = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), angle, 1.0)
+    turn: Floats = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), angle, 1.0)
     turn[:, 2] += (wide - side) / 2
     to = (max(3, round(wide * scale)),) * 2
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -367,7 +368,7 @@ def _place(
     # Tried on a small grid, where all places are looked at together, and then checked.
     scale = min(1.0, _SIDE / 2 / max(size))
     coarse = cv2.resize(
-        part.astype(np.uint8),
+        part.astype(np.float32),
         (max(1, int(size[1] * scale)), max(1, int(size[0] * scale))),
         interpolation=cv2.INTER_NEAREST,
     )
@@ -376,9 +377,13 @@ def _place(
         (max(1, math.ceil(mask.shape[1] * scale)), max(1, math.ceil(mask.shape[0] * scale))),
         interpolation=cv2.INTER_AREA,
     )
-    kernel = np.ascontiguousarray(kernel > 0, np.uint8)
-    free = cv2.erode(coarse, kernel, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    places = np.argwhere(free)
+    if any(k > c for k, c in zip(kernel.shape, coarse.shape, strict=True)):
+        return None
+    if (kernel > 0).sum() > coarse.sum():
+        return None
+    # How much of the mask would lie off the part, for each place of its window.
+    off = cv2.matchTemplate(1 - coarse, (kernel > 0).astype(np.float32), cv2.TM_CCORR)
+    places = np.argwhere(off < 0.5)
     for top, left in places[rng.permutation(len(places))[:8]]:
         within = rng.random(2)
         corner = (int((top + within[0]) / scale), int((left + within[1]) / scale))
@@ -457,11 +462,10 @@ def _foreign(
     if not ways:
         ways = [(contrast, below, np.zeros(1, np.float32))]
     _, piece, difference = min(ways, key=lambda way: way[0])
-    lacking = contrast - float(np.abs(difference).mean())
-    if lacking > 0:
-        mean = float(difference.mean())
+    mean = float(difference.mean())
+    if np.abs(difference).mean() < contrast:
         sign = _sign(float(below[shape.mask].mean()), contrast, rng) if mean == 0 else np.sign(mean)
-        piece = piece + sign * lacking
+        piece = piece + (sign * contrast - mean)
     return below + shape.cover[..., None] * (piece - below)
 
 

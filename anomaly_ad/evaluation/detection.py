@@ -37,7 +37,7 @@ from .rates import A_LIST
 CONTRAST = 60.0  # gray levels
 _SHARES = (0.01, 0.25)  # of the shorter side: smallest and largest size
 _PER_ROUND = 40  # defects of a kind
-_RENDERS = (160, 640)  # of a kind: at least, at most
+_RENDERS = (160, 800)  # of a kind: at least, at most
 _NARROW = 1.4  # high / low of the interval of a90 at which a series ends
 # From the second round on: the share of defects whose sizes have a POD between. The variance of a90
 # is least with 85 % at 0.82 and 15 % at 0.18; ranges are safer where the curve is not known yet.
@@ -221,7 +221,7 @@ def detection_curve(
 ) -> ProbabilityOfDetection:
     """Render defects on good images, inspect them, and fit the probability of detection.
 
-    Of each kind 160 to 640 are rendered, in rounds of 40. The sizes of the first are evenly spaced
+    Of each kind 160 to 800 are rendered, in rounds of 40. The sizes of the first are evenly spaced
     on a logarithmic scale; of the others three quarters lie where the curve of those before has a
     POD of 0.7 to 0.95, and one quarter where it has 0.1 to 0.4, which a90 hangs on most. A series
     ends early when its interval is narrow enough (high / low at most 1.4) or when there would be
@@ -452,6 +452,8 @@ class _Series:
     def is_done(self, least: int, most: int) -> bool:
         """Whether there are enough defects, or further ones would tell little."""
         count = self._rounds * _PER_ROUND
+        if count and not self._sizes:
+            return True  # none fits
         if count < least or count >= most:
             return count >= most
         fit = fit_hit_miss(self._sizes, self._found, self._images)
@@ -582,7 +584,7 @@ def _curve(
     kind: str, sizes: Sequence[float], found: Sequence[bool], images: Sequence[int]
 ) -> DetectionCurve:
     """The fit, and in words what it does not give."""
-    if not sizes:
+    if not len(sizes):
         raise DataError(
             f"No {kind} fits on the part in any of the images. Ask for smaller sizes, or leave "
             "this kind out."

@@ -75,8 +75,8 @@ def fit_hit_miss(
     Returns
     -------
     HitMissFit or str
-        The fit; or why there is none, in words: all or none were found, or detection does not
-        grow with size.
+        The fit; or why there is none, in words: all or none were found, all have one size, or
+        detection does not grow with it.
 
     Raises
     ------
@@ -106,6 +106,8 @@ def fit_hit_miss(
         return "all were found"
     if not hit.any():
         return "none was found"
+    if x.min() == x.max():
+        return "all have the same size"
     clusters = np.arange(len(x)) if images is None else np.unique(images, return_inverse=True)[1]
     largest_missed, smallest_found = x[~hit].max(), x[hit].min()
     is_separated = bool(largest_missed <= smallest_found)
