@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Literal
 
 from . import training
-from .evaluation import Drift, Evaluation, calibrate
+from .evaluation import Drift, Evaluation, ProbabilityOfDetection, calibrate, detection_curve
+from .evaluation.detection import CONTRAST
 from .evaluation.drift import drift
 from .evaluation.rates import at_rates, table
 from .images import Image, PathLike, TrainingImages, find_training_images
@@ -465,6 +466,72 @@ class AD:
         written = review(self.model, output)
         _tell(written.found, written)
         return written
+
+    def detection_curve(
+        self,
+        path: PathLike | Iterable[PathLike],
+        *,
+        kinds: Sequence[str] | None = None,
+        sizes: tuple[float, float] | None = None,
+        contrast: float = CONTRAST,
+        thresh: float = 0.8,
+        mm_per_pixel: float | None = None,
+        seed: int = 0,
+        save_path: PathLike | None = None,
+    ) -> ProbabilityOfDetection:
+        """Render defects on good images and print how large they must be to be found.
+
+        Probability of detection over size as in MIL-HDBK-1823A (hit/miss). The defects are
+        rendered: real ones may be easier or harder to find. Needs the extra "eval" (SciPy).
+
+        Parameters
+        ----------
+        path : path or list of paths
+            Labelled images as for `evaluate`, of which the good ones are taken, or good images as
+            for `load_data`. Those that the model has learnt from and those that it rejects are left
+            out. Where at least 20 defective ones have masks, the same is said of these.
+        kinds : sequence of str, optional
+            Some of "scratch", "spot", "blotch", "dent", "patch" and "missing"; None for all.
+        sizes : (float, float), optional
+            Smallest and largest length of a defect in pixels of the photograph; None for 1 % and
+            25 % of the shorter side, the median over all images.
+        contrast : float
+            Of the defects, in gray levels, see `data.render_defect`.
+        thresh : float
+            As for `predict`.
+        mm_per_pixel : float, optional
+            Of the photographs, to have lengths in millimetres, too.
+        seed : int
+            The same images, model and seed give the same figures.
+        save_path : path, optional
+            A folder for pictures of some of the defects, each next to what the model marks.
+
+        Returns
+        -------
+        ProbabilityOfDetection
+            Curve by curve a90, the size that is found nine times of ten, its 95 % interval and
+            a90/95; `to_json` and `to_dict` give it as plain values.
+
+        Raises
+        ------
+        DataError, PathError
+            There are no good images, or the model has learnt from all of them.
+        OptionError
+            An argument cannot be used, or `save_path` lies in the input.
+        """
+        found = detection_curve(
+            self.model,
+            path,
+            kinds=kinds,
+            sizes=sizes,
+            contrast=contrast,
+            threshold=thresh,
+            mm_per_pixel=mm_per_pixel,
+            seed=seed,
+            save_path=save_path,
+        )
+        _tell(found)
+        return found
 
     def drift(self, path: PathLike, *, window: int | None = None) -> Drift:
         """Compare predictions with the calibration and print whether they have moved away.

@@ -1,4 +1,4 @@
-"""Commands that tell how good a model is: calibrate, evaluate, report, drift."""
+"""Commands that tell how good a model is: calibrate, evaluate, report, pod, drift."""
 
 from __future__ import annotations
 
@@ -177,6 +177,60 @@ def review(
     for text in filter(None, (str(written.found), str(written))):
         say(text)
     print(written.page)
+
+
+@command
+def pod(
+    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path, metavar="DIR", help="Good images, or labelled ones with good/."
+        ),
+    ],
+    kind: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="scratch, spot, blotch, dent, patch or missing; repeatable. [default: all]"
+        ),
+    ] = None,
+    sizes: Annotated[
+        Optional[tuple[float, float]],  # noqa: UP045
+        typer.Option(
+            metavar="SMALLEST LARGEST",
+            help="Lengths in pixels. [default: 1 and 25 % of the shorter side]",
+        ),
+    ] = None,
+    contrast: Annotated[float, typer.Option(help="Of the defects, in gray levels.")] = 60.0,
+    thresh: Thresh = 0.8,
+    mm_per_pixel: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of the photographs: lengths in millimetres."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the rendered defects.")] = 0,
+    pictures: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="DIR", help="Write pictures of some of the defects."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how large defects must be to be found. Renders them; needs the extra eval (SciPy)."""
+    from ..evaluation import detection_curve
+
+    found = detection_curve(
+        open_model(model),
+        path,
+        kinds=kind,
+        sizes=sizes,
+        contrast=contrast,
+        threshold=thresh,
+        mm_per_pixel=mm_per_pixel,
+        seed=seed,
+        save_path=pictures,
+    )
+    print(found.to_json() if as_json else found)
+    if found.errors:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @command
