@@ -401,6 +401,7 @@ class AD:
         *,
         thresh: float | None = None,
         seed: int = 0,
+        detection: ProbabilityOfDetection | None = None,
     ) -> Evaluation | Counter[str]:
         """Inspect a folder and write a report: one HTML page that opens from disk.
 
@@ -419,6 +420,8 @@ class AD:
             As for `evaluate`; None for 0.8 or, for an output folder, that of its last run.
         seed : int
             As for `evaluate`.
+        detection : ProbabilityOfDetection, optional
+            What `detection_curve` gave for this model: its curves are drawn as well.
 
         Returns
         -------
@@ -433,7 +436,7 @@ class AD:
         OptionError
             The output lies in `path` or is not an HTML file.
         """
-        found = report(self.model, path, output, threshold=thresh, seed=seed)
+        found = report(self.model, path, output, threshold=thresh, seed=seed, detection=detection)
         _tell(told(found, output))
         return found
 

@@ -137,15 +137,26 @@ def report(
         typer.Option(help="Score above which an image is anomalous. [default: 0.8, or the run's]"),
     ] = None,
     seed: Seed = 0,
+    pod: Annotated[
+        bool,
+        typer.Option("--pod", help="With the probability of detection, see `pod`; needs eval."),
+    ] = False,
 ) -> None:
     """Show what a model does. Inspects a folder and writes one HTML page; prints its path."""
     from collections import Counter
 
     from ..inspection import summary
+    from ..model import LIMIT_SCORE
     from ..report.page import report as run
     from ..support import say
 
-    found = run(open_model(model), path, output, threshold=thresh, seed=seed)
+    stored, detection = open_model(model), None
+    if pod:
+        from ..evaluation import detection_curve
+
+        at = LIMIT_SCORE if thresh is None else thresh
+        detection = detection_curve(stored, path, threshold=at, seed=seed)
+    found = run(stored, path, output, threshold=thresh, seed=seed, detection=detection)
     if isinstance(found, Counter):
         say(summary(found, None))
         n_errors = found["errors"]

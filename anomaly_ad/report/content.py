@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..evaluation import Evaluation
+from ..evaluation import Evaluation, ProbabilityOfDetection
 from ..evaluation.intervals import Estimate, wilson
 from ..evaluation.rates import AtRate, at_rates, command
 from ..images.labelled import GOOD
@@ -71,6 +72,7 @@ def data(
         "limit": limit.limit,
         "best": told["best"],
         "command": f"anomaly-ad calibrate {shlex.quote(printable(stored.directory))} --limit ",
+        "pod": told["detection"] and told["detection"]["curves"],
         "labelled": told["labelled"],
         "good": GOOD,
         "kinds": [kind.name for kind in told["kinds"]],
@@ -125,6 +127,38 @@ def of_labelled(found: Evaluation) -> dict[str, Any]:
         "rates": _rates(found.rates, counts),
         "next_step": found.next_step and printable(found.next_step),
     }
+
+
+def of_detection(found: ProbabilityOfDetection | None) -> dict[str, Any]:
+    """Curves of detection, for the template."""
+    if found is None:
+        return {"detection": None}
+    scale = 1.0 if found.mm_per_pixel is None else found.mm_per_pixel
+    curves = [*found.curves, *filter(None, [found.labelled])]
+    lines = str(found).splitlines()
+    drawn = [
+        {
+            "kind": printable(curve.kind),
+            "sizes": [scale * size for size in curve.sizes],
+            "found": curve.found,
+            "a90": curve.a90 and scale * curve.a90,
+            "low": curve.a90_low and scale * curve.a90_low,
+            "high": curve.a90_high and scale * curve.a90_high,
+            # logit POD(a) = intercept + slope log a, a in the unit that is shown
+            "intercept": curve.intercept,
+            "slope": curve.slope,
+            "shift": math.log(scale),
+        }
+        for curve in curves
+    ]
+    told = {
+        "unit": "pixels" if found.mm_per_pixel is None else "mm",
+        "head": lines[0],
+        "rows": [curve.row(found.mm_per_pixel) for curve in curves],
+        "notes": lines[len(curves) + 2 :],
+        "curves": drawn,
+    }
+    return {"detection": told}
 
 
 def _rates(rows: Sequence[AtRate], counts: dict[str, list[str]]) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..evaluation import Evaluation, evaluate
+from ..errors import DataError, OptionError
+from ..evaluation import Evaluation, ProbabilityOfDetection, evaluate
 from ..images import PathLike, check_path
 from ..images.labelled import LabelledImages, find_labelled
 from ..images.sources import file_sources
@@ -20,7 +20,7 @@ from ..inspection import Inspector, summary
 from ..inspection.records import JSONL, read_records
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
-from .content import data, facts, of_labelled, of_unlabelled, of_what_was_seen
+from .content import data, facts, of_detection, of_labelled, of_unlabelled, of_what_was_seen
 from .document import Document, refuse_in_input, script_data
 from .thumbnails import Thumbnails, chosen
 
@@ -32,6 +32,7 @@ def report(
     *,
     threshold: float | None = None,
     seed: int = 0,
+    detection: ProbabilityOfDetection | None = None,
 ) -> Evaluation | Counter[str]:
     """Inspect a folder and write a report of it.
 
@@ -50,6 +51,8 @@ def report(
         has recorded, or 0.8.
     seed : int
         Of the resampling behind some intervals.
+    detection : ProbabilityOfDetection, optional
+        Curves of this model, to be drawn as well.
 
     Returns
     -------
@@ -61,21 +64,31 @@ def report(
     PathError, DataError
         There is nothing to inspect.
     OptionError
-        The report would lie in the input, or is not an HTML file.
+        The report would lie in the input, or is not an HTML file; or the curves are of another
+        model.
     OutputError
         It cannot be written.
     """
+    if detection is not None and detection.model != stored.digest:
+        raise OptionError(
+            "The curves of detection are of another model, or of another limit of this one. Make "
+            "them again with detection_curve."
+        )
     folder = check_path(path, "path")
     if (folder / JSONL).is_file():
-        return _report_run(stored, folder, target, threshold)
+        return _report_run(stored, folder, target, threshold, detection)
     threshold = LIMIT_SCORE if threshold is None else threshold
     labelled = find_labelled(folder)
     if folder.is_file() or any(not i.is_defective or i.mask is not None for i in labelled.items):
-        return report_labelled(stored, labelled, target, threshold=threshold, seed=seed)
+        return report_labelled(
+            stored, labelled, target, threshold=threshold, seed=seed, detection=detection
+        )
     paths = [item.path for item in labelled.items]
     notes = [labelled.doubt] if labelled.doubt else []
     notes += [f"Skipped: {labelled.passed_over}."] if labelled.passed_over else []
-    return _report_unlabelled(stored, paths, str(folder), target, threshold, folder, notes)
+    return _report_unlabelled(
+        stored, paths, str(folder), target, threshold, folder, detection, notes
+    )
 
 
 def evaluated(
@@ -109,18 +122,24 @@ def report_labelled(
     *,
     threshold: float,
     seed: int = 0,
+    detection: ProbabilityOfDetection | None = None,
 ) -> Evaluation:
     """`evaluate`, with a report of it; parameters and errors as there and in `report`."""
     paths = [item.path for item in labelled.items]
     root = Path(labelled.source) if os.path.isdir(labelled.source) else None
     with _document(target, paths, root) as page, Thumbnails(stored, len(paths)) as thumbnails:
         found = evaluate(stored, labelled, threshold=threshold, seed=seed, observer=thumbnails)
-        _write(page, stored, thumbnails, found.threshold, labelled.source, of_labelled(found))
+        told = of_labelled(found) | of_detection(detection)
+        _write(page, stored, thumbnails, found.threshold, labelled.source, told)
     return found
 
 
 def _report_run(
-    stored: StoredModel, folder: Path, target: PathLike, threshold: float | None
+    stored: StoredModel,
+    folder: Path,
+    target: PathLike,
+    threshold: float | None,
+    detection: ProbabilityOfDetection | None,
 ) -> Counter[str]:
     """Of what `predict` has recorded last."""
     last: dict[str, Any] = {}
@@ -146,7 +165,7 @@ def _report_run(
         )
     paths = [Path(name) for name in names]
     source = f"the last run in {folder}"
-    return _report_unlabelled(stored, paths, source, target, threshold, None, warnings)
+    return _report_unlabelled(stored, paths, source, target, threshold, None, detection, warnings)
 
 
 def _report_unlabelled(
@@ -156,6 +175,7 @@ def _report_unlabelled(
     target: PathLike,
     threshold: float,
     root: Path | None,
+    detection: ProbabilityOfDetection | None,
     warnings: Iterable[str] = (),
 ) -> Counter[str]:
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
@@ -171,6 +191,7 @@ def _report_unlabelled(
             step("")
         predictions = [entry.prediction for entry in thumbnails.entries]
         counts, told = of_unlabelled(stored, predictions, warnings)
+        told |= of_detection(detection)
         _write(page, stored, thumbnails, inspector.threshold, source, told)
     return counts
 

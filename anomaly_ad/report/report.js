@@ -209,6 +209,37 @@
     drawCurve(byId("pr"), steps, dot, ["defects found", "precision"]);
   }
 
+  // Found and missed defects as ticks above and below, the fitted curve, a90 with its interval.
+  function drawPod(curve) {
+    const made = element("figure"), width = 260, height = 190, left = 34, bottom = 30, top = 12;
+    made.append(element("figcaption", "", curve.kind));
+    const low = Math.log(Math.min(...curve.sizes)), high = Math.log(Math.max(...curve.sizes));
+    const x = (size) => left + (Math.log(size) - low) / ((high - low) || 1) * (width - left - 10);
+    const y = (share) => top + (1 - share) * (height - top - bottom);
+    const words = curve.a90 ? `; a90 ${curve.a90.toPrecision(3)}` : "";
+    const svg = canvas(made, width, height, `Probability of detection of ${curve.kind} over size${words}`);
+    for (const share of [0, .5, .9, 1]) {
+      draw(svg, "line", { x1: left, x2: width - 10, y1: y(share), y2: y(share), class: "grid" });
+      draw(svg, "text", { x: left - 5, y: y(share) + 4, "text-anchor": "end" }, share);
+    }
+    if (curve.low && curve.high) draw(svg, "rect", { x: x(curve.low), width: x(curve.high) - x(curve.low), y: y(1), height: y(0) - y(1), class: "range" });
+    if (curve.a90) draw(svg, "line", { x1: x(curve.a90), x2: x(curve.a90), y1: y(1), y2: y(0), class: "calibrated" });
+    curve.sizes.forEach((size, n) => {
+      const at = curve.found[n] ? y(1) : y(0), to = curve.found[n] ? at - 6 : at + 6;
+      draw(svg, "line", { x1: x(size), x2: x(size), y1: at, y2: to, class: "tick" });
+    });
+    if (curve.intercept !== null) {
+      const points = Array.from({ length: 61 }, (_, n) => low + (high - low) * n / 60);
+      const pod = (log) => 1 / (1 + Math.exp(-(curve.intercept + curve.slope * (log - curve.shift))));
+      draw(svg, "path", { d: points.map((log, n) => `${n ? "L" : "M"}${x(Math.exp(log)).toFixed(1)} ${y(pod(log)).toFixed(1)}`).join(""), class: "curve" });
+    }
+    for (const size of [Math.exp(low), Math.exp((low + high) / 2), Math.exp(high)]) {
+      draw(svg, "text", { x: x(size), y: height - 8, "text-anchor": "middle" }, Number(size.toPrecision(2)).toString());
+    }
+    return made;
+  }
+  if (data.pod) byId("pod").append(...data.pod.map(drawPod));
+
   // ---------- the gallery
 
   const images = data.images.map((image, n) => ({ ...image, n })).filter((image) => image.shown);

@@ -1,6 +1,7 @@
 """The report: written by Python, looked at in a browser."""
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -167,6 +168,27 @@ def test_a_limit_can_be_taken_over(browser, page, model):
     command = browser.find_element("id", "command").text
     assert command == f"anomaly-ad calibrate {model.model.directory} --limit {raw}"
     assert browser.find_elements("css selector", "#histogram .best")
+
+
+def test_curves_of_detection_are_drawn(browser, model, labelled, tmp_path):
+    from anomaly_ad.evaluation import detection_curve
+
+    found = detection_curve(
+        model.model, labelled, kinds=["spot", "patch"], mm_per_pixel=0.5, renders=(40, 40)
+    )
+    target = tmp_path / "report.html"
+    model.report(labelled, target, detection=found)
+    browser.get(target.as_uri())
+    names = [e.text for e in browser.find_elements("css selector", "#pod figcaption")]
+    assert names == ["spot", "patch"]
+    ticks = browser.find_elements("css selector", "#pod figure:first-child .tick")
+    assert len(ticks) == 40
+    text = browser.find_element("id", "pod-title").find_element("xpath", "..").text
+    for line in (*found.curves[0].row(0.5), "RENDERED", "a90, mm"):
+        assert line in text
+    other = dataclasses.replace(found, model="0" * 64)
+    with pytest.raises(OptionError, match="of another model"):
+        model.report(labelled, target, detection=other)
 
 
 def test_masks_are_drawn(browser, model, tmp_path):
