@@ -211,15 +211,15 @@
 
   // Found and missed defects as ticks above and below, the fitted curve, a90 with its interval.
   function drawPod(curve) {
-    const made = element("figure"), width = 260, height = 190, left = 34, bottom = 30, top = 12;
+    const made = element("figure"), width = 260, height = 190, left = 34, right = 16, bottom = 30, top = 12;
     made.append(element("figcaption", "", curve.kind));
     const low = Math.log(Math.min(...curve.sizes)), high = Math.log(Math.max(...curve.sizes));
-    const x = (size) => left + (Math.log(size) - low) / ((high - low) || 1) * (width - left - 10);
+    const x = (size) => left + (Math.log(size) - low) / ((high - low) || 1) * (width - left - right);
     const y = (share) => top + (1 - share) * (height - top - bottom);
     const words = curve.a90 ? `; a90 ${curve.a90.toPrecision(3)}` : "";
     const svg = canvas(made, width, height, `Probability of detection of ${curve.kind} over size${words}`);
     for (const share of [0, .5, .9, 1]) {
-      draw(svg, "line", { x1: left, x2: width - 10, y1: y(share), y2: y(share), class: "grid" });
+      draw(svg, "line", { x1: left, x2: width - right, y1: y(share), y2: y(share), class: "grid" });
       draw(svg, "text", { x: left - 5, y: y(share) + 4, "text-anchor": "end" }, share);
     }
     if (curve.low && curve.high) draw(svg, "rect", { x: x(curve.low), width: x(curve.high) - x(curve.low), y: y(1), height: y(0) - y(1), class: "range" });
