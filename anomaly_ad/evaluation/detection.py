@@ -440,7 +440,8 @@ class _Series:
         contrast: float,
         rng: np.random.Generator,
     ) -> None:
-        self.kind, self.first = kind, []  # type: ignore[var-annotated]
+        self.kind = kind
+        self.first: list[_Rendered] = []  # those of the first round, over all sizes
         self._usable, self._contrast, self._rng = usable, contrast, rng
         self._low, self._high = map(math.log, span)
         self._order: list[int] = []
@@ -602,22 +603,21 @@ def _curve(
     given |= {
         "intercept": fit.intercept,
         "slope": fit.slope,
+        "design_effect": fit.design_effect,
     }
     share = 100 * float(fit.probability(largest))
     if fit.a90 > largest:
-        note = f"{share:.0f} % of those of {largest:.0f} px are found, the largest: a90 is larger"
+        note = f"by the fit {share:.0f} % of {largest:.0f} px are found, the largest: a90 is larger"
         return DetectionCurve(**given, notes=(note,))
     if fit.a90 < smallest:
-        note = (
-            f"more than 90 % of those of {smallest:.1f} px are found, the smallest: a90 is smaller"
-        )
+        note = f"by the fit over 90 % of {smallest:.1f} px are found, the smallest: a90 is smaller"
         return DetectionCurve(**given, notes=(note,))
     return DetectionCurve(**given, a90=fit.a90, **_ends(fit, smallest, largest))
 
 
 def _why_no_fit(reason: str, smallest: float, largest: float) -> str:
     if reason == "all were found":
-        return f"all were found, from {smallest:.1f} px on: a90 is smaller. Ask for smaller sizes"
+        return f"all were found, from {smallest:.1f} px on: a90 is smaller"
     if reason == "none was found":
         return f"none was found, up to {largest:.0f} px: a90 is larger"
     return f"{reason} from {smallest:.1f} to {largest:.0f} px, so there is no a90"
@@ -638,6 +638,5 @@ def _ends(fit: HitMissFit, smallest: float, largest: float) -> dict[str, Any]:
         "a90_low": low,
         "a90_high": high,
         "a90_95": upper,
-        "design_effect": fit.design_effect,
         "notes": tuple(notes),
     }
