@@ -20,7 +20,7 @@ from ..images import model_inputs
 from .engine import Engine
 
 TOLERANCE = 1e-4  # of the output's range over the compared images, weights and arithmetic in f32
-_PIXELS = 512 * 512  # that the trained graph works on at a time
+_PIXELS = 256 * 512  # that the trained graph works on at a time
 
 
 @dataclass(frozen=True)
