@@ -826,3 +826,8 @@ def test_a_killed_run_leaves_whole_lines(trained, dataset, tmp_path):
     lines = (tmp_path / JSONL).read_text()
     assert lines.endswith("\n")
     assert len(list(read_records(tmp_path / JSONL))) == lines.count("\n") > 20
+
+
+def test_methods_that_cannot_add_images_say_so(trained):
+    with pytest.raises(OptionError, match=r"train it again.*padim"):
+        AD(trained).add_images("missing")

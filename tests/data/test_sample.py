@@ -49,8 +49,8 @@ def test_an_image_does_not_depend_on_how_many_there_are(rendered, tmp_path):
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-@pytest.mark.parametrize("severity", [1.0, 0.5, 0.0])
-@pytest.mark.parametrize("size", [(128, 128), (80, 160)])
+@pytest.mark.parametrize("severity", [pytest.param(1.0, marks=pytest.mark.slow), 0.5, 0.0])
+@pytest.mark.parametrize("size", [pytest.param((128, 128), marks=pytest.mark.slow), (80, 160)])
 def test_the_mask_covers_what_differs(defect, severity, size):
     good, none = render_part(5, size=size)
     bad, mask = render_part(5, defect=defect, severity=severity, size=size)

@@ -208,6 +208,7 @@ def test_without_scipy_the_extra_is_named(ad, good, monkeypatch):
         ad.detection_curve(good)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(washer, good, tmp_path, short):
     arguments = ("pod", washer[0], good, "--kind", "spot", "--kind", "dent", "--mm-per-pixel", 0.1)
     out, _ = run_command(*arguments, "--pictures", tmp_path / "look")

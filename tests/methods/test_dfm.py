@@ -111,7 +111,7 @@ def test_the_map_is_the_reconstruction_error_of_the_cells():
     np.testing.assert_allclose(found.ravel(), errors, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("count", [10, 16])
+@pytest.mark.parametrize("count", [10, pytest.param(16, marks=pytest.mark.slow)])
 def test_of_few_images_each_is_scored_by_a_fit_to_all_others(count):
     method = detector()
     features = features_of(method, count)

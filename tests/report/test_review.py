@@ -182,6 +182,7 @@ def test_a_model_of_a_former_version_says_what_to_do():
         AD(FORMAT_1).review()
 
 
+@pytest.mark.slow
 def test_training_without_them(ad, without_odd, parts, capsys):
     directory, said = without_odd
     stored = AD(directory).model
@@ -200,6 +201,7 @@ def test_training_without_them(ad, without_odd, parts, capsys):
     assert f"excluded  2 by the user: {LINES[0]}, " in out and promise in out
 
 
+@pytest.mark.slow
 def test_what_is_excluded_stays_so(without_odd, parts, tmp_path, capsys):
     directory = shutil.copytree(without_odd[0], tmp_path / "copy")
     ad = AD(directory)
@@ -219,6 +221,7 @@ def test_what_is_excluded_stays_so(without_odd, parts, tmp_path, capsys):
     assert all(one.anomaly_map is not None for one in found.images)
 
 
+@pytest.mark.slow
 def test_copies_of_what_is_excluded_are_left_out_and_a_damaged_file_can_be(parts, tmp_path, capsys):
     folder = shutil.copytree(parts, tmp_path / "parts")
     shutil.copyfile(folder / ODD[0], folder / "twin.png")

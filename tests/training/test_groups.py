@@ -56,9 +56,8 @@ def model(padim, tmp_path):
     return shutil.copytree(padim, tmp_path / "copy")
 
 
-@pytest.mark.parametrize(
-    "name", ["padim", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["padim", *OTHERS])
 def test_a_twin_that_stays_in_makes_unseen_scores_too_low(name, parts, tmp_path):
     """And many parts that the model has never seen are rejected."""
     files = sorted(parts.iterdir())
@@ -81,6 +80,7 @@ def test_padim_scores_a_group_as_a_model_of_the_others_does(padim, parts, tmp_pa
     np.testing.assert_allclose(unseen(AD(padim))[9:12], expected, rtol=0.03)  # but for scales
 
 
+@pytest.mark.slow
 def test_what_is_recorded_and_said(model, parts, tmp_path, capsys):
     ad = AD(model)
     training, calibration = ad.model.manifest.training, ad.model.manifest.calibration
@@ -105,6 +105,7 @@ def test_what_is_recorded_and_said(model, parts, tmp_path, capsys):
     assert "with so few groups" in printed
 
 
+@pytest.mark.slow
 def test_groups_of_one_image_change_nothing(parts, tmp_path):
     files = sorted(parts.iterdir())[::3] + sorted(parts.iterdir())[1::3]
     plain = AD("dfkde", files, save_path=tmp_path, name="plain", **SMALL).train()
