@@ -818,7 +818,7 @@ def test_a_killed_run_leaves_whole_lines(trained, dataset, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if (tmp_path / JSONL).exists() and (tmp_path / JSONL).stat().st_size > 20_000:
+        if (tmp_path / JSONL).exists() and (tmp_path / JSONL).stat().st_size > 60_000:
             break
         time.sleep(0.01)
     process.kill()

@@ -416,7 +416,7 @@ def start_long_run(trained, dataset, out, count=3000):
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if (out / JSONL).exists() and (out / JSONL).stat().st_size > 20_000:
+        if (out / JSONL).exists() and (out / JSONL).stat().st_size > 60_000:
             return process, command
         time.sleep(0.01)
     raise AssertionError(process.communicate())

@@ -52,7 +52,7 @@ class ModelWriter:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             for old in self.directory.glob(".unfinished-*"):
-                if time.time() - old.stat().st_mtime > _STALE:
+                if _is_stale(old):
                     shutil.rmtree(old, ignore_errors=True)
             self.folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.directory))
         except OSError as error:
@@ -150,7 +150,7 @@ class ModelWriter:
     def _crashed(self) -> set[str]:
         """Files that a save put in place long ago; if no manifest names them, it has crashed."""
         named = [path for path in self.directory.iterdir() if PAYLOAD.fullmatch(path.name)]
-        return {path.name for path in named if time.time() - path.stat().st_mtime > _STALE}
+        return {path.name for path in named if _is_stale(path)}
 
     def _named_before(self) -> set[str]:
         """The files of the model that is about to be replaced."""
@@ -158,6 +158,14 @@ class ModelWriter:
             return set(check_names(read_manifest(self.directory)["files"]))
         except (AnomalyADError, *WRONG_VALUES):  # none, or one that cannot be read
             return set()
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether a crashed save has left it; not if its own process has removed it meanwhile."""
+    try:
+        return time.time() - path.stat().st_mtime > _STALE
+    except FileNotFoundError:
+        return False
 
 
 def _cannot_save(directory: Path, error: OSError) -> OutputError:

@@ -318,7 +318,7 @@ def mahalanobis_unseen(
     count = np.maximum(moments.seen, 2)  # where one counts alone, nothing is told of it
     mean, scatter = moments.means(), moments.scatter
     together, degrees = scatter.sum(axis=0), np.maximum(moments.seen - 1, 0).sum()
-    near = np.linalg.inv(regularized(moments, regularization, prior)).astype(np.float32)
+    near = np.linalg.inv(regularized(moments, regularization, prior))
     least = 1e-6 * _variances(together / max(degrees, 1))  # where all others are alike
 
     def measure(

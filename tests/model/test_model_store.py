@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -466,6 +467,18 @@ def test_two_processes_that_save_leave_a_whole_model(model, tmp_path):
     command = [sys.executable, "-c", TWO_WRITERS, str(model), str(copies)]
     writers = [subprocess.Popen([*command, str(number)]) for number in range(3)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    load(model).verify()
+
+
+def test_another_save_that_ends_while_this_one_begins(model, monkeypatch):
+    """Its folder is listed, and gone when it is looked at."""
+    glob = Path.glob
+
+    def with_another(folder, pattern):
+        return [*glob(folder, pattern), *[folder / ".unfinished-gone"] * (folder == model)]
+
+    monkeypatch.setattr(Path, "glob", with_another)
+    save_again(model, seed=7)
     load(model).verify()
 
 
