@@ -109,11 +109,11 @@ def splits_of_groups(data: Path, gap: int) -> None:
         learnt = np.isin(groups, half)
         own = numbered([str(group) for group in groups[learnt]])
         limits = []
+        some_features = FeatureSet({"features": features[learnt]})
+        detector.statistic = detector.new_statistic()
+        detector.learn_all(some_features)
         for some in (own, np.arange(len(own))):
-            detector.statistic = detector.new_statistic()
-            held_out, _ = cross_fit(
-                detector, FeatureSet({"features": features[learnt]}), plan, some
-            )
+            held_out, _ = cross_fit(detector, some_features, plan, some)
             limits.append([held_out.calibration(rate).image.limit for rate in RATES])
         score = detector.scorer(detector.statistic)
         scores = score({"features": np.concatenate(features[~learnt])})["score"]
@@ -134,6 +134,7 @@ def splits(data: Path) -> None:
         half = len(order) // 2
         detector.statistic = detector.new_statistic()
         learnt = FeatureSet({"features": features[order[:half]]})
+        detector.learn_all(learnt)
         held_out, _ = cross_fit(detector, learnt, replace(plan, seed=split), np.arange(half))
         limits = np.array([held_out.calibration(rate).image.limit for rate in RATES])
         score = detector.scorer(detector.statistic)

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.rendered import KINDS, LEAST_SIZE, check_contrast, defect_size, render_defect
-from ..drawing import pictures as drawing
 from ..errors import DataError, ImageError, OptionError
 from ..images import Image, PathLike, find_training_images, read_image
 from ..images.labelled import LabelledImage, find_labelled, read_fitting_mask
@@ -168,25 +167,27 @@ class ProbabilityOfDetection:
         """As JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
-    def __str__(self) -> str:
-        unit = "px" if self.mm_per_pixel is None else "mm"
-        head = ("kind", "found", f"sizes {unit}", f"a90 {unit}", "95 % interval", f"a90/95 {unit}")
-        rows = [curve.row(self.mm_per_pixel) for curve in self.curves]
+    @property
+    def all_curves(self) -> tuple[DetectionCurve, ...]:
+        """Those of rendered defects and, where there is one, that of real ones."""
+        return self.curves if self.labelled is None else (*self.curves, self.labelled)
+
+    @property
+    def statement(self) -> str:
+        """What the curves are of, as a sentence for people."""
         images = "1 good image" if self.n_images == 1 else f"{self.n_images} good images"
-        lines = [
+        return (
             f"RENDERED defects of {self.contrast:g} gray levels on {images} of "
             f"{printable(self.source)}, inspected at thresh {self.threshold:g}. Real ones may be "
             "easier or harder to find."
+        )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the figures leave open, what was left out, and what the words mean."""
+        lines = [
+            f"{printable(curve.kind)}: {note}." for curve in self.all_curves for note in curve.notes
         ]
-        if self.labelled is not None:
-            rows.append(self.labelled.row(self.mm_per_pixel))
-        widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
-        lines += [
-            "  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in (head, *rows)
-        ]
-        for curve in filter(None, [*self.curves, self.labelled]):
-            lines += [f"{printable(curve.kind)}: {note}." for note in curve.notes]
         if self.labelled is not None:
             lines.append("labelled: the real defects of the images with masks, all kinds together.")
         lines.append(
@@ -203,7 +204,17 @@ class ProbabilityOfDetection:
             "a90: the size that is found nine times of ten; a90/95: with 95 % confidence a90 is "
             "not larger. Size: the length of the defect."
         )
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        unit = "px" if self.mm_per_pixel is None else "mm"
+        head = ("kind", "found", f"sizes {unit}", f"a90 {unit}", "95 % interval", f"a90/95 {unit}")
+        rows = [head, *(curve.row(self.mm_per_pixel) for curve in self.all_curves)]
+        widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+        table = [
+            "  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        return "\n".join([self.statement, *table, *self.remarks])
 
 
 def detection_curve(
@@ -277,7 +288,8 @@ def detection_curve(
     ]
     _inspect_all(inspector, series, renders)
     if output is not None:
-        _write_pictures(Inspector(stored, threshold=threshold, draw=True), series, output)
+        drawn = Inspector(stored, threshold=threshold, side_by_side=True, draw=True)
+        _write_pictures(drawn, series, output)
     return ProbabilityOfDetection(
         source=source,
         model=stored.digest,
@@ -537,8 +549,7 @@ def _write_pictures(inspector: Inspector, series: Sequence[_Series], folder: Pat
         assert isinstance(rendered, _Rendered) and one.picture is not None
         verdict = "found" if one.prediction.is_anomalous else "missed"
         name = f"{rendered.measured[0]:05.1f}px_{verdict}.png"
-        picture = drawing.side_by_side(one.photograph, one.picture)
-        write_picture(picture, folder / rendered.kind / name)
+        write_picture(one.picture, folder / rendered.kind / name)
 
     with (
         bar(len(chosen), "Writing pictures") as step,

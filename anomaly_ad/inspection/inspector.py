@@ -35,6 +35,25 @@ _Read = tuple[Source, Image | str, Image | None]
 
 
 @dataclass(frozen=True, eq=False)
+class Decision:
+    """What a model says of an image, and what was made of it.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        The verdict, and where the image deviates.
+    outputs : dict of str to ndarray
+        The model's raw outputs, see `images.Framing.merge`.
+    marks : ndarray of bool, shape (height, width), or None
+        Which pixels of the map deviate, see `regions.marked`; None for a method without maps.
+    """
+
+    prediction: Prediction
+    outputs: Outputs
+    marks: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Inspected:
     """What came of an image, as long as someone works on it.
 
@@ -249,23 +268,17 @@ class Inspector:
 
         return self._each(sources, finish)
 
-    def inspect(self, image: Image) -> tuple[Prediction, NDArray[np.bool_] | None, Outputs]:
+    def inspect(self, image: Image) -> Decision:
         """Inspect one image from any thread, alongside those of other threads.
 
         Parameters
         ----------
         image : ndarray of uint8, shape (H, W, 3)
             RGB.
-
-        Returns
-        -------
-        (Prediction, ndarray of bool of shape (h, w) or None, dict)
-            Which pixels of the map are marked, None for a method without one; the raw outputs.
         """
         views = self.framing.views(image)
         outputs = self.framing.merge(self.engine.run_concurrently(views, _AFTER_MODEL))
-        anomaly_map = self._calibrated_map(outputs)
-        return *self._decide(None, image.shape[:2], outputs, anomaly_map), outputs
+        return self._decide(None, image.shape[:2], outputs)
 
     def _each(
         self,
@@ -314,55 +327,51 @@ class Inspector:
         path = None if source.path is None else str(source.path)
         if isinstance(image, str):
             return Inspected(source, Prediction.failed(path, self.threshold, image))
-        anomaly_map = self._calibrated_map(outputs)
-        prediction, marks = self._decide(path, image.shape[:2], outputs, anomaly_map)
-        if prediction.error is not None:
-            return Inspected(source, prediction)
-        picture = self._picture(image, prediction, anomaly_map, marks) if self.draw else None
-        return Inspected(source, prediction, image, views, outputs, picture)
+        decision = self._decide(path, image.shape[:2], outputs)
+        if decision.prediction.error is not None:
+            return Inspected(source, decision.prediction)
+        picture = self._picture(image, decision) if self.draw else None
+        return Inspected(source, decision.prediction, image, views, outputs, picture)
 
-    def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
-        if self.calibration.map is None or not (self.draw or self.keep_maps):
-            return None
-        scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"])
-        return scores
-
-    def _decide(
-        self,
-        path: str | None,
-        image_size: tuple[int, int],
-        outputs: Outputs,
-        anomaly_map: NDArray[np.float32] | None,
-    ) -> tuple[Prediction, NDArray[np.bool_] | None]:
+    def _decide(self, path: str | None, image_size: tuple[int, int], outputs: Outputs) -> Decision:
         raw = float(outputs["score"])
         if not np.isfinite(raw):
             error = f"the model's score is {raw}"
-            return Prediction.failed(path, self.threshold, error), None
+            return Decision(Prediction.failed(path, self.threshold, error), outputs)
         is_anomalous = raw > self._raw_threshold
+        limit = self.calibration.map
         boxes = np.empty((0, 4), np.int32)
         found: tuple[Region, ...] = ()
         marks = None
-        if self.calibration.map is not None:
-            limit = self.calibration.map
+        if limit is not None:
             shown = self.framing.without_padding(outputs["anomaly_map"], image_size)
             marks = marked(shown, limit, self.threshold, is_anomalous=is_anomalous)
             if is_anomalous:
                 cells = deviating_cells(marks, self.patch_size)
                 boxes = self.framing.boxes_to_original(cells, image_size)
                 found = regions(marks, shown, limit, self.framing, image_size)
-        score = float(self.calibration.image.score(raw))
-        kept = anomaly_map if self.keep_maps else None
-        verdict = (score, raw, self.threshold, is_anomalous)
-        return Prediction(path, image_size, *verdict, kept, boxes, regions=found), marks
+        prediction = Prediction(
+            path,
+            image_size,
+            float(self.calibration.image.score(raw)),
+            raw,
+            self.threshold,
+            is_anomalous,
+            self._calibrated_map(outputs) if self.keep_maps else None,
+            boxes,
+            regions=found,
+        )
+        return Decision(prediction, outputs, marks)
 
-    def _picture(
-        self,
-        image: Image,
-        prediction: Prediction,
-        anomaly_map: NDArray[np.float32] | None,
-        marks: NDArray[np.bool_] | None,
-    ) -> Image:
-        out = self._marked_picture(image, prediction, anomaly_map, marks)
+    def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
+        if self.calibration.map is None:
+            return None
+        scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"])
+        return scores
+
+    def _picture(self, image: Image, decision: Decision) -> Image:
+        prediction = decision.prediction
+        out = self._marked_picture(image, decision)
         if self._pictures["side_by_side"]:
             out = drawing.side_by_side(image, out)
         if self._pictures["annotate"]:
@@ -374,26 +383,24 @@ class Inspector:
             out = drawing.annotated(out, words, is_anomalous=bool(prediction.is_anomalous))
         return out
 
-    def _marked_picture(
-        self,
-        image: Image,
-        prediction: Prediction,
-        anomaly_map: NDArray[np.float32] | None,
-        marks: NDArray[np.bool_] | None,
-    ) -> Image:
-        if marks is None:
-            return drawing.frame(image) if prediction.is_anomalous else image.copy()
-        if self._pictures["regions"] or self._hardcore:
-            out = image
-            if self._pictures["regions"]:
-                contours = [region.contour for region in prediction.regions]
-                out = drawing.draw_outlines(image, contours)
-            if self._pictures["merge_boxes"]:
-                return drawing.draw_outlines(out, self._merged(marks, image.shape[:2]))
-            return drawing.draw_boxes(out, prediction.boxes) if self._hardcore else out
-        if anomaly_map is None or not marks.any():
+    def _marked_picture(self, image: Image, decision: Decision) -> Image:
+        prediction, marks = decision.prediction, decision.marks
+        if not prediction.is_anomalous:
             return image.copy()
-        return drawing.heatmap(image, anomaly_map, marks, self.framing, self.threshold)
+        if marks is None:
+            return drawing.frame(image)
+        out = image
+        if self._pictures["regions"]:
+            out = drawing.draw_outlines(out, [region.contour for region in prediction.regions])
+        if self._pictures["merge_boxes"]:
+            return drawing.draw_outlines(out, self._merged(marks, image.shape[:2]))
+        if self._hardcore:
+            return drawing.draw_boxes(out, prediction.boxes)
+        if self._pictures["regions"]:
+            return out
+        scores = self._calibrated_map(decision.outputs)
+        assert scores is not None
+        return drawing.heatmap(image, scores, marks, self.framing, self.threshold)
 
     def _merged(
         self, marks: NDArray[np.bool_], image_size: tuple[int, int]
@@ -424,9 +431,7 @@ class Inspector:
             rebuilt = drawing.to_rgb(outputs["reconstruction"])
             right = self.framing.map_to_original(rebuilt, size)
         else:
-            anomaly_map = self._calibrated_map(outputs)
-            prediction, marks = self._decide(None, size, outputs, anomaly_map)
-            right = self._picture(image, prediction, anomaly_map, marks)
+            right = self._picture(image, self._decide(None, size, outputs))
         return drawing.side_by_side(image, right)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,13 @@ def packed(anomaly_map: NDArray[np.floating], limit: Limit) -> NDArray[np.uint8]
 
 
 def script() -> str:
-    """What pages compute with, for their script: thresholds, and colours of packed maps."""
+    """What the scripts of pages share: thresholds, colours of packed maps, copying and saving."""
     facts = {**HEAT, "zero": _ZERO, "near": NEAR_PEAK}
-    return asset("limit.js") + f"const HEAT = {json.dumps(facts)};\n" + asset("heat.js")
+    heat = f"const HEAT = {json.dumps(facts)};\n" + asset("heat.js")
+    return asset("limit.js") + heat + asset("hand.js")
+
+
+def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
+    """(height, width) of a picture whose longer side is at most `side`."""
+    scale = min(side / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

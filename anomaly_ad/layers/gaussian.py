@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -30,16 +33,19 @@ class MahalanobisDistance(keras.layers.Layer):
         # the matrices takes the time; the quarter that is zero is left out.
         self.mean = np.ascontiguousarray(np.asarray(mean, np.float32)[:, None, :])
         columns = whitening.transpose(0, 2, 1)
-        half = columns.shape[-1] // 2
-        self.first = np.ascontiguousarray(columns[:, :half, :half])
-        self.second = np.ascontiguousarray(columns[:, :, half:])
+        length = columns.shape[-1]
+        ends = sorted({0, length // 2, length})
+        self.parts = [
+            np.ascontiguousarray(columns[:, :end, begin:end]) for begin, end in pairwise(ends)
+        ]
 
     def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Shape (B, P, C) -> (B, P)."""
         centred = ops.transpose(features, (1, 0, 2)) - self.mean
-        first = ops.matmul(centred[..., : self.first.shape[1]], ops.cast(self.first, "float32"))
-        second = ops.matmul(centred, ops.cast(self.second, "float32"))
-        squared = ops.sum(first * first, axis=-1) + ops.sum(second * second, axis=-1)
+        squared: Any = 0.0
+        for part in self.parts:
+            white = ops.matmul(centred[..., : part.shape[1]], ops.cast(part, "float32"))
+            squared += ops.sum(white * white, axis=-1)
         return ops.transpose(ops.sqrt(squared))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

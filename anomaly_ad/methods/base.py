@@ -123,6 +123,13 @@ class StatisticalDetector(Detector):
         vectors = features["features"]
         statistic.update(vectors.reshape(len(vectors), -1, vectors.shape[-1]))
 
+    def learn_all(self, features: FeatureSet) -> None:
+        """Add all features to what was learnt so far."""
+        if not self.statistic.count:
+            self.prepare(features)
+        for batch in features:
+            self.learn(self.statistic, batch)
+
     def folds(self, count: int) -> int:
         """How many parts `count` images fall into that are each scored by a fit without it.
 

@@ -134,8 +134,6 @@ def of_detection(found: ProbabilityOfDetection | None) -> dict[str, Any]:
     if found is None:
         return {"detection": None}
     scale = 1.0 if found.mm_per_pixel is None else found.mm_per_pixel
-    curves = [*found.curves, *filter(None, [found.labelled])]
-    lines = str(found).splitlines()
     drawn = [
         {
             "kind": printable(curve.kind),
@@ -149,13 +147,13 @@ def of_detection(found: ProbabilityOfDetection | None) -> dict[str, Any]:
             "slope": curve.slope,
             "shift": math.log(scale),
         }
-        for curve in curves
+        for curve in found.all_curves
     ]
     told = {
         "unit": "pixels" if found.mm_per_pixel is None else "mm",
-        "head": lines[0],
-        "rows": [curve.row(found.mm_per_pixel) for curve in curves],
-        "notes": lines[len(curves) + 2 :],
+        "statement": found.statement,
+        "rows": [curve.row(found.mm_per_pixel) for curve in found.all_curves],
+        "remarks": found.remarks,
         "curves": drawn,
     }
     return {"detection": told}

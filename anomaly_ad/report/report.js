@@ -514,7 +514,7 @@
     byId("best").textContent = `Best F1 at ${data.best.toFixed(3)}`;
     byId("best").addEventListener("click", () => { move(data.best); settle(); });
   }
-  byId("copy").addEventListener("click", () => copyText(byId("command"), byId("copy")));
+  copyOnClick(byId("copy"), byId("command"));
   byId("raw-map").addEventListener("change", (event) => { isRawMap = event.target.checked; remark(); });
   byId("boxes").addEventListener("change", (event) => document.body.classList.toggle("no-boxes", !event.target.checked));
   let width = 0;

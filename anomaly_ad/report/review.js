@@ -51,33 +51,9 @@
   for (const box of boxes) box.addEventListener("change", tell);
 
   byId("download").addEventListener("click", () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([byId("list").value], { type: "text/plain" }));
-    link.download = data.file;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    download(new Blob([byId("list").value], { type: "text/plain" }), data.file);
   });
-
-  async function copy(text) {
-    if (navigator.clipboard) {
-      try { await navigator.clipboard.writeText(text); return true; } catch { /* not allowed: the old way */ }
-    }
-    const field = document.createElement("textarea");
-    field.value = text;
-    document.body.append(field);
-    field.select();
-    const done = document.execCommand("copy");
-    field.remove();
-    return done;
-  }
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.addEventListener("click", async () => {
-      const source = byId(button.dataset.copy);
-      const done = await copy(source.value ?? source.textContent);
-      button.focus();
-      byId("copied").textContent = done ? "Copied." : "The browser does not allow it; select the text and copy it by hand.";
-    });
-  }
+  for (const button of document.querySelectorAll("[data-copy]")) copyOnClick(button, byId(button.dataset.copy));
 
   tell();
 })();

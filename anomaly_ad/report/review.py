@@ -20,11 +20,12 @@ from ..errors import AnomalyADError, ImageError, PathError
 from ..evaluation.odd import GoodImage, OddImages, odd_images
 from ..images import PathLike, image_digest, read_image
 from ..images.exclusion import as_line
+from ..inspection.pages import fitted
 from ..methods import registry
 from ..model import SAVE_PATH, Limit, StoredModel
 from ..support import ordered_map, printable
 from .document import Document, refuse_in_input, script_data
-from .thumbnails import fitted, heat, photograph
+from .thumbnails import heat, photograph
 
 EXCLUDE_FILE = "exclude.txt"  # what the page calls the list
 _SIDE = 560  # pixels of the longer side of a picture: enough to tell a scratch from a fibre

@@ -17,7 +17,7 @@ from ..drawing import pictures as drawing
 from ..images import Framing, Image
 from ..images.labelled import GOOD
 from ..inspection import Inspected, Prediction
-from ..inspection.pages import packed
+from ..inspection.pages import fitted, packed
 from ..inspection.records import cannot_write
 from ..inspection.regions import outlines
 from ..model import LIMIT_SCORE, StoredModel
@@ -152,12 +152,6 @@ class Thumbnails:
         self._spool.seek(entry.place)
         photo = self._spool.read(entry.lengths[0])
         return photo, self._spool.read(entry.lengths[1])
-
-
-def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
-    """(height, width) of a picture whose longer side is at most `side`."""
-    scale = min(side / max(size), 1)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def photograph(image: Image, size: tuple[int, int], most_bytes: float) -> bytes:

@@ -12,7 +12,7 @@ from ..errors import ImageError, ImageTooLargeError
 from ..images import Image, decode_image
 from ..inspection import Inspector
 from ..inspection.output import encode_picture
-from ..inspection.pages import packed
+from ..inspection.pages import fitted, packed
 from .models import Served
 from .schema import Refusal, Verdict
 
@@ -37,7 +37,8 @@ def answer(
     except ImageError as error:
         raise Refusal(422, str(error)) from error
     inspector = Inspector(served.stored, threshold=threshold, keep_maps=heatmap)
-    found, marks, outputs = inspector.inspect(image)
+    decision = inspector.inspect(image)
+    found = decision.prediction
     if found.error is not None:
         raise Refusal(422, f"{name!r} cannot be inspected: {found.error}.")
     verdict = {
@@ -56,16 +57,15 @@ def answer(
     size, framing = image.shape[:2], inspector.framing
     if heatmap:
         verdict["heatmap"] = None
-        if marks is not None and found.anomaly_map is not None:
-            colours = drawing.colours(found.anomaly_map, marks, threshold)
+        if decision.marks is not None and found.anomaly_map is not None:
+            colours = drawing.colours(found.anomaly_map, decision.marks, threshold)
             verdict["heatmap"] = _png(framing.map_to_original(colours, size))
     if anomaly_map:
         verdict["anomaly_map"] = None
         limit = served.stored.manifest.calibration.map
         if limit is not None:
-            scale = min(max(framing.size) / max(size), 1)
-            small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-            levels = framing.map_to_original(packed(outputs["anomaly_map"], limit), small)
+            levels = packed(decision.outputs["anomaly_map"], limit)
+            levels = framing.map_to_original(levels, fitted(size, max(framing.size)))
             verdict["anomaly_map"] = _png(np.repeat(levels[..., None], 3, axis=2))
     return Verdict.model_validate(verdict)
 

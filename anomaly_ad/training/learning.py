@@ -123,6 +123,7 @@ def _learn_statistics(
     with bar(len(images), "Features") as step:
         features = FeatureSet.compute(engine, images, step)
     with features:
+        detector.learn_all(features)
         held_out, folds = cross_fit(detector, features, plan, groups)
     if before is not None:
         held_out = before.joined(held_out)

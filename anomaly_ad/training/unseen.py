@@ -58,7 +58,7 @@ def cross_fit(
     plan: Plan,
     groups: NDArray[np.intp],
 ) -> tuple[GoodScores, int]:
-    """Learn all features, then score each image by what was learnt without it, or its fold.
+    """Score each image by what a detector that has learnt all has without it, or its fold.
 
     Groups of images, shape (N,), are left out as a whole.
 
@@ -68,10 +68,6 @@ def cross_fit(
         And how many folds there were: as many as groups where each was left out alone.
     """
     count = int(groups.max()) + 1
-    if not detector.statistic.count:
-        detector.prepare(features)
-    for batch in features:
-        detector.learn(detector.statistic, batch)
     exact = None
     if count == len(features):  # the formula leaves out one image, not the others of its group
         exact = detector.unseen_scorer(detector.statistic)

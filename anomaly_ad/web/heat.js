@@ -138,14 +138,3 @@ function drawHeatScale(home, threshold) {
   words.replaceChildren(...[`${+threshold.toFixed(3)}, the threshold`, `${end.toFixed(3)} and more`].map((text) => (
     Object.assign(document.createElement("span"), { textContent: text }))));
 }
-
-// Puts the text of an element on the clipboard, or marks it where the page may not.
-async function copyText(element, button) {
-  try {
-    await navigator.clipboard.writeText(element.textContent);
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
-  } catch {
-    getSelection().selectAllChildren(element);
-  }
-}

@@ -113,7 +113,7 @@ def test_images_of_several_views(method, tmp_path):
     assert stored.manifest.calibration.image.n_images == (3 if method == "AD0" else 15)
     stored = replace(stored, manifest=replace(stored.manifest, plan=plan))
     image = draw_part(99)
-    found, _, _ = Inspector(stored, threshold=1).inspect(image)
+    found = Inspector(stored, threshold=1).inspect(image).prediction
     outputs = stored.engine.run(plan.framing.views(image))
     assert found.raw_score == pytest.approx(outputs["score"].max(), rel=1e-5)
     if "anomaly_map" in outputs:

@@ -5,12 +5,13 @@ import pytest
 pytest.importorskip("tensorflow", reason="layers need the extra 'train'")
 
 from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import distance
 
-from anomaly_ad.layers.gaussian import SubspaceErrors
+from anomaly_ad.layers.gaussian import MahalanobisDistance, SubspaceErrors
 from anomaly_ad.layers.maps import along_axes, gaussian_matrix
 from anomaly_ad.layers.neighbours import NearestNeighbour
 from anomaly_ad.layers.similarity import cell_mean, structural_dissimilarity
-from anomaly_ad.statistics.moments import Moments
+from anomaly_ad.statistics.moments import Moments, whitening
 from anomaly_ad.statistics.neighbours import NOISE, nearest
 from anomaly_ad.statistics.pca import Subspace
 
@@ -105,3 +106,21 @@ def test_subspace_errors_equal_the_formula():
     layer = SubspaceErrors(subspace.mean, subspace.basis, subspace.variances)
     for received, expected in zip(layer(vectors), subspace.errors(vectors), strict=True):
         np.testing.assert_allclose(np.asarray(received), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_mahalanobis_distances_are_those_of_scipy(channels):
+    """At each position, where the matrices are divided into halves of any size."""
+    rng = np.random.default_rng(channels)
+    mixing = rng.normal(size=(3, channels, 2 * channels))
+    covariance = mixing @ mixing.transpose(0, 2, 1)
+    mean = rng.normal(size=(3, channels)) + 10
+    vectors = rng.normal(size=(4, 3, channels)) + 10
+    layer = MahalanobisDistance(mean, whitening(covariance).astype(np.float32))
+    found = np.asarray(layer(vectors.astype(np.float32)))
+    for image in range(4):
+        for place in range(3):
+            expected = distance.mahalanobis(
+                vectors[image, place], mean[place], np.linalg.inv(covariance[place])
+            )
+            assert found[image, place] == pytest.approx(expected, rel=2e-3)

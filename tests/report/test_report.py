@@ -19,6 +19,7 @@ from sklearn.metrics import auc
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD
+from anomaly_ad.drawing import colours
 from anomaly_ad.errors import DataError, OptionError, OutputError
 from anomaly_ad.evaluation.figures import evaluate
 from anomaly_ad.evaluation.intervals import wilson
@@ -156,6 +157,17 @@ def test_marks_follow_the_limit(browser, page, model, labelled):
     assert len(told) > 3
     for name, tag, mark in told:
         assert mark in (None, tag in ("FALSE ALARM", "found")), name
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8, 0.95])
+def test_the_page_colours_as_pictures_do(browser, page, threshold):
+    browser.get(page[0].as_uri())
+    table = np.array(browser.execute_script("return heatTable(arguments[0])", threshold))
+    scores = np.linspace(0, 1, 192)[None, :-1].astype(np.float32)  # of the levels from 64 on
+    marks = np.ones(scores.shape, np.bool_)
+    expected = colours(scores, marks, threshold)[0]
+    assert np.abs(table[64:-1] - expected).max() <= 6  # of 255, by steps of 1,025 values
+    assert np.ptp(expected[..., 1]) > 200
 
 
 def test_a_limit_can_be_taken_over(browser, page, model):

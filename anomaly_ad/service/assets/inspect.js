@@ -434,12 +434,6 @@ function step(by) {
 
 // -------------------------------------------------------------------------------- export
 
-function download(blob, name) {
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-
 // A spreadsheet takes what begins like a formula for one.
 const cell = (value) => `"${String(value).replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
 
@@ -552,7 +546,7 @@ $("original").addEventListener("change", () => {
 $("save").addEventListener("click", savePicture);
 $("export").addEventListener("click", exportTable);
 $("clear").addEventListener("click", clear);
-$("copy").addEventListener("click", () => copyText($("command"), $("copy")));
+copyOnClick($("copy"), $("command"));
 $("show-boxes").addEventListener("change", () => {
   $("result").classList.toggle("no-boxes", !$("show-boxes").checked);
 });
