@@ -204,6 +204,20 @@ def test_with_other_images_training_begins_again(trained, tmp_path, capsys):
     assert "starts from scratch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_with_the_network_of_another_version_training_begins_again(
+    trained, dataset, tmp_path, capsys, monkeypatch
+):
+    from anomaly_ad.methods import autoencoder
+
+    model = shutil.copytree(trained, tmp_path / "model")
+    widths = [8 * n for n, _ in enumerate(autoencoder.WIDTHS, start=1)]
+    monkeypatch.setattr(autoencoder, "WIDTHS", widths)
+    ad = AD(model, dataset).train(1)
+    assert ad.model.manifest.training["continued_from"] is None
+    assert "another version of anomaly_ad: training starts from scratch" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------- predict
 
 

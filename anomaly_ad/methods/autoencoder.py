@@ -42,9 +42,10 @@ from .gradient import Batches, GradientDetector, Items
 from .heads import highest, joined, masked, model_input, shares_of
 
 STRIDE = 16  # of the code, in pixels
-WIDTHS = (48, 64, 96)  # channels at strides 4, 8 and 16
+WIDTHS = (64, 96)  # channels at strides 8 and 16
 
 _SHARES = "shares_"
+_CELL = 2 * CELL  # pixels; errors are those of the pictures at half their size
 
 Conv = Callable[..., keras.KerasTensor]
 Tensors = dict[str, keras.KerasTensor]
@@ -89,6 +90,8 @@ class Autoencoder(GradientDetector):
     hidden_share : float
         Share of an image that is hidden in training, on average. 0 to 0.5.
     """
+
+    learning_rate = 4e-3
 
     def __init__(
         self,
@@ -142,8 +145,8 @@ class Autoencoder(GradientDetector):
         Of each, the mean and the deviation in good images are learnt after the network.
         """
         # The patch is the Gaussian's width from -3 to +3 standard deviations.
-        sigma = max(self.patch_size / 6, CELL / 2)
-        blur = [gaussian_matrix(size, sigma, CELL) for size in self.framing.size]
+        sigma = max(self.patch_size / 6, _CELL / 2)
+        blur = [gaussian_matrix(size, sigma, _CELL) for size in self.framing.size]
         kinds = (ops.mean(error, axis=-1) for error in _errors(pictures, found["rebuilt"]))
         return {"error": ops.stack([along_axes(ops, error, *blur) for error in kinds], axis=1)}
 
@@ -247,9 +250,11 @@ def _errors(
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Absolute difference and structural dissimilarity; the loss and the map are made of them.
 
-    Shape (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C) each.
+    Both of the pictures at half their size: what a pixel differs from the next is mostly noise,
+    and full size takes four times as long. (B, H, W, C) -> (B, ceil(H / 4), ceil(W / 4), C) each.
     """
-    return cell_mean(ops.abs(pictures - rebuilt)), structural_dissimilarity(pictures, rebuilt)
+    first, second = cell_mean(pictures), cell_mean(rebuilt)
+    return cell_mean(ops.abs(first - second)), structural_dissimilarity(first, second)
 
 
 def _pictures(images: keras.KerasTensor) -> keras.KerasTensor:
@@ -267,42 +272,46 @@ def _network(
 ) -> keras.Model:
     """Pictures (B, H, W, C) in [0, 1] -> "rebuilt", the same; what `squeeze` gives; inner layers.
 
-    "encoded_4", "encoded_8", "encoded_16" and "decoded_4" ... are the layers of these strides,
-    before the code and behind it; those of one stride have the same shape.
+    "encoded_8", "encoded_16" and "decoded_8", "decoded_16" are the layers of these strides, before
+    the code and behind it; those of one stride have the same shape.
 
-    Full resolution is left in one step (stride 4) and reached again in one (each cell gives 4 x 4
-    pixels): most of the time of a plain network goes into its few channels at full resolution.
+    Full size is left in one step and reached again in one (each cell of stride 8 gives 8 x 8
+    pixels): a plain network spends most of its time on the few channels it has there.
     """
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
 
+    def initializer() -> keras.Initializer:
+        return keras.initializers.HeNormal(seed=next(seeds))
+
     def conv(x: keras.KerasTensor, filters: int, size: int, strides: int = 1) -> keras.KerasTensor:
-        initializer = keras.initializers.HeNormal(seed=next(seeds))
-        layer = kl.Conv2D(filters, size, strides, padding="same", kernel_initializer=initializer)
-        return layer(x)
+        weights = {"padding": "same", "kernel_initializer": initializer()}
+        return kl.Conv2D(filters, size, strides, **weights)(x)
 
-    def block(x: keras.KerasTensor, filters: int, size: int, strides: int = 1) -> keras.KerasTensor:
-        x = kl.BatchNormalization(momentum=0.9)(conv(x, filters, size, strides))
-        return kl.LeakyReLU(negative_slope=0.1)(x)
+    def active(x: keras.KerasTensor) -> keras.KerasTensor:
+        return kl.LeakyReLU(negative_slope=0.1)(kl.BatchNormalization(momentum=0.9)(x))
 
-    padding = tuple(_halves(-size % STRIDE) for size in framing.size)
+    def doubled(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        weights = {"padding": "same", "kernel_initializer": initializer()}
+        return kl.Conv2DTranspose(filters, 4, 2, **weights)(x)
+
     pictures = keras.Input(framing.shape)
     found = {}
-    x = kl.ZeroPadding2D(padding)(pictures)
-    x = found["encoded_4"] = block(x, WIDTHS[0], 4, strides=4)
-    x = found["encoded_8"] = block(x, WIDTHS[1], 3, strides=2)
-    x = block(x, WIDTHS[2], 3, strides=2)
-    x = found["encoded_16"] = block(x, WIDTHS[2], 3)
+    x = found["encoded_8"] = active(conv(pictures, WIDTHS[0], 8, strides=8))
+    x = active(conv(x, WIDTHS[1], 3, strides=2))
+    x = found["encoded_16"] = active(conv(x, WIDTHS[1], 3))
     found |= squeeze(x, conv)
-    x = found["decoded_16"] = block(found["code"], WIDTHS[2], 3)
-    x = found["decoded_8"] = block(kl.UpSampling2D(2)(x), WIDTHS[1], 3)
-    x = found["decoded_4"] = block(kl.UpSampling2D(2)(x), WIDTHS[0], 3)
-    x = _cells_to_pixels(conv(x, framing.channels * 16, 3), 4, framing.channels)
-    found["rebuilt"] = kl.Cropping2D(padding)(kl.Activation("sigmoid")(x))
+    x = found["decoded_16"] = active(conv(found["code"], WIDTHS[1], 3))
+    x = active(_cropped(doubled(x, WIDTHS[0]), found["encoded_8"].shape[1:3]))
+    x = found["decoded_8"] = active(conv(x, WIDTHS[0], 3))
+    x = _cells_to_pixels(conv(x, 64 * framing.channels, 1), 8, framing.channels)
+    found["rebuilt"] = kl.Activation("sigmoid")(_cropped(x, framing.size))
     return keras.Model(pictures, found)
 
 
-def _halves(size: int) -> tuple[int, int]:
-    return size // 2, size - size // 2
+def _cropped(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
+    """Without the rows and columns at the end that `size` has not."""
+    beyond = [(0, longer - wanted) for longer, wanted in zip(x.shape[1:3], size, strict=True)]
+    return kl.Cropping2D(beyond)(x) if np.any(beyond) else x
 
 
 def _cells_to_pixels(x: keras.KerasTensor, side: int, channels: int) -> keras.KerasTensor:

@@ -79,6 +79,10 @@ class Detector:
         """What training needs to go on, and no more."""
         raise NotImplementedError
 
+    def can_restore(self, state: Arrays) -> bool:
+        """Whether a state is of a detector built like this one; another version's may not be."""
+        return True
+
     def restore(self, state: Arrays) -> Self:
         """The inverse of `state`, on a detector made with the same parameters.
 
@@ -170,13 +174,7 @@ def check_state(state: Arrays, expected: Mapping[str, tuple[int | None, ...]]) -
 
     None in a shape stands for any length.
     """
-    received = {name: tuple(array.shape) for name, array in state.items()}
-    odd = {
-        name: received.get(name)
-        for name in {**expected, **received}
-        if not _fits(received.get(name), expected.get(name))
-    }
-    if odd:
+    if odd := misfits(state, expected):
         raise ModelError(
             "The training state does not fit the model that the manifest describes: "
             f"{dict([*odd.items()][:4])}. Restore the model directory from a copy, or train it "
@@ -185,6 +183,18 @@ def check_state(state: Arrays, expected: Mapping[str, tuple[int | None, ...]]) -
     for name, array in state.items():
         if not np.isfinite(array).all():
             raise ModelError(f"The training state holds values that are not finite in {name!r}.")
+
+
+def misfits(
+    state: Arrays, expected: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, tuple[int, ...] | None]:
+    """The arrays of `state` that are not as `check_state` expects, by name: their shapes."""
+    received = {name: tuple(array.shape) for name, array in state.items()}
+    return {
+        name: received.get(name)
+        for name in {**expected, **received}
+        if not _fits(received.get(name), expected.get(name))
+    }
 
 
 def _fits(shape: tuple[int, ...] | None, expected: tuple[int | None, ...] | None) -> bool:

@@ -1,9 +1,10 @@
 """What methods share that are trained by gradient: the loop, the best weights, what is saved.
 
-Adam, a learning rate that is halved where the validation no longer improves, an early end, and the
-weights of the best epoch. A method says what its networks are, what its batches hold, what the loss
-is, and what it learns after the weights. It learns from images or, where it names a frozen graph of
-features, from a `FeatureSet`, which is computed once and read in every epoch.
+Adam, a learning rate that is halved where the validation no longer improves, an end when nothing is
+gained any more, and the weights of the best epoch. A method says what its networks are, what its
+batches hold, what the loss is, and what it learns after the weights. It learns from images or,
+where it names a frozen graph of features, from a `FeatureSet`, which is computed once and read in
+every epoch.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from ..errors import OptionError
 from ..images import ImageSet
 from ..runtime import Engine
 from ..runtime.convert import to_openvino
-from .base import Arrays, Detector, TrainingRecord, check_state
+from .base import Arrays, Detector, TrainingRecord, check_state, misfits
 from .features import FeatureSet
+from .plateau import EndOfGain
 
-_PATIENCE = 5  # epochs without improvement, then the learning rate is halved
+_PATIENCE = 4  # epochs without improvement, then the learning rate is halved
 _WEIGHT = "weight_"
 
 Items = Any  # what a method learns from: an ImageSet or, where it has a frozen graph, a FeatureSet
@@ -106,13 +108,9 @@ class GradientDetector(Detector):
     ) -> Self:
         trainer = _Trainer(self.networks, self.batch_loss)
         trainer.compile(self.optimizer())
-        best = keras.callbacks.EarlyStopping(
-            self.monitored, patience=max(20, epochs // 3), restore_best_weights=True
+        best = keras.callbacks.EarlyStopping(  # of which only the best weights are used
+            self.monitored, patience=epochs, restore_best_weights=True
         )
-
-        def tell(_: int, logs: dict[str, float]) -> None:
-            progress(f"{self.monitored} {logs[self.monitored]:.4f}")
-
         history = trainer.fit(
             self.batches(items),
             validation_data=self.validation_batches(validation),
@@ -122,7 +120,7 @@ class GradientDetector(Detector):
             callbacks=[
                 keras.callbacks.ReduceLROnPlateau(self.monitored, factor=0.5, patience=_PATIENCE),
                 best,
-                keras.callbacks.LambdaCallback(on_epoch_end=tell),
+                EndOfGain(self.monitored, epochs, progress),
             ],
         ).history
         trainer.set_weights(best.best_weights)
@@ -139,18 +137,29 @@ class GradientDetector(Detector):
             for number, array in enumerate(network.get_weights())
         }
 
+    def can_restore(self, state: Arrays) -> bool:
+        """Whether a state is of networks like these; those of another version may be others."""
+        return not misfits(_weights(state), self._shapes())
+
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
-        own = GradientDetector.state(self)  # a subclass has more, and sees to it
-        weights = {name: state[name] for name in state if _WEIGHT in name}
-        check_state(weights, {name: array.shape for name, array in own.items()})
+        own = self._shapes()
+        check_state(_weights(state), own)
         for name, network in self.networks.items():
             prefix = self._prefix(name)
             network.set_weights([state[key] for key in sorted(own) if key.startswith(prefix)])
         return self
 
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        own = GradientDetector.state(self)  # a subclass has more, and sees to it
+        return {name: array.shape for name, array in own.items()}
+
     def _prefix(self, name: str) -> str:
         return _WEIGHT if len(self.networks) == 1 else f"{name}_{_WEIGHT}"
+
+
+def _weights(state: Arrays) -> dict[str, NDArray[Any]]:
+    return {name: state[name] for name in state if _WEIGHT in name}
 
 
 class Batches(keras.utils.PyDataset):

@@ -43,7 +43,7 @@ from .gradient import Items
 from .heads import mean_of
 from .vae import VAE
 
-_LAYERS = {f"layer_{stride}": stride for stride in (4, 8, STRIDE)}
+_LAYERS = {f"layer_{stride}": stride for stride in (8, STRIDE)}
 _PARTS = 4  # of the coarse grid along each axis
 _COMPONENTS = 8  # of the code, at most
 _IMAGES = 20_000  # that the density is made of, at most; a random sample of more
@@ -138,7 +138,7 @@ class LAKE(VAE):
         return np.concatenate([inside, vectors[:, code:]], axis=1)
 
     def vectors(self, measured: Measured) -> keras.KerasTensor:
-        """Code on the coarse grid, largest errors, mean errors: (B, code_length + 2 * 4)."""
+        """Code on the coarse grid, largest errors, mean errors: (B, code_length + 2 * 3)."""
         code = measured.found["mean"]
         cells = ops.reshape(code, (-1, self._coarse.shape[1], self.code_channels))
         shares = measured.shares.get(f"layer_{STRIDE}")  # whose grid is the code's

@@ -3,7 +3,7 @@
 It knows nothing of images or models.
 """
 
-from .progress import bar, printable, say
+from .progress import bar, duration, printable, say
 from .spool import Spool
 from .threads import cpu_count, ordered_map
 
@@ -11,6 +11,7 @@ __all__ = [
     "Spool",
     "bar",
     "cpu_count",
+    "duration",
     "ordered_map",
     "printable",
     "say",

@@ -21,16 +21,19 @@ Step = Callable[[str], None]
 
 
 @contextmanager
-def bar(total: int | None, what: str, *, shown: bool = True) -> Iterator[Step]:
+def bar(
+    total: int | None, what: str, *, shown: bool = True, is_timed: bool = True
+) -> Iterator[Step]:
     """Progress of `total` steps (None: not known); call what it gives after each step.
 
     That takes a short note, or ''. Where stderr is not a terminal, a plain line says how far it is:
-    the first after a second, and then one in ten seconds. Time left is said from the third step on.
+    the first after a second, and then one in ten seconds. Time left is said from the third step on;
+    not where `is_timed` is False: the notes say it themselves, and the first is shown at once.
     """
     if not shown:
         yield _ignore
     elif not sys.stderr.isatty():
-        with _Lines(total, what) as lines:
+        with _Lines(total, what, is_timed) as lines:
             yield lines.step
     else:
         with tqdm(total=total, desc=what, dynamic_ncols=True) as line:
@@ -38,7 +41,7 @@ def bar(total: int | None, what: str, *, shown: bool = True) -> Iterator[Step]:
                 line.bar_format = _UNTIMED
 
             def step(note: str = "") -> None:
-                if total is not None and line.n + 1 == _STEPS_FOR_AN_ESTIMATE:
+                if is_timed and total is not None and line.n + 1 == _STEPS_FOR_AN_ESTIMATE:
                     line.bar_format = _TIMED
                 line.set_postfix_str(note, refresh=False)
                 line.update()
@@ -49,8 +52,8 @@ def bar(total: int | None, what: str, *, shown: bool = True) -> Iterator[Step]:
 class _Lines:
     """Says now and then how far a work is, also while a single step takes long."""
 
-    def __init__(self, total: int | None, what: str) -> None:
-        self._total, self._what = total, what
+    def __init__(self, total: int | None, what: str, is_timed: bool) -> None:
+        self._total, self._what, self._is_timed = total, what, is_timed
         self._done, self._note = 0, ""
         self._start = self._last = time.monotonic()
         self._over = threading.Event()
@@ -70,6 +73,8 @@ class _Lines:
         self._done += 1
         self._note = note
         self._last = time.monotonic()
+        if self._done == 1 and not self._is_timed:
+            say(self._line())
 
     def _report(self) -> None:
         pause = FIRST_LINE
@@ -82,14 +87,15 @@ class _Lines:
         words = [f"{self._what}: {done}" + ("" if total is None else f" of {total}")]
         if self._note:
             words.append(self._note)
-        if total is not None and done >= _STEPS_FOR_AN_ESTIMATE:
+        if self._is_timed and total is not None and done >= _STEPS_FOR_AN_ESTIMATE:
             each = (self._last - self._start) / done
             left = each * (total - done) - (time.monotonic() - self._last)
-            words.append(f"about {_duration(max(left, 0))} left")
+            words.append(f"about {duration(max(left, 0))} left")
         return ", ".join(words)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -14,7 +14,7 @@ from ..methods import registry
 from ..methods.features import FeatureSet
 from ..model import FEW_FOLDS, GoodScores, Plan, StoredModel
 from ..runtime import Engine
-from ..support import bar
+from ..support import bar, say
 from .unseen import cross_fit
 
 _PARITY_IMAGES = 8
@@ -81,9 +81,15 @@ def _learn_by_gradient(
 ) -> Learnt:
     parts = split_groups(groups, part_sizes(int(groups.max()) + 1), plan.seed)
     fit, validation, calibration = (images.subset(part) for part in parts)
+    if before is not None and not detector.can_restore(before.detector_state()):
+        say(
+            "The network of the loaded model is that of another version of anomaly_ad: training "
+            "starts from scratch."
+        )
+        before = None
     if before is not None:
         detector.restore(before.detector_state())
-    with bar(epochs, "Training") as step:
+    with bar(epochs, "Training", is_timed=False) as step:
         detector.fit(fit, validation=validation, epochs=epochs, progress=step)
     record = {
         "n_fit": len(fit),
@@ -92,6 +98,7 @@ def _learn_by_gradient(
         "calibrated_on": parts[-1].tolist(),  # places among the images of the set
         "continued_from": None if before is None else before.digest,
         "epochs": detector.record.epochs,
+        "max_epochs": epochs,
         "history": detector.record.history,
     }
     shown = calibration[slice(0, _PARITY_IMAGES)]

@@ -4,11 +4,13 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="layers need the extra 'train'")
 
-from scipy.ndimage import gaussian_filter1d
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.spatial import distance
 
 from anomaly_ad.layers.gaussian import MahalanobisDistance, SubspaceErrors
-from anomaly_ad.layers.maps import along_axes, gaussian_matrix
+from anomaly_ad.layers.maps import along_axes, gaussian_matrix, mirrored_mean_matrix
 from anomaly_ad.layers.neighbours import NearestNeighbour
 from anomaly_ad.layers.similarity import cell_mean, structural_dissimilarity
 from anomaly_ad.statistics.moments import Moments, whitening
@@ -28,6 +30,13 @@ def test_the_gaussian_matrix_leaves_a_constant_alone():
     np.testing.assert_allclose(gaussian_matrix(50, 7) @ np.full(50, 3.0), 3, rtol=1e-6)
 
 
+@given(st.integers(1, 4), st.integers(5, 40))
+def test_the_mirrored_mean_is_that_of_scipy(half, size):
+    line = np.random.default_rng(size).random(size)
+    expected = uniform_filter1d(line, 2 * half + 1, mode="mirror")
+    np.testing.assert_allclose(mirrored_mean_matrix(size, 2 * half + 1) @ line, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("xp", [np, keras.ops], ids=["numpy", "keras"])
 def test_along_axes_applies_a_matrix_per_axis(xp):
     random = np.random.default_rng(0)
@@ -39,10 +48,10 @@ def test_along_axes_applies_a_matrix_per_axis(xp):
 
 
 def naive_dissimilarity(a, b):
-    """Windows of 10 x 10 pixels at every second pixel; cells of 2 x 2 are mirrored outside."""
+    """Windows of 6 x 6 pixels at every second pixel; cells of 2 x 2 are mirrored outside."""
 
     def padded(picture):
-        cells = (np.pad(np.arange(n // 2), 2, mode="reflect") for n in picture.shape)
+        cells = (np.pad(np.arange(n // 2), 1, mode="reflect") for n in picture.shape)
         rows, columns = (np.stack([2 * c, 2 * c + 1], axis=1).ravel() for c in cells)
         return picture[np.ix_(rows, columns)].astype(np.float64)
 
@@ -50,7 +59,7 @@ def naive_dissimilarity(a, b):
     a, b = padded(a), padded(b)
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
-            place = slice(2 * y, 2 * y + 10), slice(2 * x, 2 * x + 10)
+            place = slice(2 * y, 2 * y + 6), slice(2 * x, 2 * x + 6)
             p, q = a[place], b[place]
             covariance = ((p - p.mean()) * (q - q.mean())).mean()
             luminance = (2 * p.mean() * q.mean() + 1e-4) / (p.mean() ** 2 + q.mean() ** 2 + 1e-4)

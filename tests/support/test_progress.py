@@ -38,6 +38,16 @@ def test_lines_from_the_beginning_also_while_a_step_takes_long(quick, capsys):
     assert len(lines) <= 3
 
 
+def test_where_notes_tell_the_time_the_first_is_said_at_once(capsys):
+    with progress.bar(5, "Training", is_timed=False) as step:
+        step("at most 2 min left")
+        said = capsys.readouterr().err
+        for _ in range(4):
+            step("later")
+    assert said == "Training: 1 of 5, at most 2 min left\n"
+    assert capsys.readouterr().err == ""
+
+
 def test_of_an_unknown_number_what_was_done_is_said(quick, capsys):
     with progress.bar(None, "Inspecting") as step:
         for _ in range(7):
@@ -58,7 +68,7 @@ def test_an_error_ends_the_lines(quick, capsys):
 
 
 def test_durations():
-    said = [progress._duration(seconds) for seconds in (0.4, 61, 300, 7200)]
+    said = [progress.duration(seconds) for seconds in (0.4, 61, 300, 7200)]
     assert said == ["0 s", "61 s", "5 min", "2.0 h"]
 
 

@@ -1,0 +1,109 @@
+"""When a training by gradient ends, and what it says of the time left."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+from anomaly_ad.methods import plateau
+from anomaly_ad.methods.plateau import EndOfGain, expected_end, is_over, window
+
+losses = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80)
+
+
+def ends_at(curve, epochs):
+    """The epoch after which training ends."""
+    return next((n for n in range(1, epochs) if is_over(curve[:n], epochs)), epochs)
+
+
+@given(losses, st.integers(1, 200))
+def test_the_expected_end_lies_between_now_and_the_last_epoch(curve, more):
+    epochs = len(curve) + more
+    assert len(curve) <= expected_end(curve, epochs) <= epochs
+
+
+@given(losses, st.integers(1, 200), st.floats(0.1, 10), st.floats(-100, 100))
+def test_the_unit_and_the_zero_of_a_loss_do_not_matter(curve, more, gain, offset):
+    curve, epochs = [float(round(loss)) for loss in curve], len(curve) + more
+    other = [gain * loss + round(offset) for loss in curve]
+    span = max(curve) - min(curve)
+    if span == 0 or span > 1:  # else rounding decides
+        assert is_over(curve, epochs) == is_over([2 * loss for loss in curve], epochs)
+        assert abs(expected_end(curve, epochs) - expected_end(other, epochs)) <= 1
+
+
+def test_training_goes_on_while_something_is_gained_and_ends_when_nothing_is():
+    falling = [1 - 0.01 * n for n in range(75)]
+    assert ends_at(falling, 75) == 75
+    flat = [1, 0.5, 0.2, *[0.1 + 1e-5 * n for n in range(72)]]
+    assert ends_at(flat, 75) == 4 + window(75)
+    assert ends_at([1.0] * 75, 75) == 1 + window(75)
+    assert ends_at([1 + n for n in range(75)], 75) == 1 + window(75)  # it only gets worse
+    assert ends_at([-loss for loss in flat], 75) == 1 + window(75)
+
+
+@pytest.mark.parametrize("epochs", [60, 150, 400])
+def test_the_expected_end_of_a_usual_curve_is_near_the_true_one(epochs):
+    curve = [0.1 + 0.5 / n for n in range(1, epochs + 1)]
+    true = ends_at(curve, epochs)
+    for seen in (2, 5, 20):
+        assert expected_end(curve[:seen], epochs) == pytest.approx(true, abs=0.05 * true)
+    assert true < epochs or epochs == 60
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(plateau, "time", clock)
+    return clock
+
+
+def run(callback, clock, curve, batches=5, batch=2.0, compiling=100.0):
+    """Epochs of `batches` batches of `batch` seconds; the very first takes `compiling` more."""
+    callback.set_model(keras.Sequential())
+    callback.model.stop_training = False
+    callback.on_train_begin()
+    for epoch, loss in enumerate(curve):
+        for number in range(batches):
+            clock.now += batch + (compiling if epoch == number == 0 else 0)
+            callback.on_train_batch_end(number)
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+        if callback.model.stop_training:
+            return
+
+
+def test_what_is_said_after_each_epoch(clock):
+    notes = []
+    run(EndOfGain("val_loss", 75, notes.append), clock, [0.1 + 0.5 / n for n in range(1, 76)])
+    # 74 epochs of 10 s and a tenth for what comes with them; what is compiled once does not count.
+    assert notes[0] == "val_loss 0.6000, at most about 14 min left"
+    rate = r"(\d+) min at the present rate of improvement"
+    left = re.fullmatch(rf"val_loss 0\.3500, at most about \d+ min left, {rate}", notes[1])
+    assert 3 <= int(left.group(1)) <= 12
+    assert notes[-1] == f"val_loss {0.1 + 0.5 / len(notes):.4f}"
+
+
+def test_training_is_stopped_when_nothing_is_gained(clock):
+    notes = []
+    callback = EndOfGain("val_loss", 75, notes.append)
+    run(callback, clock, [1.0, 0.5, *[0.4] * 73])
+    assert callback.model.stop_training and len(notes) == 3 + window(75)
+    assert notes[-1] == "val_loss 0.4000"
+
+
+def test_an_epoch_of_one_batch_is_measured_as_a_whole(clock):
+    notes = []
+    run(EndOfGain("val_loss", 4, notes.append), clock, [3.0, 2.0, 1.0], 1, 3.0, 0.0)
+    assert notes[0] == "val_loss 3.0000, at most about 9 s left"
+    assert np.isfinite(expected_end([3.0], 4))
