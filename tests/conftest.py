@@ -107,7 +107,7 @@ def trained(dataset, tmp_path_factory) -> Path:
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
     save_path = tmp_path_factory.mktemp("models")
     ad = AD("AD0", dataset, save_path=save_path, img_size=(SIDE, SIDE), patch_size=16)
-    ad.train(12)
+    ad.train(30)
     return save_path / "model"
 
 

@@ -211,9 +211,8 @@ def test_with_the_network_of_another_version_training_begins_again(
     from anomaly_ad.methods import autoencoder
 
     model = shutil.copytree(trained, tmp_path / "model")
-    widths = [8 * n for n, _ in enumerate(autoencoder.WIDTHS, start=1)]
-    monkeypatch.setattr(autoencoder, "WIDTHS", widths)
-    ad = AD(model, dataset).train(1)
+    monkeypatch.setattr(autoencoder, "WIDTHS", [width // 2 for width in autoencoder.WIDTHS])
+    ad = AD(model, dataset).train(3)
     assert ad.model.manifest.training["continued_from"] is None
     assert "another version of anomaly_ad: training starts from scratch" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ _BESIDES = 1.1  # times the batches of the first epoch: validation, and what is 
 
 def window(epochs: int) -> int:
     """Over how many epochs nothing is gained before training ends; at most `epochs` are run."""
-    return max(10, epochs // 6)
+    return max(10, epochs // 5)
 
 
 def is_over(losses: Sequence[float], epochs: int) -> bool:
