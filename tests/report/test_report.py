@@ -106,7 +106,8 @@ MARKED = """
 const marked = (card) => {
   const canvas = card.querySelector("canvas.heat");
   if (!canvas || !canvas.width) return null;
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   const coloured = data.some((value, n) => n % 4 === 3 && value > 0);
   return coloured === Boolean(card.querySelector("svg rect")) ? coloured : "colours without a box";
 };
