@@ -54,30 +54,6 @@ def along_axes(xp: Any, maps: Any, rows: NDArray[np.float32], columns: NDArray[n
     return xp.matmul(xp.matmul(rows, maps), columns.T)
 
 
-def mirrored_mean_matrix(size: int, window: int) -> NDArray[np.float32]:
-    """The matrix that gives means of a line over windows around each value.
-
-    The line is mirrored at its ends (``d c b | a b c d | c b a``).
-
-    Parameters
-    ----------
-    size : int
-        Length of the line, more than half a window.
-    window : int
-        Odd.
-
-    Returns
-    -------
-    ndarray of float32, shape (size, size)
-        Each row sums to one.
-    """
-    place = np.pad(np.arange(size), window // 2, mode="reflect")
-    matrix = np.zeros((size, size), np.float32)
-    for shift in range(window):
-        np.add.at(matrix, (np.arange(size), place[shift : shift + size]), 1 / window)
-    return matrix
-
-
 def upsampling_matrix(size: int, cells: int) -> NDArray[np.float32]:
     """The matrix that enlarges a line of `cells` values to `size` pixels, bilinearly.
 

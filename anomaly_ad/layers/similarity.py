@@ -5,10 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from .maps import along_axes, mirrored_mean_matrix
-
 CELL = 2  # pixels; the side of the cells that pictures are compared in
-_WINDOW = 3  # cells
 
 
 def structural_dissimilarity(
@@ -37,20 +34,14 @@ def structural_dissimilarity(
     """
     # With d = first - second, SSIM = (1 - mean(d)^2 / ...) (1 - var(d) / ...), since
     # var(d) = var(first) + var(second) - 2 cov. Written this way what is small is computed from
-    # small numbers; the textbook form loses four digits in float32 where a picture is bright. For
-    # the same reason pictures are centred: variances do not change with it.
-    first, second = first - 0.5, second - 0.5
-    difference = first - second
-    mean1, offset, squares, square = _window_means(
-        first, difference, first * first + second * second, difference * difference
-    )
-    mean2 = mean1 - offset
-    variances = squares - mean1 * mean1 - mean2 * mean2
-    variance = square - offset * offset
-    luminance_loss = offset * offset / ((mean1 + 0.5) ** 2 + (mean2 + 0.5) ** 2 + 0.01**2)
-    structure_loss = variance / (variances + 0.03**2)
-    both = luminance_loss + structure_loss - luminance_loss * structure_loss
-    return ops.transpose(both / 2, (0, 2, 3, 1))
+    # small numbers; the textbook form loses four digits in float32 where a picture is bright.
+    pictures = ops.concatenate([first, second, first - second], axis=-1)
+    means, variances = _window_moments(pictures)
+    mean1, mean2, offset = ops.split(means, 3, axis=-1)
+    variance1, variance2, variance = ops.split(variances, 3, axis=-1)
+    luminance_loss = offset * offset / (mean1 * mean1 + mean2 * mean2 + 0.01**2)
+    structure_loss = variance / (variance1 + variance2 + 0.03**2)
+    return (luminance_loss + structure_loss - luminance_loss * structure_loss) / 2
 
 
 def cell_mean(pictures: keras.KerasTensor) -> keras.KerasTensor:
@@ -58,11 +49,28 @@ def cell_mean(pictures: keras.KerasTensor) -> keras.KerasTensor:
     return ops.average_pool(pictures, CELL, CELL, padding="same")
 
 
-def _window_means(*pictures: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """Means over windows of cells, of pictures (B, H, W, C) each: (B, C, h, w)."""
-    # A matrix for each axis and all pictures at once: the gradient of a depthwise convolution is
-    # slow in TensorFlow on a CPU, of a pooling layer with so large a window slower still.
-    cells = cell_mean(ops.concatenate(pictures, axis=-1))
-    cells = ops.transpose(cells, (0, 3, 1, 2))
-    means = along_axes(ops, cells, *(mirrored_mean_matrix(n, _WINDOW) for n in cells.shape[2:]))
-    return ops.split(means, len(pictures), axis=1)
+def _window_moments(x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Mean and variance over windows of 3 x 3 cells: (B, H, W, C) -> (B, h, w, C) each.
+
+    A variance is the mean of those of the parts plus that of their means: of the pixels of a cell,
+    of the cells along one axis, of these along the other. It is made of differences of neighbours
+    alone, while a mean of squares less a squared mean has no digits left where a picture is flat.
+    """
+    height, width = x.shape[1:3]
+    mean = cell_mean(x)
+    around = ops.repeat(ops.repeat(mean, CELL, axis=1), CELL, axis=2)[:, :height, :width]
+    variance = cell_mean(ops.square(x - around))
+    for axis in (1, 2):
+        a, b, c = _neighbours(mean, axis)
+        among = (ops.square(a - b) + ops.square(b - c) + ops.square(c - a)) / 9
+        variance = sum(_neighbours(variance, axis)) / 3 + among
+        mean = (a + b + c) / 3
+    return mean, variance
+
+
+def _neighbours(x: keras.KerasTensor, axis: int) -> tuple[keras.KerasTensor, ...]:
+    """The one before, itself, the one behind; mirrored at the ends."""
+    count = x.shape[axis]
+    before = ops.take(x, [1, *range(count - 1)], axis=axis)
+    behind = ops.take(x, [*range(1, count), count - 2], axis=axis)
+    return before, x, behind
