@@ -4,7 +4,7 @@
 
 Renders the sample set into Dataset/Washer, trains padim into Models/model, and writes heatmaps to
 Output/heatmap and boxes to Output/hardcore: half a minute on two cores. Another method's name goes
-behind it: `python Example.py AD1` trains the patch autoencoder, for minutes.
+behind it: `python Example.py AD1` trains the patch autoencoder, for a minute more.
 """
 
 import sys

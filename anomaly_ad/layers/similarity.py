@@ -21,6 +21,7 @@ def structural_dissimilarity(
     Parameters
     ----------
     first, second : tensor of float32, shape (B, H, W, C), range [0, 1]
+        At least 3 pixels a side.
 
     Returns
     -------
@@ -70,7 +71,9 @@ def _window_moments(x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.Kera
 
 def _neighbours(x: keras.KerasTensor, axis: int) -> tuple[keras.KerasTensor, ...]:
     """The one before, itself, the one behind; mirrored at the ends."""
-    count = x.shape[axis]
-    before = ops.take(x, [1, *range(count - 1)], axis=axis)
-    behind = ops.take(x, [*range(1, count), count - 2], axis=axis)
+    widths = [(0, 0)] * 4
+    widths[axis] = (1, 1)
+    padded, count = ops.pad(x, widths, mode="reflect"), x.shape[axis]
+    before, _ = ops.split(padded, [count], axis=axis)
+    _, behind = ops.split(padded, [2], axis=axis)
     return before, x, behind

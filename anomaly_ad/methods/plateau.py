@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from ..support import duration
 
@@ -22,17 +23,28 @@ def window(epochs: int) -> int:
 
 
 def is_over(losses: Sequence[float], epochs: int) -> bool:
-    """Whether the last epochs gained less than 0.5 % of all that was gained since the first one."""
-    best = np.minimum.accumulate(losses)
-    before = len(losses) - window(epochs)
+    """Whether the last epochs gained at most 0.5 % of all that was gained since the first one.
+
+    A loss that is not finite is passed over.
+    """
+    best = _best(losses)
+    before = len(best) - window(epochs)
     return before > 0 and bool(best[before - 1] - best[-1] <= _LITTLE * (best[0] - best[-1]))
+
+
+def _best(losses: Sequence[float]) -> NDArray[np.float64]:
+    """The best loss after each epoch, from the first on that has a finite one."""
+    known = np.where(np.isfinite(losses), losses, np.inf)
+    best = np.minimum.accumulate(known)
+    return best[np.isfinite(best)]
 
 
 def expected_end(losses: Sequence[float], epochs: int) -> int:
     """After how many epochs training is over if it goes on as it does.
 
     The best loss is taken to approach its end as a + c / epoch, through its values now and at half
-    the time. The gain of a window w that ends at epoch e is then c w / (e (e - w)).
+    the time. The gain of a window w that ends at epoch e is then c w / (e (e - w)), and all
+    that will have been gained what was gained so far and c / epoch.
 
     Parameters
     ----------
@@ -46,16 +58,17 @@ def expected_end(losses: Sequence[float], epochs: int) -> int:
     int
         From ``len(losses)`` to `epochs`.
     """
-    count = len(losses)
-    best = np.minimum.accumulate(losses)
-    gained = float(best[0] - best[-1])
-    if count < 2 or gained <= 0:
-        return epochs if count < 2 else min(epochs, max(count, window(epochs) + 1))
-    half = count // 2
-    slope = float(best[half - 1] - best[-1]) / (1 / half - 1 / count)
-    width, total = window(epochs), gained + slope / count
-    end = (width + math.sqrt(width**2 + 4 * slope * width / (_LITTLE * total))) / 2
-    return min(epochs, max(count, math.ceil(end)))
+    best, width = _best(losses), window(epochs)
+    count = len(best)
+    if count < 2:
+        return epochs
+    gained, end = float(best[0] - best[-1]), width + 1
+    if gained > 0:
+        half = count // 2
+        slope = float(best[half - 1] - best[-1]) / (1 / half - 1 / count)
+        total = gained + slope / count
+        end = math.ceil((width + math.sqrt(width**2 + 4 * slope * width / (_LITTLE * total))) / 2)
+    return min(epochs, max(len(losses), len(losses) - count + end))
 
 
 class EndOfGain(keras.callbacks.Callback):

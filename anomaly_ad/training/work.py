@@ -201,10 +201,10 @@ def still_falling(record: Mapping[str, Any]) -> str:
     """A word of warning where all epochs were run and it was still getting better; else empty."""
     losses = record.get("history", {}).get("val_loss", [])
     epochs = len(losses)
-    # By more than 1 % since a fifth of the epochs ago, and the last was the best.
-    earlier = losses[: epochs - max(1, epochs // 5)]
     if epochs < record.get("max_epochs", epochs):
         return ""
+    # By more than 1 % since a fifth of the epochs ago, and the last was the best.
+    earlier = losses[: epochs - max(1, epochs // 5)]
     if epochs < 2 or min(losses) < losses[-1] or losses[-1] > 0.99 * min(earlier):
         return ""
     return (

@@ -233,7 +233,10 @@ def test_a_training_that_had_enough_is_not_complained_of():
     assert still_falling({}) == "" and still_falling({"history": {"val_loss": [1.0]}}) == ""
     flat = [1 / n for n in range(1, 30)] + [0.033, 0.0331]
     assert still_falling({"history": {"val_loss": flat}}) == ""
-    assert still_falling({"history": {"val_loss": [0.9**n for n in range(10)]}}).startswith("the")
+    falling = {"history": {"val_loss": [0.9**n for n in range(10)]}}
+    assert still_falling(falling).startswith("the")
+    assert still_falling({**falling, "max_epochs": 10}).startswith("the")
+    assert still_falling({**falling, "max_epochs": 75}) == ""  # it ended by itself
 
 
 @pytest.mark.slow
