@@ -790,6 +790,11 @@ def test_test_img_shows_original_and_reconstruction(ad, dataset, monkeypatch):
     np.testing.assert_array_equal(picture[:, :SIDE], original)
     error = np.abs(picture[:, -SIDE:].astype(int) - original).mean()
     assert error < 30  # it looks like the part; the table alone would differ by more
+    # No pattern that the loss does not see: it is not rougher than the part itself.
+    rough = [
+        np.abs(np.diff(side.astype(int), axis=1)).mean() for side in (original, picture[:, -SIDE:])
+    ]
+    assert rough[1] < rough[0]
 
 
 # ------------------------------------------------------------- runs that end unexpectedly

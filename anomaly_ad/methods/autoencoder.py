@@ -4,11 +4,12 @@ A fully convolutional network squeezes the image through a narrow code and rebui
 patches up to `patch_size` are hidden and have to be rebuilt from their surroundings, so that a
 defect of that size is not copied but replaced by what good parts have in its place.
 
-The image and its reconstruction are compared in two ways: absolute difference, which sees a change
-of tone, and structural dissimilarity, which sees a change of texture at any contrast. Each error is
-smoothed over the patch window and standardised by the mean and the standard deviation that it has
-in good images at that place, z = (error - mean) / deviation, and the anomaly map is the length of
-both, (max(z1, 0)^2 + max(z2, 0)^2)^(1/2). The image score is the map's maximum.
+The image and its reconstruction are compared at half their size in two ways: absolute difference,
+which sees a change of tone, and structural dissimilarity, which sees a change of texture at any
+contrast. Each error is smoothed over the patch window and standardised by the mean and the standard
+deviation that it has in good images at that place, z = (error - mean) / deviation, and the anomaly
+map is the length of both, (max(z1, 0)^2 + max(z2, 0)^2)^(1/2). The image score is the map's
+maximum.
 
 References
 ----------
@@ -22,7 +23,7 @@ instead of many), and the error is standardised at each place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -34,7 +35,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from ..images import Framing, model_inputs
-from ..layers.maps import along_axes, gaussian_matrix
+from ..layers.maps import along_axes, gaussian_matrix, upsampling_matrix
 from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
 from ..runtime.convert import run_graph
 from .base import Arrays, TrainingRecord, check_state
@@ -45,7 +46,7 @@ STRIDE = 16  # of the code, in pixels
 WIDTHS = (64, 96)  # channels at strides 8 and 16
 
 _SHARES = "shares_"
-_CELL = 2 * CELL  # pixels; errors are those of the pictures at half their size
+_CELL = 2 * CELL  # pixels of the input; errors are those of the picture at half its size
 
 Conv = Callable[..., keras.KerasTensor]
 Tensors = dict[str, keras.KerasTensor]
@@ -178,7 +179,7 @@ class Autoencoder(GradientDetector):
         outputs = {
             "anomaly_map": measured.excess["error"],
             "score": self.score(measured),
-            "reconstruction": measured.found["rebuilt"] * 255.0,
+            "reconstruction": _enlarged(measured.found["rebuilt"], self.framing.size) * 255.0,
         }
         return keras.Model(measured.inputs, outputs)
 
@@ -250,11 +251,20 @@ def _errors(
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Absolute difference and structural dissimilarity; the loss and the map are made of them.
 
-    Both of the pictures at half their size: what a pixel differs from the next is mostly noise,
-    and full size takes four times as long. (B, H, W, C) -> (B, ceil(H / 4), ceil(W / 4), C) each.
+    Pictures (B, H, W, C), rebuilt (B, ceil(H / 2), ceil(W / 2), C) -> (B, ceil(H / 4),
+    ceil(W / 4), C) each. In how much a pixel differs from the next is mostly noise, and full size
+    takes four times as long.
     """
-    first, second = cell_mean(pictures), cell_mean(rebuilt)
-    return cell_mean(ops.abs(first - second)), structural_dissimilarity(first, second)
+    halved = cell_mean(pictures)
+    return cell_mean(ops.abs(halved - rebuilt)), structural_dissimilarity(halved, rebuilt)
+
+
+def _enlarged(halved: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
+    """Pictures of half a size (B, h, w, C) at all of it (B, *size, C), bilinearly."""
+    axes = zip(size, halved.shape[1:3], strict=True)
+    matrices = (upsampling_matrix(CELL * cells, cells)[:pixels] for pixels, cells in axes)
+    whole = along_axes(ops, ops.transpose(halved, (0, 3, 1, 2)), *matrices)
+    return ops.transpose(whole, (0, 2, 3, 1))
 
 
 def _pictures(images: keras.KerasTensor) -> keras.KerasTensor:
@@ -270,13 +280,13 @@ def _network(
     seed: int,
     squeeze: Callable[[keras.KerasTensor, Conv], dict[str, keras.KerasTensor]],
 ) -> keras.Model:
-    """Pictures (B, H, W, C) in [0, 1] -> "rebuilt", the same; what `squeeze` gives; inner layers.
+    """Pictures (B, H, W, C) in [0, 1] -> "rebuilt", at half their size; what `squeeze` gives.
 
-    "encoded_8", "encoded_16" and "decoded_8", "decoded_16" are the layers of these strides, before
+    And "encoded_8", "encoded_16", "decoded_8", "decoded_16": the layers of these strides, before
     the code and behind it; those of one stride have the same shape.
 
-    Full size is left in one step and reached again in one (each cell of stride 8 gives 8 x 8
-    pixels): a plain network spends most of its time on the few channels it has there.
+    Stride 8 is reached in one step and left in one (each cell gives 4 x 4 pixels): a plain network
+    spends most of its time on the few channels that it has at full size.
     """
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
 
@@ -303,12 +313,13 @@ def _network(
     x = found["decoded_16"] = active(conv(found["code"], WIDTHS[1], 3))
     x = _cropped(doubled(x, WIDTHS[0]), found["encoded_8"].shape[1:3])
     x = found["decoded_8"] = active(x)
-    x = _cells_to_pixels(conv(x, 64 * framing.channels, 1), 8, framing.channels)
-    found["rebuilt"] = kl.Activation("sigmoid")(_cropped(x, framing.size))
+    x = _cells_to_pixels(conv(x, 16 * framing.channels, 1), 4, framing.channels)
+    halved = [-(-pixels // CELL) for pixels in framing.size]
+    found["rebuilt"] = kl.Activation("sigmoid")(_cropped(x, halved))
     return keras.Model(pictures, found)
 
 
-def _cropped(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
+def _cropped(x: keras.KerasTensor, size: Sequence[int]) -> keras.KerasTensor:
     """Without the rows and columns at the end that `size` has not."""
     beyond = [(0, longer - wanted) for longer, wanted in zip(x.shape[1:3], size, strict=True)]
     return kl.Cropping2D(beyond)(x) if np.any(beyond) else x
