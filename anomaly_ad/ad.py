@@ -52,6 +52,9 @@ class AD:
         The same images, seed and machine give the same model.
     fit : {"stretch", "pad"}
         How photographs of another aspect ratio are brought to `img_size`.
+    value_range : (float, float), optional
+        Values of pixels that become black and white, for images of more than 8 bits: (0, 4095)
+        for a camera of 12 bits in files of 16. None: `train` learns them from its images.
     false_alarm_rate : float, optional
         Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
@@ -88,6 +91,7 @@ class AD:
         *,
         seed: int | None = None,
         fit: Literal["stretch", "pad"] | None = None,
+        value_range: tuple[float, float] | None = None,
         false_alarm_rate: float | None = None,
         precision: str | None = None,
         name: str | None = None,
@@ -101,6 +105,7 @@ class AD:
             "patch_size": patch_size,
             "seed": seed,
             "fit": fit,
+            "value_range": value_range,
             "false_alarm_rate": false_alarm_rate,
             "precision": precision,
             **parameters,

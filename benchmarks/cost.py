@@ -78,7 +78,7 @@ def show(label: str, figures: str, bar: float | None = None) -> None:
 def predicted(method: str, data: Path, folder: Path, framing: Any) -> None:
     """Milliseconds of image files, end to end."""
     from anomaly_ad import AD
-    from anomaly_ad.images import find_training_images, read_image
+    from anomaly_ad.images import Photograph, find_training_images
     from anomaly_ad.runtime.engine import Engine
 
     engine = Engine(next((folder / "model").glob("*.xml")))
@@ -95,7 +95,7 @@ def predicted(method: str, data: Path, folder: Path, framing: Any) -> None:
             for label, kept in times.items():
                 start = time.perf_counter()
                 if label == "alone":
-                    engine.run(framing.views(read_image(file)), ())
+                    engine.run(Photograph.read(file, framing).views(), ())
                 else:
                     with contextlib.redirect_stdout(io.StringIO()):
                         models[label].predict(file, save=False)
@@ -111,7 +111,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
 
     from anomaly_ad import AD
     from anomaly_ad.backbones.networks import feature_maps
-    from anomaly_ad.images import find_training_images, read_image
+    from anomaly_ad.images import Photograph, find_training_images
     from anomaly_ad.methods import registry
     from anomaly_ad.runtime import convert
     from anomaly_ad.runtime.engine import Engine
@@ -151,7 +151,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
         unseens.append(calibrating.seconds)
         engine = Engine(bare)
         start = time.perf_counter()
-        prepared = ordered_map(lambda path: framing.views(read_image(path)), paths)
+        prepared = ordered_map(lambda path: Photograph.read(path, framing).views(), paths)
         for _ in engine.stream((None, image) for image in prepared):
             pass
         bares.append(time.perf_counter() - start)
@@ -160,7 +160,7 @@ def measure(method: str, data: Path, folder: Path) -> None:
     for precision, bar in zip(("f32", "bf16"), bars, strict=False):
         engines = [Engine(next((folder / "model").glob("*.xml")), precision)]
         engines.append(Engine(bare, precision))
-        image = framing.views(read_image(paths[0]))
+        image = Photograph.read(paths[0], framing).views()
         times: list[list[float]] = [[], []]
         for engine in engines:
             engine.run(image, ())

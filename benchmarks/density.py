@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from anomaly_ad import AD
-from anomaly_ad.images import find_images, read_image
+from anomaly_ad.images import Photograph, find_images
 from anomaly_ad.statistics.density import KernelDensity
 from anomaly_ad.training.steps import build
 
@@ -30,7 +30,7 @@ def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
     measured = detector.measured()
     outputs = {"vectors": detector.vectors(measured), "error": measured.excess["error"]}
     model = keras.Model(measured.images, outputs)
-    found = [model(plan.framing.views(read_image(file))) for file in files]
+    found = [model(Photograph.read(file, plan.framing).views()) for file in files]
     vectors = detector.reduced(np.concatenate([np.asarray(each["vectors"]) for each in found]))
     learnt = detector.reduced(detector.pool.vectors)
     largest = [float(np.asarray(each["error"]).max()) for each in found]

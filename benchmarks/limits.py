@@ -23,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 from anomaly_ad.evaluation.drift import CROSS_FITTED, SIGNIFICANCE, compare
-from anomaly_ad.images import ImageSet, find_training_images, sample_sizes
+from anomaly_ad.images import ImageSet, find_training_images, survey
 from anomaly_ad.images.groups import numbered
 from anomaly_ad.methods.base import StatisticalDetector
 from anomaly_ad.methods.features import FeatureSet
@@ -81,7 +81,7 @@ def several_of_one_part() -> None:
 
 def load(data: Path) -> tuple[Plan, StatisticalDetector, np.ndarray, list[Path]]:
     good = find_training_images(data)
-    plan = Plan.from_options("padim", {}, sample_sizes(good.paths))
+    plan = Plan.from_options("padim", {}, survey(good.paths).sizes)
     detector = build(plan)
     with ImageSet.decode(good.paths, plan.framing) as images:
         engine = Engine(to_openvino(detector.features()))

@@ -30,7 +30,7 @@ from verdict import FORMER
 
 from anomaly_ad.backbones.networks import feature_maps
 from anomaly_ad.data.sample import render_part, render_sample
-from anomaly_ad.images import ImageSet, find_images, sample_sizes, split
+from anomaly_ad.images import ImageSet, find_images, split, survey
 from anomaly_ad.methods import registry
 from anomaly_ad.methods.base import StatisticalDetector
 from anomaly_ad.methods.features import FeatureSet
@@ -69,7 +69,7 @@ class Part:
 
     def auroc(self, method: str, change: Change, options: dict[str, Any]) -> float:
         """Mean image AUROC of a detector that was changed."""
-        options, sizes = dict(options), sample_sizes(self.good)
+        options, sizes = dict(options), survey(self.good).sizes
         if "largest_area" in options:
             area = options.pop("largest_area")
             preset = dataclasses.replace(registry.preset(method), largest_area=area)

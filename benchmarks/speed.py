@@ -28,7 +28,7 @@ import openvino as ov
 
 from anomaly_ad import AD
 from anomaly_ad.data.sample import render_sample
-from anomaly_ad.images import find_images, read_image
+from anomaly_ad.images import Photograph, find_images
 
 ROUNDS = 9
 
@@ -90,7 +90,7 @@ def main() -> None:
 
         def bare() -> None:
             for file in files:
-                request.infer([framing.views(read_image(file))], share_inputs=True)
+                request.infer([Photograph.read(file, framing).views()], share_inputs=True)
 
         def one_by_one() -> None:
             for file in files:

@@ -27,7 +27,7 @@ import numpy as np
 
 from anomaly_ad import AD
 from anomaly_ad.evaluation.figures import evaluate
-from anomaly_ad.images import read_image
+from anomaly_ad.images import Photograph
 from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.runtime.engine import Engine
 from anomaly_ad.support.threads import cpu_count
@@ -97,7 +97,7 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     framing, engine = ad.model.manifest.plan.framing, ad.model.engine
     labelled = find_labelled(data)
     files = [item.path for item in labelled.items]
-    prepared = [framing.views(read_image(file)) for file in files]
+    prepared = [Photograph.read(file, framing).views() for file in files]
     found = evaluate(ad.model, labelled, threshold=0.8)
     for kind in found.kinds:
         if kind.pixel_auroc is not None and len(found.kinds) > 1:
@@ -110,7 +110,7 @@ def row(name: str, data: Path, folder: Path, size: list[int] | None) -> list[str
     bare = bare_backbone(ad)
     some = list(range(0, len(files), -(-len(files) // 60)))
     times = [
-        milliseconds(lambda n: framing.views(read_image(files[n])), some),
+        milliseconds(lambda n: Photograph.read(files[n], framing).views(), some),
         milliseconds(lambda n: bare.run(prepared[n], ()), some) if bare else float("nan"),
         milliseconds(lambda n: engine.run(prepared[n], ()), some),
         milliseconds(lambda n: ad.predict(files[n], save=False), some),

@@ -113,7 +113,6 @@ def test_img(
 ) -> None:
     """Look at one image as the model does. Puts it next to its reconstruction or heatmap."""
     from ..ad import AD
-    from ..images import read_image
     from ..inspection import Inspector
     from ..inspection.output import PICTURES, picture_name, write_picture
 
@@ -121,7 +120,7 @@ def test_img(
     target = output if is_file else output / picture_name(Path(image.name))
     if target.exists() and image.exists() and target.samefile(image):
         raise OptionError(f"{target} is the image itself. Choose another --output.")
-    picture = Inspector(AD(as_directory(model)).model).compare(read_image(image))
+    picture = Inspector(AD(as_directory(model)).model).compare(image)
     write_picture(picture, target)
     print(target)
 

@@ -85,6 +85,14 @@ def train(
     fit: Annotated[
         str, typer.Option(help="stretch, or pad: keep the aspect ratio of photographs.")
     ] = "stretch",
+    value_range: Annotated[
+        Optional[tuple[float, float]],  # noqa: UP045
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Values that become black and white, of images of more than 8 bits. "
+            "[default: learnt from the images]",
+        ),
+    ] = None,
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected at thresh 0.8.")
     ] = 0.01,
@@ -119,6 +127,7 @@ def train(
         patch_size,
         seed=seed,
         fit=fit,  # type: ignore[arg-type]  # AD checks it
+        value_range=value_range,
         false_alarm_rate=false_alarm_rate,
         precision=precision,
         name=name,

@@ -89,11 +89,28 @@ def sample(
         str, typer.Option(help="small: parts lie as in a fixture; any: in any rotation.")
     ] = "small",
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    size: Annotated[
+        tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", help="Of the images in pixels.")
+    ] = (512, 512),
+    depth: Annotated[
+        int, typer.Option(help="Bits: 8 (JPEG), or 12 (in TIFF files of 16 bits).")
+    ] = 8,
+    defect_px: Annotated[
+        Optional[tuple[float, float]],  # noqa: UP045
+        typer.Option(
+            metavar="SHORTEST LONGEST",
+            help="Length of defects in pixels, such as 12 20. [default: in proportion to the part]",
+        ),
+    ] = None,
 ) -> None:
     """Render the sample data set. For a machine without data; prints its folder."""
     from ..data import render_sample
 
-    print(render_sample(path, pose=pose, seed=seed, progress=True))
+    print(
+        render_sample(
+            path, pose=pose, seed=seed, size=size, depth=depth, defect_px=defect_px, progress=True
+        )
+    )
 
 
 @command

@@ -26,6 +26,7 @@ from ..images import (
     check_path,
     find_training_images,
     list_images,
+    survey,
 )
 from ..images.formats import NAMES
 from ..images.labelled import (
@@ -203,7 +204,9 @@ def check(
     except (MissingExtraError, BackboneError) as error:
         omitted["outliers"] = str(error)
     pictures = Pictures()
-    look = functools.partial(examine, engine=engine)
+    training = [file.path for file in found.files if file.part == "train"]
+    deep = survey(training or [file.path for file in found.files])
+    look = functools.partial(examine, engine=engine, value_range=deep.value_range)
     with (
         bar(len(found.files), "Checking", shown=progress) as step,
         closing(ordered_map(look, found.files)) as examined,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from .surface import (
     OUTER_RADIUS,
     THICKNESS,
-    Bytes,
     Floats,
     Surface,
     Vectors,
@@ -266,10 +266,14 @@ def photograph(stage: Stage, surface: Surface, size: tuple[int, int]) -> Floats:
     return 255.0 * np.sqrt(1.0 - np.exp(-1.25 * np.maximum(light, 0.0)))
 
 
-def develop(photograph: Floats, seed: np.random.SeedSequence) -> Bytes:
-    """The photograph as the sensor delivers it: shot noise, read noise, 8 bits."""
+def develop(photograph: Floats, seed: np.random.SeedSequence, depth: int = 8) -> npt.NDArray[Any]:
+    """The photograph as the sensor delivers it: shot noise, read noise, 8 bits (or 12)."""
     rng = np.random.default_rng(seed)
     noise: Floats = rng.standard_normal(photograph.shape, dtype=np.float32)
     # The camera interpolates colours, which smears the noise over neighbours.
     noise = cv2.GaussianBlur(noise, (3, 3), 0.5) * (0.9 + 0.0062 * photograph)
-    return np.clip(np.rint(photograph + noise), 0.0, 255.0).astype(np.uint8)
+    if depth == 8:
+        return np.clip(np.rint(photograph + noise), 0.0, 255.0).astype(np.uint8)
+    steps = np.float32(2 ** (depth - 8))
+    levels = np.rint(steps * (photograph + noise))
+    return np.clip(levels, 0.0, 2.0**depth - 1.0).astype(np.uint16)

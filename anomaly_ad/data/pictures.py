@@ -18,14 +18,15 @@ from ..errors import (
 from ..images import (
     Framing,
     Image,
-    decode_image,
+    ValueRange,
+    decode_with_header,
     read_bytes,
-    stored_as,
 )
 from ..images.labelled import (
     GOOD,
     read_fitting_mask,
 )
+from ..images.values import check_values, gray_levels
 from ..methods import registry
 from ..runtime import Engine
 from ..statistics.alike import NEAR, nearest, oddness, same_pictures
@@ -38,6 +39,7 @@ _SPEC = Framing(96, 96, 3)
 _REDUCED = Framing(128, 128, 3)  # made on the way to it; thumbnails are made from it
 _LAYERS = ("stage4", "stage5")
 _THUMBNAIL = 16
+_SPARSE = 8  # pixels between those whose values are looked at
 
 
 # ---------------------------------------------------------------------------------- the files
@@ -64,6 +66,7 @@ class Picture:
     digest: bytes = b""
     mode: str = ""
     orientation: int = 1
+    n_pages: int = 1
     size: tuple[int, int] | None = None  # (height, width)
     thumbnail: NDArray[np.uint16] | None = None
     error: str | None = None
@@ -147,19 +150,28 @@ def feature_engine() -> Engine:
     return engine
 
 
-def examine(file: File, engine: Engine | None) -> tuple[Picture, NDArray[np.float32] | None]:
-    """What is kept of an image, and the features of a good one; called in threads."""
+def examine(
+    file: File, engine: Engine | None, value_range: ValueRange | None
+) -> tuple[Picture, NDArray[np.float32] | None]:
+    """What is kept of an image, and the features of a good one; called in threads.
+
+    `value_range` is that of images of more than 8 bits.
+    """
     picture = Picture(file)
     try:
         data = read_bytes(file.path)
-        image = decode_image(data, file.path)
+        pixels, header = decode_with_header(data, file.path)
+        if header.is_deep and value_range is not None and file.part == "train":
+            check_values(pixels[::_SPARSE, ::_SPARSE], value_range, file.path)
     except AnomalyADError as error:
         picture.error = str(error)
         return picture, None
     picture.digest = hashlib.sha256(data).digest()
-    if (header := stored_as(data)) is not None:
-        picture.mode, picture.orientation = header.mode, header.orientation
-    picture.size = (image.shape[0], image.shape[1])
+    picture.mode, picture.orientation = header.mode, header.orientation
+    picture.n_pages, picture.size = header.n_pages, header.size
+    image = gray_levels(pixels, value_range if header.is_deep else None)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
     if file.mask is not None:
         try:
             picture.marks_nothing = not read_fitting_mask(file.mask, picture.size).any()

@@ -35,11 +35,22 @@ from ..errors import OptionError, OutputError
 from ..images import check_path
 from ..support import bar
 from .defects import DEFECTS, EDITS, difference_mask
-from .photograph import develop, make_stage, photograph
-from .surface import WORKING_SIDE, WRONG_PARTS, Bytes, Part, make_surface
+from .photograph import Stage, develop, make_stage, photograph
+from .rendered import LEAST_SIZE, render_defect
+from .surface import WORKING_SIDE, WRONG_PARTS, Bytes, Floats, Part, Surface, make_surface
 
+# Kinds of defects whose size is given in pixels, see `rendered.render_defect`.
+SMALL_DEFECTS: tuple[str, ...] = ("scratch", "spot", "blotch", "dent")
+_CONTRASTS = (45.0, 90.0)  # of these, from subtle to obvious, in gray levels of 256
+
+DEPTHS: tuple[int, ...] = (8, 12)
 POSES: tuple[str, ...] = ("small", "any")
 
+# Of OpenCV: JPEG of quality 95, TIFF without compression.
+_OPTIONS = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".tif": [cv2.IMWRITE_TIFF_COMPRESSION, 1],
+}
 _RECORD = "sample.json"
 _MARKER = ".rendering"
 # Raised whenever the same arguments would give other pixels, so an old set is not mistaken for new.
@@ -58,6 +69,8 @@ def render_part(
     severity: float = 1.0,
     size: tuple[int, int] = (512, 512),
     pose: str = "small",
+    depth: int = 8,
+    defect_px: tuple[float, float] | None = None,
 ) -> tuple[Bytes, Bytes]:
     """Render one photograph of the sample part and the mask of its defect.
 
@@ -69,7 +82,7 @@ def render_part(
     seed : int
         At least 0.  The same seed gives the same bytes.
     defect : str or None
-        One of `DEFECTS`, or None for a good part.
+        One of `DEFECTS` (of `SMALL_DEFECTS` where `defect_px` is given), or None for a good part.
     severity : float
         0.0 (subtle) to 1.0 (obvious).  For ``"wrong_part"`` it chooses among six other parts.
     size : (int, int)
@@ -78,11 +91,17 @@ def render_part(
     pose : str
         ``"small"``: turned by up to 3 degrees and shifted by up to 0.8 % of the shorter side, as
         in a fixture.  ``"any"``: turned freely and shifted by up to 8.5 %.
+    depth : int
+        Bits of a value, 8 or 12.  The same seed gives the same scene and the same noise.
+    defect_px : (float, float), optional
+        Shortest and longest length of defects in pixels, such as (12, 20), whatever the image's
+        size; the length grows with `severity`, as the contrast does.  None: defects are in
+        proportion to the part.
 
     Returns
     -------
-    image : uint8 array of shape (H, W, 3)
-        RGB.
+    image : uint8 or uint16 array of shape (H, W, 3)
+        RGB, 0 to 255 or, of 12 bits, 0 to 4095.
     mask : uint8 array of shape (H, W)
         255 where the defect changes the image, 0 elsewhere; all 0 for a good part, never all 0
         for a defect.
@@ -96,14 +115,21 @@ def render_part(
     size = _image_size(size)
     _choice("pose", pose, POSES)
     severity = _fraction("severity", severity)
+    _depth(depth)
+    defect_px = _lengths(defect_px)
     if defect is not None:
-        _choice("defect", defect, DEFECTS)
+        _choice("defect", defect, DEFECTS if defect_px is None else SMALL_DEFECTS)
     factor = math.ceil(WORKING_SIDE / min(size))
     seeds = np.random.SeedSequence(seed).spawn(6)
     stage = make_stage(seeds[:4], (size[0] * factor, size[1] * factor), pose)
     good = photograph(stage, make_surface(stage, Part()), size)
     if defect is None:
-        return develop(good, seeds[5]), np.zeros(size, np.uint8)
+        return develop(good, seeds[5], depth), np.zeros(size, np.uint8)
+    if defect_px is not None:
+        length = defect_px[0] + severity * (defect_px[1] - defect_px[0])
+        rng = np.random.default_rng(seeds[4])
+        bad, mask = _with_small_defect(good, stage, defect, length, severity, rng)
+        return develop(bad, seeds[5], depth), mask
     if defect == "wrong_part":
         variant = round((1.0 - severity) * (len(WRONG_PARTS) - 1))
         surface = make_surface(stage, WRONG_PARTS[variant])
@@ -111,7 +137,28 @@ def render_part(
         surface = make_surface(stage, Part())
         EDITS[defect](stage, surface, np.random.default_rng(seeds[4]), severity)
     bad = photograph(stage, surface, size)
-    return develop(bad, seeds[5]), difference_mask(good, bad)
+    return develop(bad, seeds[5], depth), difference_mask(good, bad)
+
+
+def _with_small_defect(
+    good: Floats,
+    stage: Stage,
+    defect: str,
+    length: float,
+    severity: float,
+    rng: np.random.Generator,
+) -> tuple[Floats, Bytes]:
+    """A noise-free photograph with a defect of so many pixels on the metal, and its mask."""
+    inside: Surface = make_surface(stage, Part())
+    metal: Floats = (inside.inside * np.float32(stage.unit_px) > length).astype(np.float32)
+    height, width = good.shape[:2]
+    where = cv2.resize(metal, (width, height), interpolation=cv2.INTER_AREA) > 0.99
+    contrast = _CONTRASTS[0] + severity * (_CONTRASTS[1] - _CONTRASTS[0])
+    levels = np.rint(good).astype(np.uint8)
+    out, mask = render_defect(levels, defect, length, contrast, rng, where=where)
+    # What the defect adds, so that the photograph keeps its depth.
+    added = out.astype(np.float32) - levels
+    return good + added, mask.astype(np.uint8) * np.uint8(255)
 
 
 # --- the data set --------------------------------------------------------------------------------
@@ -126,14 +173,17 @@ def render_sample(
     size: tuple[int, int] = (512, 512),
     pose: str = "small",
     seed: int = 0,
+    depth: int = 8,
+    defect_px: tuple[float, float] | None = None,
     progress: bool = False,
 ) -> Path:
     """Render the whole sample data set into a folder.
 
     Photographs are JPEG files (quality 95: sensor noise makes PNG files six times as large), masks
-    are PNG files; the default set takes about 9 MB.  Within each kind of defect the severity falls
-    evenly from 1 to 0.  How many images there are changes no good image, and of a defective one
-    only the severity.
+    are PNG files; the default set takes about 9 MB.  Of 12 bits they are TIFF files of 16, without
+    compression: 1.6 MB each, or 36 MB of 2000x3000 pixels.  Within each kind of defect the
+    severity falls evenly from 1 to 0.  How many images there are changes no good image, and of a
+    defective one only the severity.
 
     Parameters
     ----------
@@ -142,8 +192,8 @@ def render_sample(
         set whose rendering was interrupted is rendered again.
     n_train, n_test_good, n_per_defect : int
         Number of good images to train on (at least 1), of good test images, and of test images of
-        each of the five kinds of defect.
-    size, pose
+        each kind of defect: five, or four where `defect_px` is given.
+    size, pose, depth, defect_px
         As in `render_part`.
     seed : int
         At least 0.  The same seed gives the same files.
@@ -171,6 +221,11 @@ def render_sample(
         "pose": _choice("pose", pose, POSES),
         "seed": _count("seed", seed, 0),
     }
+    # As sets were recorded before there were these arguments.
+    if _depth(depth) != 8:
+        record["depth"] = depth
+    if (lengths := _lengths(defect_px)) is not None:
+        record["defect_px"] = list(lengths)
     root = check_path(path, "The folder of the sample")
     jobs = _jobs(record)
     if _is_rendered(root, record, jobs):
@@ -180,9 +235,15 @@ def render_sample(
         with bar(len(jobs), "Rendering", shown=progress) as step:
             for job in jobs:
                 image, mask = render_part(
-                    job.seed, defect=job.defect, severity=job.severity, size=size, pose=pose
+                    job.seed,
+                    defect=job.defect,
+                    severity=job.severity,
+                    size=size,
+                    pose=pose,
+                    depth=depth,
+                    defect_px=defect_px,
                 )
-                _write(root / job.image, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                _write(root / job.image, image[..., ::-1], _OPTIONS[Path(job.image).suffix])
                 if job.mask is not None:
                     _write(root / job.mask, mask, [])
                 step("")
@@ -209,7 +270,9 @@ class _Job(NamedTuple):
 def _jobs(record: dict[str, Any]) -> list[_Job]:
     """Every image of the set that a record describes."""
     jobs = []
-    for kind, defect in enumerate((None, None, *DEFECTS)):
+    suffix = ".jpg" if record.get("depth", 8) == 8 else ".tif"
+    defects = SMALL_DEFECTS if "defect_px" in record else DEFECTS
+    for kind, defect in enumerate((None, None, *defects)):
         part = ("train", "test")[min(kind, 1)]
         count = record[("n_train", "n_test_good", "n_per_defect")[min(kind, 2)]]
         for index in range(count):
@@ -217,7 +280,7 @@ def _jobs(record: dict[str, Any]) -> list[_Job]:
             state = np.random.SeedSequence([record["seed"], kind, index])
             jobs.append(
                 _Job(
-                    image=f"{part}/{defect or 'good'}/{index:03d}.jpg",
+                    image=f"{part}/{defect or 'good'}/{index:03d}{suffix}",
                     mask=f"ground_truth/{defect}/{index:03d}_mask.png" if defect else None,
                     defect=defect,
                     severity=1.0 if count == 1 else 1.0 - index / (count - 1),
@@ -316,6 +379,27 @@ def _image_size(size: tuple[int, int]) -> tuple[int, int]:
             f"Received: {size!r}."
         )
     return height, width
+
+
+def _depth(depth: int) -> int:
+    if depth not in DEPTHS or isinstance(depth, bool):
+        raise OptionError(f"depth is 8 or 12 bits. Received: {depth!r}.")
+    return depth
+
+
+def _lengths(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    if not is_pair or not all(isinstance(one, int | float | np.number) for one in value):
+        value = (0, 0)
+    low, high = (float(one) for one in value)
+    if not LEAST_SIZE <= low <= high <= _MAX_SIDE:
+        raise OptionError(
+            f"defect_px is (shortest, longest) in pixels, from {LEAST_SIZE:g} on. "
+            f"Received: {value!r}."
+        )
+    return low, high
 
 
 def _choice(name: str, value: str, valid: tuple[str, ...]) -> str:

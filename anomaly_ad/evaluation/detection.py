@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.rendered import KINDS, LEAST_SIZE, check_contrast, defect_size, render_defect
 from ..errors import DataError, ImageError, OptionError
-from ..images import Image, PathLike, find_training_images, read_image
+from ..images import Framing, PathLike, Photograph, find_training_images
 from ..images.labelled import LabelledImage, find_labelled, read_fitting_mask
 from ..images.sources import Source, Sources, file_sources
 from ..inspection import Inspected, Inspector, Output
@@ -371,7 +371,7 @@ def _usable(
     counts, errors = {"learnt": 0, "rejected": 0}, {}
 
     def look(one: Inspected) -> tuple[str, int]:
-        return one.digest, min(one.photograph.shape[:2])
+        return one.digest, min(one.photo.size)
 
     with (
         bar(len(paths), "Inspecting good images") as step,
@@ -428,17 +428,16 @@ class _Rendered(Source):
     seed: tuple[int, ...] = ()
     measured: list[float] = field(default_factory=list)
 
-    def read(self) -> Image:
+    def read(self, framing: Framing) -> Photograph:
         assert self.path is not None
         rng = np.random.default_rng(self.seed)
+        good = Photograph.read(self.path, framing).picture()
         try:
-            image, mask = render_defect(
-                read_image(self.path), self.kind, self.size, self.contrast, rng
-            )
+            image, mask = render_defect(good, self.kind, self.size, self.contrast, rng)
         except DataError as error:  # it does not fit here
             raise ImageError(str(error)) from error
         self.measured[:] = [defect_size(mask)]
-        return image
+        return Photograph.of_picture(image, framing, self.name)
 
 
 class _Series:
@@ -571,7 +570,7 @@ def _labelled_curve(
     def measure(one: Inspected) -> tuple[str, float]:
         mask = masks[one.source]
         assert mask is not None
-        return one.digest, defect_size(read_fitting_mask(mask, one.photograph.shape[:2]))
+        return one.digest, defect_size(read_fitting_mask(mask, one.photo.size))
 
     known = set(stored.manifest.learnt)
     sizes, hits = [], []

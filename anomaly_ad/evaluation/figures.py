@@ -217,7 +217,7 @@ def evaluate(
     by_source = dict(zip(file_sources([item.path for item in items]), items, strict=True))
 
     def look(one: Inspected) -> tuple[Pixels | None, Any]:
-        item, size = by_source[one.source], one.photograph.shape[:2]
+        item, size = by_source[one.source], one.photo.size
         mask = pixels = None
         if tally.curves is not None:
             mask = None if item.mask is None else read_fitting_mask(item.mask, size)

@@ -1,28 +1,33 @@
 """Stage 1, images: find the files, read them, bring them to the model's size, stream them.
 
-Inside this package an image is RGB uint8 of shape (H, W, 3). Sizes are (height, width); boxes are
-xyxy in pixels. Masks are bool of the image's size.
+Inside this package an image is RGB of shape (H, W, 3), uint8 once a model has taken it. Sizes are
+(height, width); boxes are xyxy in pixels. Masks are bool of the image's size.
 """
 
 from .arrays import check_array, is_image, is_pil
-from .dataset import ImageSet, image_digest, sample_sizes, split, split_groups
+from .dataset import ImageSet, image_digest, split, split_groups
 from .decoding import (
     MAX_PIXELS,
     MIN_SIDE,
     PathLike,
     check_path,
     decode_image,
+    decode_with_header,
+    page_of,
     read_bytes,
     read_image,
     stored_as,
 )
 from .folders import TrainingImages, find_training_images
-from .formats import SUFFIXES, Image
+from .formats import SUFFIXES, Image, Pixels
 from .framing import Framing, model_inputs
 from .listing import Listing, find_images, list_images
 from .masks import read_mask
+from .photograph import FIRST_PAGE, Photograph, Survey, survey
+from .values import ValueRange, check_value_range
 
 __all__ = [
+    "FIRST_PAGE",
     "MAX_PIXELS",
     "MIN_SIDE",
     "SUFFIXES",
@@ -31,10 +36,16 @@ __all__ = [
     "ImageSet",
     "Listing",
     "PathLike",
+    "Photograph",
+    "Pixels",
+    "Survey",
     "TrainingImages",
+    "ValueRange",
     "check_array",
     "check_path",
+    "check_value_range",
     "decode_image",
+    "decode_with_header",
     "find_images",
     "find_training_images",
     "image_digest",
@@ -42,11 +53,12 @@ __all__ = [
     "is_pil",
     "list_images",
     "model_inputs",
+    "page_of",
     "read_bytes",
     "read_image",
     "read_mask",
-    "sample_sizes",
     "split",
     "split_groups",
     "stored_as",
+    "survey",
 ]

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from .decoding import check_size
-from .formats import Image, turned
+from .formats import Pixels, turned
 
 _ORIENTATION = 0x0112
 _PIL_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr", "HSV")
+_DEEP_PIL_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def check_array(image: Any) -> Image:
+def check_array(image: Any, *, deep: bool = False) -> Pixels:
     """Check an image that is handed over in memory, and bring it to (H, W, 3).
 
     Parameters
@@ -24,11 +25,14 @@ def check_array(image: Any) -> Image:
         Gray, RGB or RGBA (the alpha channel is ignored). OpenCV reads BGR: convert it with
         ``cv2.cvtColor(image, cv2.COLOR_BGR2RGB)`` first. A PIL image has 8 bits a channel; the
         orientation that a camera noted is applied.
+    deep : bool
+        Whether the model was trained on images of more than 8 bits: then arrays of any whole or
+        floating-point numbers are taken, in the units of those, and PIL images of such modes.
 
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        RGB.
+        RGB; where `deep`, uint16 or float32 as well.
 
     Raises
     ------
@@ -36,11 +40,13 @@ def check_array(image: Any) -> Image:
         Another type or shape, or a size out of bounds. The message says how to convert it.
     """
     if is_pil(image):
-        return check_array(_from_pil(image))
+        return check_array(_from_pil(image, deep=deep), deep=deep)
     if not isinstance(image, np.ndarray):
         raise ImageError(_of_another_kind(image))
     is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
-    if image.dtype != np.uint8 or not is_image:
+    if deep and is_image and image.dtype.kind in "iuf" and image.size:
+        image = _deep(image)
+    elif image.dtype != np.uint8 or not is_image:
         raise ImageError(
             "An image array is uint8 in 0..255 with shape (H, W), (H, W, 1), (H, W, 3) or "
             f"(H, W, 4), RGB. Received {image.dtype} of shape {image.shape}"
@@ -50,6 +56,19 @@ def check_array(image: Any) -> Image:
     if image.ndim == 2 or image.shape[2] == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(image[..., :3])
+
+
+def _deep(image: NDArray[Any]) -> Pixels:
+    """As uint8, uint16 or float32, in the byte order of the machine."""
+    if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
+        return image.astype(image.dtype.newbyteorder("="), copy=False)
+    out = image.astype(np.float32)
+    if not np.isfinite(out).all():
+        raise ImageError(
+            f"The array holds {int((~np.isfinite(out)).sum())} values that are not numbers (NaN or "
+            "infinite). Replace these first."
+        )
+    return out
 
 
 def is_pil(image: Any) -> bool:
@@ -62,8 +81,9 @@ def is_image(item: Any) -> bool:
     return isinstance(item, np.ndarray) or is_pil(item)
 
 
-def _from_pil(image: Any) -> NDArray[np.uint8]:
-    if image.mode not in _PIL_MODES:
+def _from_pil(image: Any, *, deep: bool) -> Pixels:
+    is_deep = deep and image.mode in _DEEP_PIL_MODES
+    if image.mode not in _PIL_MODES and not is_deep:
         raise ImageError(
             f"A PIL image has 8 bits a channel, gray or colour. Received the mode {image.mode!r}. "
             "Hand over its pixels, RGB or gray uint8: np.asarray(image), brought to 8 bits with "
@@ -71,7 +91,7 @@ def _from_pil(image: Any) -> NDArray[np.uint8]:
         )
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.asarray(image if is_deep else image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:  # cut off, closed, damaged
         raise ImageError(
             f"The PIL image cannot be decoded ({error}). Open its file again, or copy it from "

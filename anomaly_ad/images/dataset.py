@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OptionError, PathError
 from ..support import Spool, ordered_map
-from .decoding import read_image
 from .formats import Image
 from .framing import Framing
+from .photograph import Photograph
 
 
 class ImageSet:
@@ -120,7 +120,7 @@ def image_digest(views: Image) -> str:
 
 def _try_read(path: Path, framing: Framing) -> Image | str:
     try:
-        return framing.views(read_image(path))
+        return Photograph.read(path, framing).views()
     except (ImageError, PathError) as error:
         return str(error)
 
@@ -170,20 +170,3 @@ def split_groups(
     """
     parts = split(int(groups.max()) + 1, sizes, seed)
     return [np.flatnonzero(np.isin(groups, part)) for part in parts]
-
-
-def sample_sizes(paths: Sequence[Path], count: int = 32) -> list[tuple[int, int]]:
-    """(height, width) of some of the images, spread evenly; those that cannot be read are left out.
-
-    They are decoded, since a camera's note of the orientation may turn them.
-    """
-    chosen = [paths[index] for index in range(0, len(paths), -(-len(paths) // count))]
-    return [size for size in ordered_map(_try_size, chosen) if size is not None]
-
-
-def _try_size(path: Path) -> tuple[int, int] | None:
-    try:
-        height, width = read_image(path).shape[:2]
-    except (ImageError, PathError):
-        return None
-    return height, width

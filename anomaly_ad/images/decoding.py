@@ -1,19 +1,23 @@
-"""A file, or its bytes -> RGB uint8 (H, W, 3), turned as the camera noted; or an error."""
+"""A file, or its bytes -> RGB pixels as stored, turned as the camera noted; or an error."""
 
 from __future__ import annotations
 
 import os
+import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, ImageTooLargeError, OptionError, PathError
-from .formats import NAMES, Format, Header, Image, UnreadableError, damaged, format_of, turned
+from .formats import NAMES, Format, Header, Pixels, UnreadableError, damaged, format_of, turned
 
 MAX_PIXELS = 200_000_000  # a 150-megapixel camera passes, a decompression bomb does not
 MIN_SIDE = 16  # pixels; less is not a photograph of a part
 
 PathLike = str | os.PathLike[str]
+
+_PAGE = re.compile(r"(.+\.tiff?)\[(\d{1,6})\]", re.IGNORECASE | re.DOTALL)
 
 
 def check_path(path: Any, name: str) -> Path:
@@ -25,23 +29,28 @@ def check_path(path: Any, name: str) -> Path:
     return Path(path)
 
 
-def read_image(path: PathLike) -> Image:
-    """Read an image file as RGB.
+def read_image(path: PathLike) -> Pixels:
+    """Read an image file as RGB, as it is stored.
 
     JPEG, PNG, BMP, TIFF, WebP, JPEG 2000, PGM and PPM are read; the format is taken from the
     content, not the name. The orientation that a camera noted (EXIF) is applied. Gray becomes three
-    equal channels, a palette is resolved, an alpha channel is ignored. A PNG may have 16 bits, of
-    which the upper 8 are kept (a fixed mapping: 12-bit data in a 16-bit file must be shifted up by
-    whoever writes it); the other formats have 8. The number of pixels is read from the header and
+    equal channels, a palette is resolved, an alpha channel is ignored. PNG, TIFF, JPEG 2000 and
+    PGM of more than 8 bits keep their values. The number of pixels is read from the header and
     checked before anything is decoded.
 
     Damage is an error where the file shows it: what is cut off, checksums that are wrong, data
     that do not add up, holes of zeros. docs/data.md says what cannot be seen.
 
+    Parameters
+    ----------
+    path : path
+        Of a TIFF of several pages the first is read; ``stack.tif[1]`` is the second.
+
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        RGB.
+        RGB. Of more than 8 bits: uint16, or float32 for signed values, 32 bits and floats, and
+        gray ones have the shape (H, W).
 
     Raises
     ------
@@ -49,13 +58,23 @@ def read_image(path: PathLike) -> Image:
         There is no such file, or it may not be read.
     ImageError
         The file is not an image of these formats, is damaged or cut off, is smaller than
-        `MIN_SIDE` pixels, or has more than `MAX_PIXELS`.
+        `MIN_SIDE` pixels, or has more than `MAX_PIXELS`; or values are not finite.
     """
     return decode_image(read_bytes(path), path)
 
 
-def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode the bytes of an image file as RGB, as `read_image` does.
+def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode the bytes of an image file; see `decode_with_header`."""
+    return decode_with_header(data, name, max_pixels)[0]
+
+
+def decode_with_header(
+    data: bytes,
+    name: object,
+    max_pixels: int = MAX_PIXELS,
+    enough: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+) -> tuple[Pixels, Header]:
+    """Decode the bytes of an image file, as `read_image` does, and what its header says.
 
     Parameters
     ----------
@@ -65,6 +84,9 @@ def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Ima
         What messages call it.
     max_pixels : int
         More are not decoded.
+    enough : callable, optional
+        (height, width) of the picture -> those that will do: a format that can reduces the picture
+        while it decodes, by a half, a fourth or an eighth, to no less than that.
 
     Raises
     ------
@@ -72,13 +94,25 @@ def decode_image(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> Ima
         As `read_image`; an `ImageTooLargeError` for more than `max_pixels`.
     """
     found, header = open_header(data, name, max_pixels)
+    divisor = 1 if enough is None else _divisor(found, header.size, enough(header.size))
     try:
-        image = found.decode(data, header)
+        reduced = () if divisor == 1 else (divisor,)
+        image = found.decode(data, header, *reduced)
     except (UnreadableError, struct.error, IndexError, KeyError, ValueError) as error:
         raise _unreadable(name, error) from None
-    if image.shape != (header.height, header.width, 3):  # it was decoded from another place
+    size = (-(-header.height // divisor), -(-header.width // divisor))
+    if image.shape[:2] != size or image.shape[2:] not in ((), (3,)):
+        # It was decoded from another place.
         raise _unreadable(name, damaged("its header and its pixels disagree on the size"))
-    return turned(image, header.orientation)
+    return turned(image, header.orientation), header
+
+
+def _divisor(found: Format, size: tuple[int, int], enough: tuple[int, int]) -> int:
+    """By how much a picture is reduced while it is decoded."""
+    for divisor in found.divisors:
+        if all(side // divisor >= least for side, least in zip(size, enough, strict=True)):
+            return divisor
+    return 1
 
 
 def open_header(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> tuple[Format, Header]:
@@ -112,11 +146,26 @@ def stored_as(data: bytes) -> Header | None:
         return None
 
 
-def read_bytes(path: PathLike) -> bytes:
-    """A file's content; PathError if it cannot be had."""
+def page_of(path: PathLike) -> tuple[Path, int | None]:
+    """The file that a path names, and the page in it: ``stack.tif[1]`` is the second of a TIFF.
+
+    None for a path without a page, and for a file that is really called so.
+    """
     file = check_path(path, "An image file")
+    found = _PAGE.fullmatch(str(file))
+    if found is None or os.path.lexists(file):
+        return file, None
+    return Path(found[1]), int(found[2])
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """A file's content, from its page on if one is named.
+
+    PathError if it cannot be had, ImageError if there is no such page.
+    """
+    file, page = page_of(path)
     try:
-        return file.read_bytes()
+        data = file.read_bytes()
     except FileNotFoundError as error:
         raise PathError(f"{path}: there is no such file. Check the path.") from error
     except OSError as error:
@@ -127,6 +176,17 @@ def read_bytes(path: PathLike) -> bytes:
         ) from error
     except ValueError as error:  # a path with a null byte
         raise PathError(f"{path!r} is not a path: {error}.") from error
+    return data if page is None else _from_page(data, page, path)
+
+
+def _from_page(data: bytes, page: int, name: PathLike) -> bytes:
+    found = format_of(data)
+    if found is None or found.page is None:
+        raise ImageError(f"{name}: only a TIFF has pages. Name the file alone.")
+    try:
+        return found.page(data, page)
+    except (UnreadableError, struct.error, IndexError) as error:
+        raise _unreadable(name, error) from None
 
 
 def check_size(size: tuple[int, ...], name: object, max_pixels: int = MAX_PIXELS) -> None:

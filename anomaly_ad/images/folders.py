@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import DataError, OptionError, PathError
 from ..support import printable
-from .decoding import PathLike, check_path
+from .decoding import PathLike, check_path, page_of
 from .listing import (
     LISTED,
     Listing,
@@ -334,7 +334,7 @@ def _check_list(paths: Iterable[PathLike]) -> tuple[Path, ...]:
             f"Training images are a folder or a list of paths. Received: {paths!r}."
         ) from error
     for file in files:
-        if not os.path.isfile(file):
+        if not os.path.isfile(page_of(file)[0]):
             raise PathError(
                 f"{file}: there is no such file, or you may not read it. Check the list of "
                 "training images."

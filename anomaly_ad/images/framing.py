@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OptionError
-from .formats import Image
+from .formats import Image, Pixels
+from .values import EIGHT_BITS, ValueRange, check_value_range, check_values, gray_levels
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128
@@ -38,6 +39,11 @@ class Framing:
         Gray level, 0 to 255, of what does not count: the padding. The model then has a second input
         `inside`, and nothing outside is scored. None: border pixels are repeated outwards, and
         count as the photograph does.
+    value_range : (float, float) or None
+        Values that become 0 and 255; (0, 255) for images of 8 bits. None: images of 8 bits, and of
+        16 the upper 8.
+    reduces : bool
+        Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that is enough.
     """
 
     height: int
@@ -45,6 +51,8 @@ class Framing:
     channels: int
     fit: Literal["stretch", "pad"] = "stretch"
     outside: int | None = None
+    value_range: ValueRange | None = None
+    reduces: bool = False
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -62,12 +70,23 @@ class Framing:
             type(self.outside) is not int or not 0 <= self.outside < 256
         ):
             raise OptionError(f"outside is a gray level from 0 to 255. Received: {self.outside!r}.")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        if type(self.reduces) is not bool:
+            raise OptionError(f"reduces is True or False. Received: {self.reduces!r}.")
 
     @classmethod
-    def new(cls, height: int, width: int, channels: int, fit: Any = "stretch") -> Self:
+    def new(
+        cls,
+        height: int,
+        width: int,
+        channels: int,
+        fit: Any = "stretch",
+        value_range: Any = EIGHT_BITS,
+    ) -> Self:
         """The framing of a model that is made now."""
-        is_padded = isinstance(fit, str) and fit == "pad"
-        return cls(height, width, channels, fit, OUTSIDE if is_padded else None)
+        outside = OUTSIDE if isinstance(fit, str) and fit == "pad" else None
+        return cls(height, width, channels, fit, outside, value_range, reduces=True)
 
     @property
     def n_views(self) -> int:
@@ -94,16 +113,48 @@ class Framing:
         """(height, width, channels) of a view: one channel more where there is an `inside`."""
         return self.height, self.width, self.channels + self.has_inside
 
-    def views(self, image: Image) -> Image:
+    @property
+    def is_deep(self) -> bool:
+        """Whether the model was made for images of more than 8 bits."""
+        return self.value_range not in (None, EIGHT_BITS)
+
+    def least_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which a photograph of `image_size` is large enough for `views`."""
+        _, _, width, height = self._placement(image_size)
+        return height, width
+
+    def picture(self, image: Pixels) -> Image:
+        """A photograph in the model's gray levels, as people look at it: uint8 (H, W, 3), RGB."""
+        levels = gray_levels(image, self.value_range)
+        if levels.ndim == 2:
+            levels = np.repeat(levels[..., None], 3, axis=2)
+        return levels
+
+    def views(
+        self,
+        image: Pixels,
+        image_size: tuple[int, int] | None = None,
+        name: object = "The image",
+    ) -> Image:
         """What the model sees of a photograph: today one view, the whole of it.
 
-        Shrinking averages (``INTER_AREA``, as uint8), enlarging interpolates linearly. Gray is
-        computed after resizing, with the weights of ITU-R BT.601 (OpenCV's ``RGB2GRAY``).
+        Shrinking averages (``INTER_AREA``, in the photograph's own depth), enlarging interpolates
+        linearly. Gray is computed after resizing, with the weights of ITU-R BT.601 (OpenCV's
+        ``RGB2GRAY``); then values become gray levels by the `value_range`.
 
         Parameters
         ----------
-        image : ndarray of uint8, shape (H, W, 3)
+        image : ndarray of uint8, uint16 or float32, shape (H, W, 3) or, deep and gray, (H, W)
             RGB.
+        image_size : (int, int), optional
+            (height, width) of the photograph where `image` was decoded at a reduced scale.
+        name : object
+            Of the image, for messages.
+
+        Raises
+        ------
+        ImageError
+            The values of its pixels are not of the kind that the model has learnt.
 
         Returns
         -------
@@ -111,10 +162,18 @@ class Framing:
             A new array of T views. Where `has_inside`, a last channel more: 1 where the photograph
             lies, 0 elsewhere; `model_inputs` takes it apart.
         """
-        left, top, width, height = self._placement(image.shape[:2])
-        out = _resize(image, (height, width))
-        if self.channels == 1:
+        left, top, width, height = self._placement(image_size or image.shape[:2])
+        out: Any = image
+        if self.value_range is None:
+            check_values(image, None, name)
+            out = gray_levels(image, None)  # before resizing, as those models learnt it
+        out = _resize(out, (height, width))
+        if self.channels == 1 and out.ndim == 3:
             out = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
+        elif self.channels == 3 and out.ndim == 2:
+            out = cv2.cvtColor(out, cv2.COLOR_GRAY2RGB)
+        check_values(out, self.value_range, name)
+        out = gray_levels(out, self.value_range)
         border = (top, self.height - height - top, left, self.width - width - left)
         if self.has_inside:
             out = out.reshape(height, width, self.channels)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, OptionError, PathError
-from . import PathLike, check_path
+from . import PathLike, check_path, page_of
 from .folders import (
     Listing,
     MaskIndex,
@@ -333,7 +333,7 @@ def _from_list(paths: Iterable[PathLike], labels: Labels | None) -> LabelledImag
         raise OptionError("A list of files needs labels: which are good, and which are not.")
     if not files:
         raise DataError("The list of labelled images is empty.")
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not page_of(file)[0].is_file()]
     if missing:
         raise PathError(f"{missing[0]}: there is no such file. Check the list of labelled images.")
     values = by_file(files, labels, "label")

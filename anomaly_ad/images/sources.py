@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError, PathError
 from .arrays import check_array, is_image, is_pil
-from .decoding import PathLike, check_path, read_image
+from .decoding import PathLike, check_path, page_of
 from .folders import list_images
-from .formats import SUFFIXES, Image
+from .formats import SUFFIXES
+from .framing import Framing
+from .photograph import Photograph
 
 # A path or an image in memory: an RGB array, or an image of Pillow (of which nothing is imported).
 OneInput = PathLike | NDArray[np.uint8] | Any
@@ -32,12 +34,12 @@ class Source:
     image: Any
     relative: Path
 
-    def read(self) -> Image:
-        """The image, RGB uint8 (H, W, 3)."""
+    def read(self, framing: Framing) -> Photograph:
+        """The image, as a model needs it."""
         if self.image is not None:
-            return check_array(self.image)
+            return Photograph.of_array(self.image, framing)
         assert self.path is not None
-        return read_image(self.path)
+        return Photograph.read(self.path, framing)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _path_sources(path: Path) -> Sources:
             )
         items = [Source(str(f), f, None, f.relative_to(path)) for f in listing.images]
         return Sources(items, len(items), root=path, passed_over=listing.passed_over)
-    if not os.path.lexists(path):
+    if not os.path.lexists(page_of(path)[0]):
         raise PathError(
             f"{path}: there is no such file or folder, or you may not read it. Check the path."
         )

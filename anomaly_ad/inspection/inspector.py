@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..drawing import pictures as drawing
 from ..errors import ImageError, OptionError, PathError
-from ..images import Image, PathLike, image_digest
+from ..images import Image, PathLike, Photograph, image_digest
 from ..images.sources import Source, Sources
 from ..model import StoredModel, check_patch_size, check_threshold
 from ..runtime import Outputs
@@ -31,7 +31,7 @@ _AFTER_MODEL = ("score", "anomaly_map")  # outputs that a verdict is made of
 R = TypeVar("R")
 
 # A source, its image or why it cannot be read, and what the model takes of it.
-_Read = tuple[Source, Image | str, Image | None]
+_Read = tuple[Source, Photograph | str, Image | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,8 @@ class Inspected:
         Where it comes from.
     prediction : Prediction
         What is said of it.
-    image : ndarray of uint8, shape (H, W, 3), or None
-        The photograph, RGB; None where it could not be inspected, or was in an earlier run.
+    read : Photograph or None
+        The photograph; None where it could not be inspected, or was in an earlier run.
     views : ndarray of uint8, shape (T, height, width, channels), or None
         What the model took of it, see `images.Framing.views`.
     outputs : dict of str to ndarray
@@ -75,16 +75,16 @@ class Inspected:
 
     source: Source
     prediction: Prediction
-    image: Image | None = None
+    read: Photograph | None = None
     views: Image | None = None
     outputs: Outputs = field(default_factory=dict)
     picture: Image | None = None
 
     @property
-    def photograph(self) -> Image:
-        """The image, where it is known to be there."""
-        assert self.image is not None
-        return self.image
+    def photo(self) -> Photograph:
+        """The photograph, where it is known to be there."""
+        assert self.read is not None
+        return self.read
 
     @property
     def digest(self) -> str:
@@ -264,21 +264,17 @@ class Inspector:
         """
 
         def finish(one: Inspected) -> tuple[Prediction, R | None]:
-            return one.prediction, None if one.image is None else work(one)
+            return one.prediction, None if one.read is None else work(one)
 
         return self._each(sources, finish)
 
-    def inspect(self, image: Image) -> Decision:
+    def inspect(self, photo: Photograph) -> Decision:
         """Inspect one image from any thread, alongside those of other threads.
 
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (H, W, 3)
-            RGB.
+        ImageError if its values are not of the kind that the model has learnt.
         """
-        views = self.framing.views(image)
-        outputs = self.framing.merge(self.engine.run_concurrently(views, _AFTER_MODEL))
-        return self._decide(None, image.shape[:2], outputs)
+        outputs = self.framing.merge(self.engine.run_concurrently(photo.views(), _AFTER_MODEL))
+        return self._decide(None, photo.size, outputs)
 
     def _each(
         self,
@@ -297,18 +293,18 @@ class Inspector:
 
         def read(source: Source) -> tuple[_Read, Image | None]:
             try:
-                image = source.read()
+                photo = source.read(self.framing)
+                views = photo.views()
             except (ImageError, PathError) as error:
                 if not may_fail:
                     raise
                 return (source, str(error), None), None
-            views = self.framing.views(image)
-            return (source, image, views), views
+            return (source, photo, views), views
 
         def decide(pair: tuple[_Read, Outputs | None]) -> R:
-            (source, image, views), outputs = pair
+            (source, photo, views), outputs = pair
             merged = {} if outputs is None else self.framing.merge(outputs)
-            return work(self._inspected(source, image, views, merged))
+            return work(self._inspected(source, photo, views, merged))
 
         if not promptly:
             return ordered_map(decide, self.engine.stream(ordered_map(read, sources), _AFTER_MODEL))
@@ -322,16 +318,16 @@ class Inspector:
         return one_by_one()
 
     def _inspected(
-        self, source: Source, image: Image | str, views: Image | None, outputs: Outputs
+        self, source: Source, photo: Photograph | str, views: Image | None, outputs: Outputs
     ) -> Inspected:
         path = None if source.path is None else str(source.path)
-        if isinstance(image, str):
-            return Inspected(source, Prediction.failed(path, self.threshold, image))
-        decision = self._decide(path, image.shape[:2], outputs)
+        if isinstance(photo, str):
+            return Inspected(source, Prediction.failed(path, self.threshold, photo))
+        decision = self._decide(path, photo.size, outputs)
         if decision.prediction.error is not None:
             return Inspected(source, decision.prediction)
-        picture = self._picture(image, decision) if self.draw else None
-        return Inspected(source, decision.prediction, image, views, outputs, picture)
+        picture = self._picture(photo.picture(), decision) if self.draw else None
+        return Inspected(source, decision.prediction, photo, views, outputs, picture)
 
     def _decide(self, path: str | None, image_size: tuple[int, int], outputs: Outputs) -> Decision:
         raw = float(outputs["score"])
@@ -411,22 +407,23 @@ class Inspector:
             cells[y1:y2, x1:x2] = True
         return [self.framing.points_to_original(one, image_size) for one in outlines(cells)]
 
-    def compare(self, image: Image) -> Image:
+    def compare(self, path: PathLike) -> Image:
         """The original next to its reconstruction or, where there is none, next to its heatmap.
 
         For a method without maps the picture on the right has a frame if the image is anomalous.
 
         Parameters
         ----------
-        image : ndarray of uint8, shape (H, W, 3)
-            RGB.
+        path : path
+            An image file.
 
         Returns
         -------
         ndarray of uint8, shape (H, 2 W + gap, 3)
         """
-        size = image.shape[:2]
-        outputs = self.framing.merge(self.engine.run(self.framing.views(image)))
+        photo = Photograph.read(path, self.framing)
+        image, size = photo.picture(), photo.size
+        outputs = self.framing.merge(self.engine.run(photo.views()))
         if "reconstruction" in outputs:
             rebuilt = drawing.to_rgb(outputs["reconstruction"])
             right = self.framing.map_to_original(rebuilt, size)

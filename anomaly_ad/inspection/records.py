@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import AnomalyADError, OutputError
+from ..images import page_of
 from .prediction import Prediction
 
 JSONL = "predictions.jsonl"
@@ -162,7 +163,7 @@ def file_state(path: Path | None) -> FileState:
         return None, None, None
     name = os.path.abspath(path)
     try:
-        status = os.stat(path)
+        status = os.stat(page_of(path)[0])
     except (OSError, ValueError):
         return name, None, None
     return name, status.st_size, status.st_mtime_ns

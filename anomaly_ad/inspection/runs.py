@@ -10,7 +10,7 @@ from typing import Any
 
 from ..drawing import screen
 from ..errors import OptionError
-from ..images import Image, PathLike, check_path, read_image
+from ..images import FIRST_PAGE, Image, PathLike, check_path
 from ..images.sources import PredictInput, Sources, find_sources
 from ..model import StoredModel
 from ..support import say
@@ -83,13 +83,16 @@ def predict(
         progress=True,
         **options,
     )
-    predictions = []
+    predictions, n_stacks = [], 0
     with closing(results):
         where = f"Look at those in {save_path}." if save else "save=True saves them."
         for result in _shown(results, where) if show else results:
             if result.prediction.error is not None:
                 say(result.prediction.error)
+            n_stacks += result.read is not None and result.read.n_pages > 1
             predictions.append(result.prediction)
+    if n_stacks:
+        say(f"{n_stacks} of {len(predictions)} files have several pages. {FIRST_PAGE}")
     return Run(predictions, sources.single, save_path if save else None)
 
 
@@ -173,7 +176,7 @@ def look(model: StoredModel, path: PathLike) -> Image:
     ImageError, PathError
         The file cannot be read.
     """
-    picture = Inspector(model).compare(read_image(path))
+    picture = Inspector(model).compare(path)
     screen.show(
         picture,
         str(path),

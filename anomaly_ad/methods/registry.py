@@ -255,6 +255,7 @@ OPTIONS = (
     "patch_size",
     "seed",
     "fit",
+    "value_range",
     "false_alarm_rate",
     "precision",
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import ModelError, NotTrainedError, OptionError
-from ..images import PathLike, check_path
+from ..images import PathLike, Survey, check_path
 from ..methods import registry
 from .manifest import is_model, models_below
 from .plan import Plan
@@ -90,12 +90,17 @@ class Choice:
             return False
         return registry.preset(self.plan.method).largest_area is not None
 
-    def planned(self, image_sizes: Sequence[tuple[int, int]]) -> Plan:
-        """The plan for images of these sizes, (height, width) each."""
-        if not self.takes_their_shape:
+    @property
+    def learns_values(self) -> bool:
+        """Whether the values of images of more than 8 bits are learnt from those to train on."""
+        return self.options is not None and self.options.get("value_range") is None
+
+    def planned(self, found: Survey) -> Plan:
+        """The plan for images like these."""
+        if self.options is None:
             return self.plan
-        assert self.options is not None
-        return Plan.from_options(self.plan.method, self.options, image_sizes)
+        sizes = found.sizes if self.takes_their_shape else ()
+        return Plan.from_options(self.plan.method, self.options, sizes, found.value_range)
 
     def with_model(self, stored: StoredModel) -> Self:
         """The same with a model that was just trained, or calibrated."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import OptionError
-from ..images import Framing
+from ..images import Framing, ValueRange
 from ..methods import registry
 from ..runtime import check_precision
 from .calibration import check_rate
@@ -21,7 +21,7 @@ _IN_MANIFESTS = {"framing": "spec"}
 # The values of fields that manifests do not name, or name as null, which were written before there
 # were these fields: of a plan and of its framing. Options of methods: `Preset.formerly`.
 _FORMERLY: dict[str, Any] = {}
-_FRAMING_FORMERLY: dict[str, Any] = {"outside": None}
+_FRAMING_FORMERLY: dict[str, Any] = {"outside": None, "value_range": None, "reduces": False}
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Plan:
         method: str,
         options: Mapping[str, Any],
         image_sizes: Sequence[tuple[int, int]] = (),
+        value_range: ValueRange | None = None,
     ) -> Self:
         """The preset of a method with what the user gave in its place.
 
@@ -97,6 +98,9 @@ class Plan:
         image_sizes : sequence of (int, int)
             (height, width) of photographs to train on. Where no img_size is given, a method whose
             preset says so takes their shape; see `input_size`.
+        value_range : (float, float), optional
+            Learnt from images of more than 8 bits; what the user gave comes first. None: the
+            images have 8 bits.
 
         Raises
         ------
@@ -118,7 +122,14 @@ class Plan:
         size = given["img_size"] if "img_size" in given else input_size(preset, image_sizes)
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
-        framing = Framing.new(size[0], size[1], 1 if gray else 3, given.get("fit", "stretch"))
+        values = given.get("value_range", value_range)
+        framing = Framing.new(
+            size[0],
+            size[1],
+            1 if gray else 3,
+            given.get("fit", "stretch"),
+            **({} if values is None else {"value_range": values}),
+        )
         parameters = {
             name: copy.deepcopy(given.get(name, default))
             for name, default in preset.parameters.items()

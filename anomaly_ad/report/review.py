@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import AnomalyADError, ImageError, PathError
 from ..evaluation.odd import GoodImage, OddImages, odd_images
-from ..images import PathLike, image_digest, read_image
+from ..images import PathLike, Photograph, image_digest
 from ..images.exclusion import as_line
 from ..inspection.pages import fitted
 from ..methods import registry
@@ -160,23 +160,23 @@ def _look(stored: StoredModel, image: GoodImage, maps: Limit | None) -> dict[str
     plan = stored.manifest.plan
     framing = plan.framing
     try:
-        photo = read_image(image.path)
+        photo = Photograph.read(image.path, framing)
+        size = fitted(photo.size, _SIDE)
+        seen: dict[str, Any] = {
+            "photo": _base64(photograph(photo.picture(size), size, _BYTES)),
+            "size": photo.size,
+            "changed": image_digest(photo.views()) != image.digest,
+        }
     except (ImageError, PathError) as error:
         return {"missing": printable(error)}
-    size = fitted(photo.shape[:2], _SIDE)
-    seen: dict[str, Any] = {
-        "photo": _base64(photograph(photo, size, _BYTES)),
-        "size": photo.shape[:2],
-        "changed": image_digest(framing.views(photo)) != image.digest,
-    }
     if maps is not None and image.anomaly_map is not None and not seen["changed"]:
         large = cv2.resize(image.anomaly_map, framing.size[::-1], interpolation=cv2.INTER_LINEAR)
         seen["heat"] = _base64(heat(maps.score(large), size, framing))
-        inside = framing.without_padding(large, photo.shape[:2])
+        inside = framing.without_padding(large, photo.size)
         y, x = np.unravel_index(np.argmax(inside), inside.shape)
         half = plan.patch_size // 2
         around = np.array([[x - half, y - half, x + half, y + half]])
-        seen["boxes"] = framing.boxes_to_original(around, photo.shape[:2]).tolist()
+        seen["boxes"] = framing.boxes_to_original(around, photo.size).tolist()
     return seen
 
 

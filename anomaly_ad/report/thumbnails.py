@@ -114,11 +114,11 @@ class Thumbnails:
 
     def look(self, one: Inspected, mask: NDArray[np.bool_] | None = None) -> Seen:
         """Make the small pictures of an image; called in threads."""
-        size = fitted(one.photograph.shape[:2], self.side)
+        size = fitted(one.photo.size, self.side)
         above = b""
         if self._map is not None:
             above = _levels(packed(one.outputs["anomaly_map"], self._map), size, self._framing)
-        photo = photograph(one.photograph, size, self._bytes)
+        photo = photograph(one.photo.picture(size), size, self._bytes)
         return Seen(one.digest, photo, above, _outlined(mask, size))
 
     def add(self, path: Path, kind: str | None, prediction: Prediction, seen: Seen | None) -> None:

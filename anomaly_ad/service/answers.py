@@ -9,7 +9,7 @@ import numpy as np
 
 from ..drawing import pictures as drawing
 from ..errors import ImageError, ImageTooLargeError
-from ..images import Image, decode_image
+from ..images import Image, Photograph
 from ..inspection import Inspector
 from ..inspection.output import encode_picture
 from ..inspection.pages import fitted, packed
@@ -30,14 +30,15 @@ def answer(
 
     Refusal 413 for too many pixels, 422 for a file that cannot be inspected; and those of `read`.
     """
+    inspector = Inspector(served.stored, threshold=threshold, keep_maps=heatmap)
+    framing, title = inspector.framing, repr(name) if name else "The image"
     try:
-        image = decode_image(read(), repr(name) if name else "The image", max_pixels)
+        photo = Photograph.decode(read(), title, framing, max_pixels)
+        decision = inspector.inspect(photo)
     except ImageTooLargeError as error:
         raise Refusal(413, str(error)) from error
     except ImageError as error:
         raise Refusal(422, str(error)) from error
-    inspector = Inspector(served.stored, threshold=threshold, keep_maps=heatmap)
-    decision = inspector.inspect(image)
     found = decision.prediction
     if found.error is not None:
         raise Refusal(422, f"{name!r} cannot be inspected: {found.error}.")
@@ -45,7 +46,7 @@ def answer(
         "name": name,
         "model": served.name,
         "digest": served.stored.digest,
-        "image_size": image.shape[:2],
+        "image_size": photo.size,
         "is_anomalous": found.is_anomalous,
         "confidence": found.score,
         "score": found.score,
@@ -54,7 +55,7 @@ def answer(
         "boxes": found.boxes.tolist(),
         "regions": [region.to_dict() for region in found.regions],
     }
-    size, framing = image.shape[:2], inspector.framing
+    size = photo.size
     if heatmap:
         verdict["heatmap"] = None
         if decision.marks is not None and found.anomaly_map is not None:

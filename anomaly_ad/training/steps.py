@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .._version import __version__
 from ..errors import DataError, ImageError, ModelError, PathError
-from ..images import Framing, ImageSet, TrainingImages, image_digest, read_image
+from ..images import Framing, ImageSet, Photograph, TrainingImages, image_digest
 from ..images.exclusion import located
 from ..images.groups import numbered
 from ..methods import registry
@@ -325,7 +325,7 @@ def _excluded(good: TrainingImages, framing: Framing) -> list[dict[str, str | No
 
     def digest(path: Path) -> str | None:
         try:
-            return image_digest(framing.views(read_image(path)))
+            return image_digest(Photograph.read(path, framing).views())
         except (ImageError, PathError):
             return None
 

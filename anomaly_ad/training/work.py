@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from ..images import TrainingImages, sample_sizes
+from ..images import FIRST_PAGE, TrainingImages, survey
 from ..images.names import is_for_test, meaning
 from ..methods import registry
 from ..model import Choice, Plan, StoredModel
@@ -121,13 +121,21 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
     notes = []
     if preset.is_statistical and epochs is not None:
         notes.append(f"{method} learns in one pass and needs no epochs; `epochs` is ignored.")
-    sizes = sample_sizes(good.paths) if choice.takes_their_shape else ()
-    plan = choice.planned(sizes)
-    if sizes:
+    found = survey(good.paths, values=choice.learns_values)
+    plan = choice.planned(found)
+    if choice.takes_their_shape and found.sizes:
         height, width = plan.framing.size
         notes.append(
             f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
             "images; set img_size to change it."
+        )
+    if found.has_pages:
+        notes.append(f"Some files have several pages. {FIRST_PAGE}")
+    if found.value_range is not None:
+        low, high = found.value_range
+        notes.append(
+            f"Value range: {low:g} to {high:g}, learnt from the images ({found.depth}), becomes 0 "
+            "to 255; set value_range to change it."
         )
     if good.excluded:
         notes.append(f"Excluded by the user: {len(good.excluded)}; {len(good.paths)} are left.")

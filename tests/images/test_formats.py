@@ -9,12 +9,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from conftest import draw_part
 from PIL import Image as PilImage
 from PIL import ImageOps
 
-from anomaly_ad.errors import ImageError
-from anomaly_ad.images import decode_image, stored_as
+from anomaly_ad.errors import ImageError, PathError
+from anomaly_ad.images import decode_image, decode_with_header, read_image, stored_as
 from anomaly_ad.images.formats import FORMATS
 
 PART = draw_part(3, size=203)[:, :181]
@@ -72,8 +73,6 @@ ODD |= {
     "png colour": saved(WHOLE, "PNG"),
     "png alpha": saved(RGBA, "PNG"),
     "png gray alpha": saved(PilImage.fromarray(RGBA).convert("LA"), "PNG"),
-    "png 16 bit": saved(PilImage.fromarray(DEEP), "PNG"),
-    "png 16 bit colour": cv2.imencode(".png", PART[..., ::-1].astype(np.uint16) * 253 + 99)[1],
     "png transparent palette": saved(WHOLE.quantize(9), "PNG", transparency=bytes(range(9))),
     "png transparent colour": saved(WHOLE, "PNG", transparency=(200, 30, 40)),
     "png transparent gray": saved(GRAY, "PNG", transparency=90),
@@ -113,6 +112,175 @@ def test_pixels_are_those_of_opencv(name):
     header = stored_as(data)
     assert (header.height, header.width) == image.shape[:2]
     np.testing.assert_array_equal(image, decode_image(data + bytes(5000), name))
+
+
+COLOUR = np.dstack([DEEP, DEEP // 2, DEEP // 3])
+SHALLOW = DEEP >> 4  # 12 bits
+
+
+def deep_tiff(image, **options):
+    out = io.BytesIO()
+    tifffile.imwrite(out, image, **options)
+    return out.getvalue()
+
+
+def packed(values, bits):
+    """A TIFF of 10, 12 or 14 bits a value, rows padded to whole bytes."""
+    split = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    rows = np.packbits(split.reshape(len(values), -1).astype(np.uint8), axis=1)
+    out = io.BytesIO(deep_tiff(rows, photometric="minisblack"))
+    with tifffile.TiffFile(out, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(values.shape[1])
+        file.pages[0].tags["BitsPerSample"].overwrite(bits)
+    return out.getvalue()
+
+
+def pam(magic, image, largest):
+    head = f"{magic}\n{image.shape[1]} {image.shape[0]}\n{largest}\n".encode()
+    return head + image.astype(">u2").tobytes()
+
+
+FLOATS = (DEEP / 65535).astype(np.float32)
+RGB = {"photometric": "rgb"}
+STORED = {
+    "png": (saved(PilImage.fromarray(DEEP), "PNG"), DEEP),
+    "png colour": (cv2.imencode(".png", COLOUR[..., ::-1])[1], COLOUR),
+    "png alpha": (cv2.imencode(".png", np.dstack([COLOUR[..., ::-1], DEEP]))[1], COLOUR),
+    "tiff": (deep_tiff(DEEP), DEEP),
+    "tiff colour": (deep_tiff(COLOUR, **RGB), COLOUR),
+    "tiff big-endian": (deep_tiff(DEEP, byteorder=">"), DEEP),
+    "bigtiff": (deep_tiff(COLOUR, bigtiff=True, **RGB), COLOUR),
+    "bigtiff big-endian": (deep_tiff(DEEP, bigtiff=True, byteorder=">"), DEEP),
+    "bigtiff of 8 bits": (deep_tiff(PART, bigtiff=True, **RGB), PART),
+    "tiff lzw": (cv2.imencode(".tif", DEEP, [cv2.IMWRITE_TIFF_COMPRESSION, 5])[1], DEEP),
+    "tiff deflate": (deep_tiff(COLOUR, compression="zlib", predictor=2, **RGB), COLOUR),
+    "tiff tiles": (deep_tiff(DEEP, compression="zlib", tile=(64, 64)), DEEP),
+    "tiff strips": (deep_tiff(DEEP, rowsperstrip=7), DEEP),
+    "tiff alpha": (
+        deep_tiff(np.dstack([COLOUR, DEEP]), extrasamples=["unassalpha"], **RGB),
+        COLOUR,
+    ),
+    "tiff white is 0": (deep_tiff(DEEP, photometric="miniswhite"), 65535 - DEEP),
+    "tiff float": (deep_tiff(FLOATS), FLOATS),
+    "tiff float colour": (deep_tiff(np.dstack([FLOATS] * 3), **RGB), np.dstack([FLOATS] * 3)),
+    "tiff double": (deep_tiff(FLOATS.astype(np.float64)), FLOATS),
+    "tiff signed": (deep_tiff((DEEP // 2).astype(np.int16) - 99), DEEP // 2 - np.float32(99)),
+    "tiff 32 bit": (deep_tiff(DEEP.astype(np.uint32) * 9), DEEP.astype(np.float32) * 9),
+    "tiff 10 bit": (packed(DEEP >> 6, 10), DEEP >> 6),
+    "tiff 12 bit": (packed(SHALLOW, 12), SHALLOW),
+    "tiff 14 bit": (packed(DEEP >> 2, 14), DEEP >> 2),
+    "jp2": (saved(PilImage.fromarray(DEEP), "JPEG2000"), DEEP),
+    "pgm": (pam("P5", DEEP, 65535), DEEP),
+    "pgm 12 bit": (pam("P5", SHALLOW, 4095), SHALLOW),
+    "ppm": (pam("P6", COLOUR, 65535), COLOUR),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_of_more_than_8_bits_values_are_kept(name):
+    data, expected = STORED[name]
+    image, header = decode_with_header(bytes(data), name)
+    kind = np.float32 if expected.dtype.kind == "f" else expected.dtype
+    assert image.dtype == kind and image.flags.c_contiguous
+    np.testing.assert_array_equal(image, expected)
+    assert header.is_deep == (kind != np.uint8) and header.size == expected.shape[:2]
+    assert header.n_pages == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_deep_tiff_is_applied(orientation):
+    data = deep_tiff(DEEP, extratags=[(274, 3, 1, orientation, True)])
+    exif = PilImage.Exif()
+    exif[0x0112] = orientation
+    upright = ImageOps.exif_transpose(PilImage.open(io.BytesIO(saved(GRAY, "TIFF", exif=exif))))
+    image, header = decode_with_header(data, "a")
+    assert header.size == image.shape
+    np.testing.assert_array_equal((image - 17) // 251, np.asarray(upright))
+
+
+def test_values_that_are_not_finite_are_an_error():
+    broken = FLOATS.copy()
+    broken[3, 5], broken[9, 9] = np.nan, np.inf
+    with pytest.raises(ImageError, match=r"x: 2 of its values are not numbers \(NaN or infinite\)"):
+        decode_image(deep_tiff(broken), "x")
+
+
+# --------------------------------------------------------------------------------------- pages
+
+
+def pages(tmp_path, **options):
+    path = tmp_path / "stack.tif"
+    with tifffile.TiffWriter(path, **options) as file:
+        file.write(PART, photometric="rgb")
+        file.write(DEEP, subfiletype=1)  # a reduced image, which is no page
+        file.write(DEEP)
+        file.write(FLOATS[:40, :50])
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}], ids=str)
+def test_each_page_of_a_tiff_has_a_name(tmp_path, options):
+    path = pages(tmp_path, **options)
+    assert decode_with_header(path.read_bytes(), "x")[1].n_pages == 3
+    for name, expected in {"": PART, "[0]": PART, "[1]": DEEP, "[2]": FLOATS[:40, :50]}.items():
+        np.testing.assert_array_equal(read_image(f"{path}{name}"), expected)
+    with pytest.raises(ImageError, match=r"tif\[3\]: there is no page 3: it has 3 pages, counted"):
+        read_image(f"{path}[3]")
+    with pytest.raises(PathError, match="no such file"):
+        read_image(tmp_path / "other.tif[0]")
+    path.rename(f"{path}[9]")  # a file that is really called so
+    np.testing.assert_array_equal(read_image(f"{path}[9]"), PART)
+
+
+def test_only_a_tiff_has_pages(tmp_path):
+    path = tmp_path / "really.tif"
+    path.write_bytes(saved(WHOLE, "PNG"))
+    with pytest.raises(ImageError, match="only a TIFF has pages"):
+        read_image(f"{path}[0]")
+
+
+def test_a_tiff_that_names_its_directory_again_has_an_end():
+    data = bytearray(deep_tiff(DEEP))
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    struct.pack_into("<I", data, start + 2 + 12 * count, start)
+    image, header = decode_with_header(bytes(data), "x")
+    assert header.n_pages == 1 and (image == DEEP).all()
+
+
+# ------------------------------------------------------------------------------ reduced scale
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}], ids=str)
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_a_jpeg_is_reduced_while_it_is_decoded(mode, options, divisor):
+    large = cv2.resize(draw_part(7, size=256), (523, 411), interpolation=cv2.INTER_CUBIC)
+    data = saved(PilImage.fromarray(large).convert(mode), "JPEG", quality=95, **options)
+    size = 411 // divisor, 523 // divisor
+    image, header = decode_with_header(data, "x", enough=lambda _: size)
+    assert image.shape == (-(-411 // divisor), -(-523 // divisor), 3)
+    assert header.size == (411, 523)
+    full = decode_image(data, "x")
+    averaged = cv2.resize(full, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - averaged).mean() < 3
+    assert decode_with_header(data, "x", enough=lambda _: (206, 1))[0].shape == full.shape
+
+
+def test_a_reduced_jpeg_is_turned_and_its_damage_seen():
+    exif = PilImage.Exif()
+    exif[0x0112] = 6
+    large = PilImage.fromarray(np.kron(PART, np.ones((4, 2, 1), np.uint8)))
+    data = saved(large, "JPEG", exif=exif)
+    image, header = decode_with_header(data, "x", enough=lambda size: (size[0] // 2, size[1] // 2))
+    assert header.size == (362, 812) and image.shape == (181, 406, 3)
+    upright = np.asarray(
+        ImageOps.exif_transpose(PilImage.open(io.BytesIO(data))).resize((406, 181))
+    )
+    assert np.abs(image.astype(int) - upright).mean() < 4
+    for broken in (data[:-900], data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :]):
+        with pytest.raises(ImageError, match="damaged or cut off"):
+            decode_with_header(broken, "x", enough=lambda _: (40, 40))
 
 
 def test_alpha_does_not_change_the_colours_of_a_tiff():
@@ -302,16 +470,46 @@ def _tiff(image, **options):
     return saved(PilImage.fromarray(image), "TIFF", **options)
 
 
+def with_compression(number):
+    """A TIFF that says that what it holds was compressed so."""
+    out = io.BytesIO(deep_tiff(DEEP))
+    with tifffile.TiffFile(out, mode="r+b") as file:
+        file.pages[0].tags["Compression"].overwrite(number)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_tiff(DEEP), "TIFF of 16 bits"),
-        (_tiff((DEEP / 65535).astype(np.float32)), "TIFF of float 32 bits"),
-        (_tiff(PART, save_all=True, append_images=[WHOLE]), "TIFF of several pages"),
+        (deep_tiff(FLOATS.astype(np.float16)), "TIFF of float 16 bits"),
+        (deep_tiff(FLOATS.astype(np.complex64)), "TIFF of complex 64 bits"),
+        (deep_tiff(DEEP.astype(np.uint64)), "TIFF of 64 bits"),
+        (deep_tiff(np.moveaxis(COLOUR, 2, 0), planarconfig="separate", **RGB), "TIFF without comp"),
+        (
+            deep_tiff(
+                np.moveaxis(COLOUR, 2, 0), planarconfig="separate", compression="zlib", **RGB
+            ),
+            "TIFF of 16 bits with each channel apart",
+        ),
+        (
+            deep_tiff(np.dstack([DEEP, DEEP]), extrasamples=["unassalpha"], planarconfig="contig"),
+            "TIFF of 16 bits with a further channel",
+        ),
+        (
+            deep_tiff(np.dstack([COLOUR, DEEP]), photometric="separated", planarconfig="contig"),
+            "CMYK TIFF of 16 bits",
+        ),
+        (deep_tiff(FLOATS, photometric="miniswhite"), "TIFF of float 32 bits whose white is 0"),
+        (
+            deep_tiff(np.dstack([COLOUR, DEEP, DEEP]), planarconfig="contig"),
+            "TIFF of 16 bits with 4 further channels",
+        ),
+        (with_compression(50000), "TIFF with Zstandard inside"),
+        (with_compression(34712), "TIFF with JPEG 2000 inside"),
+        (with_compression(7), "TIFF of 16 bits with JPEG inside"),
+        (with_compression(4711), "TIFF with compression 4711 inside"),
         (saved(WHOLE.convert("LAB"), "TIFF"), "TIFF of the photometric interpretation 8"),
-        (b"II+\0" + bytes(100), "BigTIFF"),
-        (saved(PilImage.fromarray(DEEP), "JPEG2000"), "JPEG 2000 file of 16 bits"),
-        (cv2.imencode(".pgm", DEEP)[1].tobytes(), "PGM file with values up to 65535"),
+        (b"P5\n181 203\n100\n" + bytes(181 * 203), "PGM file with values up to 100"),
         (saved(WHOLE, "WEBP", save_all=True, append_images=[WHOLE.rotate(9)]), "animated WebP"),
         (saved(WHOLE, "PNG", save_all=True, append_images=[WHOLE.rotate(9)]), "animated PNG"),
     ],

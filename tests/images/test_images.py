@@ -15,6 +15,7 @@ from anomaly_ad.images import (
     MAX_PIXELS,
     Framing,
     ImageSet,
+    Photograph,
     check_array,
     find_images,
     find_training_images,
@@ -142,9 +143,11 @@ def test_alpha_is_ignored(tmp_path):
     np.testing.assert_array_equal(read_image(_encode(tmp_path, image)), image[..., 2::-1])
 
 
-def test_of_16_bits_the_upper_8_are_kept(tmp_path):
+def test_models_of_former_versions_take_the_upper_8_of_16_bits(tmp_path):
     deep = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16) + 255
-    np.testing.assert_array_equal(read_image(_encode(tmp_path, deep))[..., 0], deep >> 8)
+    photo = Photograph.read(_encode(tmp_path, deep), Framing(16, 16, 1))
+    np.testing.assert_array_equal(photo.views()[0, ..., 0], deep >> 8)
+    np.testing.assert_array_equal(photo.picture()[..., 2], deep >> 8)
 
 
 def test_palette(tmp_path):

@@ -9,7 +9,7 @@ from conftest import draw_part, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly_ad.images import sample_sizes
+from anomaly_ad.images import survey
 from anomaly_ad.methods.registry import PRESETS
 from anomaly_ad.model.plan import Plan, input_size
 
@@ -64,6 +64,5 @@ def test_sizes_are_those_of_the_decoded_images(tmp_path):
     marker = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     (tmp_path / "turned.jpg").write_bytes(turned[:2] + marker + turned[2:])
     files = sorted(tmp_path.iterdir())
-    assert sample_sizes(files) == [*((40 + n, 80) for n in range(5)), (64, 40)]
-    assert sample_sizes(files, 2) == [(40, 80), (44, 80)]
-    assert sample_sizes([tmp_path / "broken.png"]) == []
+    assert list(survey(files).sizes) == [*((40 + n, 80) for n in range(5)), (64, 40)]
+    assert survey([tmp_path / "broken.png"]).sizes == ()

@@ -3,7 +3,7 @@
 A new one is a module with a `Format` in the tuple below: suffixes, header, damage and pixels.
 """
 
-from .base import Format, Header, Image, UnreadableError, damaged, turned
+from .base import Format, Header, Image, Pixels, UnreadableError, damaged, turned
 from .bmp import BMP
 from .jpeg import JPEG
 from .jpeg2000 import JPEG2000
@@ -54,6 +54,7 @@ __all__ = [
     "Format",
     "Header",
     "Image",
+    "Pixels",
     "UnreadableError",
     "begins_like_an_image",
     "damaged",

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = NDArray[np.uint8]  # RGB
+Pixels = NDArray[Any]  # as stored: uint8, uint16 or float32; see `Format`
 
 
 class UnreadableError(Exception):
@@ -42,12 +43,30 @@ class Header:
         How pixels are stored: "8 bit gray", "16 bit colour with alpha", ...
     orientation : int
         The camera's note, 1 to 8 as in EXIF; 1 is upright.
+    n_pages : int
+        Images in the file; the first is read.
     """
 
     height: int
     width: int
     mode: str
     orientation: int = 1
+    n_pages: int = 1
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether pixels have more than 8 bits."""
+        return int(self.mode.partition(" bit")[0].rpartition(" ")[2]) > 8
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether height and width change places when the orientation is applied."""
+        return self.orientation in (5, 6, 7, 8)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture, as the camera saw it."""
+        return (self.width, self.height) if self.is_turned else (self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -67,15 +86,24 @@ class Format:
         bytes -> Header. Raises struct.error, IndexError or ValueError where there is none, and
         UnreadableError for a kind that is not read.
     decode : callable
-        (bytes, Header) -> RGB uint8 (height, width, 3) as stored, not turned yet. Raises
+        (bytes, Header) -> pixels (height, width, 3) as stored, not turned yet: RGB of uint8, or
+        of more than 8 bits as uint16 or float32, and then gray ones have the shape
+        (height, width). Where there are `divisors`, one of them is a third argument. Raises
         UnreadableError for damage.
+    divisors : tuple of int
+        By which the sides of a picture can be divided (rounded up) while it is decoded, falling.
+    page : callable or None
+        (bytes, n) -> the bytes of a file whose first image is the n-th, counted from 0. Raises
+        UnreadableError if there is none. None for formats of one image.
     """
 
     name: str
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]
     header: Callable[[bytes], Header]
-    decode: Callable[[bytes, Header], Image]
+    decode: Callable[..., Pixels]
+    divisors: tuple[int, ...] = ()
+    page: Callable[[bytes, int], bytes] | None = None
 
 
 def opencv(data: bytes, flags: int = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) -> Image:
@@ -86,6 +114,23 @@ def opencv(data: bytes, flags: int = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_OR
         image = None
     if image is None:
         raise damaged()
+    return image
+
+
+def opencv_deep(data: bytes) -> Pixels:
+    """Pixels of more than 8 bits: uint16 or float32, RGB (H, W, 3) or gray (H, W)."""
+    image: Any = opencv(data, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16:
+        image = image.astype(np.float32)
+        if not np.isfinite(cv2.sumElems(image)).all():
+            count = int((~np.isfinite(image)).sum())
+            raise UnreadableError(
+                f"{count} of its values are not numbers (NaN or infinite). Replace these values, "
+                "or leave the image out."
+            )
+    if image.ndim == 3:
+        swap = cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB
+        image = cv2.cvtColor(image, swap)
     return image
 
 
@@ -100,7 +145,7 @@ def zeros(
     return position, end - position - len(data[position:end].lstrip(b"\0"))
 
 
-def refuse_blank_tail(image: Image) -> None:
+def refuse_blank_tail(image: Pixels) -> None:
     """Refuse pixels stored without compression that end in the middle of a row, all blank then.
 
     A file that was given its full size and never filled has such a tail. A photograph that is
@@ -108,10 +153,12 @@ def refuse_blank_tail(image: Image) -> None:
 
     Parameters
     ----------
-    image : ndarray of uint8, shape (H, W, C)
+    image : ndarray of uint8, uint16 or float32, shape (H, W, C) or (H, W)
         In the order in which the rows are stored.
     """
-    for blank in (0, 255):
+    image = image.reshape(*image.shape[:2], -1)
+    full = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 0
+    for blank in {0, full}:
         if (image[-1] != blank).any():
             continue
         filled = np.nonzero((image != blank).any(axis=(1, 2)))[0]
@@ -141,7 +188,7 @@ def orientation_in_exif(tiff: bytes) -> int:
     return 1
 
 
-def turned(image: Image, orientation: int) -> Image:
+def turned(image: Pixels, orientation: int) -> Pixels:
     """An image as it was seen by the camera, by the note in its file (EXIF, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         image = np.swapaxes(image, 0, 1)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -71,7 +73,7 @@ def header(data: bytes) -> Header:
     raise ValueError("no frame")
 
 
-def decode(data: bytes, header: Header) -> Image:
+def decode(data: bytes, header: Header, divisor: int = 1) -> Image:
     """See `base.Format`."""
     start, end, scans = _scan_data(data)
     if end < 0:
@@ -79,13 +81,22 @@ def decode(data: bytes, header: Header) -> Image:
     if scans > _MAX_SCANS:
         raise damaged(f"{scans} scans")
     _refuse_hole(data, start, end)
+    # The smallest scale of libjpeg that gives this size is 1 / divisor.
+    height, width = -(-header.height // divisor), -(-header.width // divisor)
+    size = {} if divisor == 1 else {"min_height": height, "min_width": width}
     try:
-        return simplejpeg.decode_jpeg(data, "RGB")
+        return simplejpeg.decode_jpeg(data, "RGB", **size)
     except ValueError as error:
-        return _decode_in_spite_of(str(error), data, start, end)
+        image = _decode_in_spite_of(str(error), data, start, end, size)
+    if size and image.shape[:2] != (height, width):
+        reduced: Any = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = reduced
+    return image
 
 
-def _decode_in_spite_of(warning: str, data: bytes, start: int, end: int) -> Image:
+def _decode_in_spite_of(
+    warning: str, data: bytes, start: int, end: int, size: dict[str, int]
+) -> Image:
     """The picture, if what the decoder objects to does not concern its pixels."""
     if "subsampling" in warning:  # of a kind that simplejpeg does not know
         return opencv(data)
@@ -98,16 +109,16 @@ def _decode_in_spite_of(warning: str, data: bytes, start: int, end: int) -> Imag
     elif 0xD0 <= marker <= 0xD7:
         harmless = count <= _MOST_PADDING_OF_PARTS
     else:
-        return _decode_without_gaps(data, found[0])
+        return _decode_without_gaps(data, found[0], size)
     if not harmless:
         raise damaged(found[0])
     try:
-        return simplejpeg.decode_jpeg(data, "RGB", strict=False)
+        return simplejpeg.decode_jpeg(data, "RGB", strict=False, **size)
     except ValueError as error:
         raise damaged(str(error)) from error
 
 
-def _decode_without_gaps(data: bytes, warning: str) -> Image:
+def _decode_without_gaps(data: bytes, warning: str, size: dict[str, int]) -> Image:
     """The picture without what lies between its headers; in its data nothing may be amiss."""
     pieces = [data[:2]]
     for marker, position in _segments(data):
@@ -116,7 +127,7 @@ def _decode_without_gaps(data: bytes, warning: str) -> Image:
     if sum(map(len, pieces)) < len(data) - _MOST_BETWEEN_HEADERS:
         raise damaged(warning)
     try:
-        return simplejpeg.decode_jpeg(b"".join(pieces), "RGB")
+        return simplejpeg.decode_jpeg(b"".join(pieces), "RGB", **size)
     except ValueError as error:
         raise damaged(str(error)) from error
 
@@ -188,4 +199,4 @@ def _first_symbols(data: bytes, position: int, found: dict[int, int]) -> None:
         at += 17 + count
 
 
-JPEG = Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8",), header, decode)
+JPEG = Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8",), header, decode, (8, 4, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from .base import Format, Header, Image, UnreadableError, damaged, opencv, zeros
+from .base import Format, Header, Pixels, UnreadableError, damaged, opencv, opencv_deep, zeros
 
 _FILE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _STREAM = b"\xff\x4f\xff\x51"
@@ -37,10 +37,11 @@ def header(data: bytes) -> Header:
     (channels,) = struct.unpack_from(">H", data, at + 40)
     bits = [data[at + 42 + 3 * n] for n in range(channels)]
     depth = max((n & 0x7F) + 1 for n in bits)
-    if depth > 8 or any(n & 0x80 for n in bits):
+    signed = "signed " if any(n & 0x80 for n in bits) else ""
+    if depth > 16 or signed:
         raise UnreadableError(
-            f"is a JPEG 2000 file of {depth} bits, which is not read. Save it with 8 bits a "
-            "channel, all images with the same scale."
+            f"is a JPEG 2000 file of {signed}{depth} bits, which is not read. Save it with 8 or 16 "
+            "bits a channel, all images with the same scale."
         )
     if channels < 3 and at == 0:
         raise UnreadableError(
@@ -50,14 +51,14 @@ def header(data: bytes) -> Header:
     return Header(y1 - y0, x1 - x0, f"{depth} bit {kind}")
 
 
-def decode(data: bytes, header: Header) -> Image:
+def decode(data: bytes, header: Header) -> Pixels:
     """See `base.Format`."""
     start, end = _stream(data), data.rfind(b"\xff\xd9")
     if end < start:
         raise damaged("its end is missing")
     if found := zeros(data, max(128, (end - start) // 8), start, end):
         raise damaged(f"{found[1]} zero bytes in its middle")
-    return opencv(data)
+    return opencv_deep(data) if header.is_deep else opencv(data)
 
 
 JPEG2000 = Format("JPEG 2000", (".jp2",), (_FILE, _STREAM), header, decode)

@@ -14,10 +14,11 @@ import pyspng
 from .base import (
     Format,
     Header,
-    Image,
+    Pixels,
     UnreadableError,
     damaged,
     opencv,
+    opencv_deep,
     orientation_in_exif,
 )
 
@@ -48,7 +49,7 @@ def header(data: bytes) -> Header:
     return Header(height, width, f"{bits} bit {_KINDS.get(colour, 'unknown')}", orientation)
 
 
-def decode(data: bytes, header: Header) -> Image:
+def decode(data: bytes, header: Header) -> Pixels:
     """See `base.Format`."""
     try:
         for kind, position, length in _chunks(data):
@@ -61,6 +62,8 @@ def decode(data: bytes, header: Header) -> Image:
                 )
     except struct.error as error:
         raise damaged("its end is missing") from error
+    if header.is_deep:
+        return opencv_deep(data)
     try:
         return pyspng.load(data, format="RGB")
     except (RuntimeError, ValueError, MemoryError):

@@ -1,4 +1,4 @@
-"""PGM and PPM (netpbm) of 8 bits, decoded by OpenCV."""
+"""PGM and PPM (netpbm) of 8 or up to 16 bits, decoded by OpenCV."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from .base import (
     Format,
     Header,
-    Image,
+    Pixels,
     UnreadableError,
     damaged,
     opencv,
+    opencv_deep,
     refuse_blank_tail,
 )
 
@@ -27,27 +28,29 @@ def header(data: bytes) -> Header:
     if found is None:
         raise ValueError("no header")
     kind, width, height, largest = found.groups()
-    if int(largest) != 255:
+    bits = int(largest).bit_length()
+    if bits < 8 or bits > 16 or (bits == 8 and int(largest) != 255):
         raise UnreadableError(
             f"is a {'PGM' if kind in (b'P2', b'P5') else 'PPM'} file with values up to "
-            f"{int(largest)}, which is not read. Save it with values up to 255, all images with "
-            "the same scale."
+            f"{int(largest)}, which is not read. Save it with values up to 255 or 65535, all "
+            "images with the same scale."
         )
-    return Header(int(height), int(width), f"8 bit {_KINDS[kind]}")
+    return Header(int(height), int(width), f"{bits} bit {_KINDS[kind]}")
 
 
-def decode(data: bytes, header: Header) -> Image:
+def decode(data: bytes, header: Header) -> Pixels:
     """See `base.Format`."""
     found = _HEADER.match(data)
     assert found is not None
+    read = opencv_deep if header.is_deep else opencv
     if found[1] in (b"P5", b"P6"):
-        channels = 1 if found[1] == b"P5" else 3
-        if len(data) - found.end() < header.height * header.width * channels:
+        bytes_a_pixel = (1 if found[1] == b"P5" else 3) * (2 if header.is_deep else 1)
+        if len(data) - found.end() < header.height * header.width * bytes_a_pixel:
             raise damaged("its end is missing")
-        image = opencv(data)
+        image = read(data)
         refuse_blank_tail(image)
         return image
-    return opencv(data + b"\n")  # of plain text the last number needs an end
+    return read(data + b"\n")  # of plain text the last number needs an end
 
 
 PNM = Format("PGM", (".pgm", ".ppm", ".pnm"), (b"P2", b"P3", b"P5", b"P6"), header, decode)

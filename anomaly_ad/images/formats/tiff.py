@@ -1,37 +1,47 @@
-"""TIFF: one page of 8 bits a channel, decoded by OpenCV (libtiff). Other kinds are named."""
+"""TIFF and BigTIFF, decoded by OpenCV (libtiff). Kinds that it gets wrong are refused by name."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import cv2
+import numpy as np
 
 from .base import (
     Format,
     Header,
-    Image,
+    Pixels,
     UnreadableError,
     damaged,
     opencv,
+    opencv_deep,
     refuse_blank_tail,
     zeros,
 )
 
-_LETTERS = {1: "B", 3: "H", 4: "I", 13: "I"}
-_MAX_PAGES = 100
+_LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_MAX_PAGES = 10_000
 _MAX_VALUES = 1_000_000  # strips or tiles of an image
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _STRIP_BYTES, _SUBFILE = 273, 277, 279, 254
 _TILES, _TILE_BYTES, _EXTRA, _SAMPLE_FORMAT = 324, 325, 338, 339
 _ORIENTATION, _PLANAR = 274, 284
-_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 8, 32946, 32773
-_READ = {_NONE, 2, 3, 4, _LZW, 7, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
-_COLOURS = {0: "gray", 1: "gray", 2: "colour", 3: "palette", 5: "CMYK", 6: "colour"}
-_HOLE = {4: 64, _LZW: 64, 7: 256, _PACKBITS: 300}  # zero bytes in a row that no encoder writes
+_NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
+_READ = {_NONE, 2, 3, 4, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
+_READ_DEEP = {_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
+_COMPRESSIONS = {6: "old JPEG", _JPEG: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA"}
+_COMPRESSIONS |= {50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"}
+_WHITE_IS_0, _BLACK_IS_0, _RGB = 0, 1, 2
+_COLOURS = {_WHITE_IS_0: "gray", _BLACK_IS_0: "gray", _RGB: "colour", 3: "palette", 5: "CMYK"}
+_COLOURS |= {6: "colour"}
+_SIGNED, _FLOAT = 2, 3
+_KINDS = {_SIGNED: "signed ", _FLOAT: "float ", 5: "complex ", 6: "complex "}
+_HOLE = {4: 64, _LZW: 64, _JPEG: 256, _PACKBITS: 300}  # zero bytes in a row that no encoder writes
 
 _KNOWN = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _STRIP_BYTES}
 _KNOWN |= {_SUBFILE, _TILES, _TILE_BYTES, _EXTRA, _SAMPLE_FORMAT, _ORIENTATION, _PLANAR}
@@ -39,98 +49,162 @@ _KNOWN |= {_SUBFILE, _TILES, _TILE_BYTES, _EXTRA, _SAMPLE_FORMAT, _ORIENTATION, 
 Tags = dict[int, tuple[int, ...]]
 
 
-def _pages(data: bytes) -> Iterator[Tags]:
-    order = "<" if data.startswith(b"II") else ">"
-    seen: set[int] = set()
-    (start,) = struct.unpack_from(f"{order}I", data, 4)
-    while start and start not in seen and len(seen) < _MAX_PAGES:
-        seen.add(start)
-        (count,) = struct.unpack_from(f"{order}H", data, start)
-        yield dict(_entries(data, order, start + 2, count))
-        (start,) = struct.unpack_from(f"{order}I", data, start + 2 + 12 * count)
+@dataclass(frozen=True)
+class _Layout:
+    """How numbers and directories are stored: byte order, and 64 bits where it is a BigTIFF."""
+
+    order: str
+    is_big: bool
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        order = "<" if data.startswith(b"II") else ">"
+        return cls(order, data[2:4] in (b"+\0", b"\0+"))
+
+    @property
+    def pointer(self) -> str:
+        return f"{self.order}{'Q' if self.is_big else 'I'}"
+
+    @property
+    def first(self) -> int:
+        """Where the pointer to the first directory lies."""
+        return 8 if self.is_big else 4
+
+    def pages(self, data: bytes) -> Iterator[tuple[int, Tags]]:
+        """Place and tags of each directory."""
+        number, entry = ("Q", "HHQ") if self.is_big else ("H", "HHI")
+        head, size = struct.calcsize(f"<{number}"), 20 if self.is_big else 12
+        seen: set[int] = set()
+        (start,) = struct.unpack_from(self.pointer, data, self.first)
+        while start and start not in seen and len(seen) < _MAX_PAGES:
+            seen.add(start)
+            (count,) = struct.unpack_from(f"{self.order}{number}", data, start)
+            end = start + head + size * count
+            yield start, dict(self._entries(data, range(start + head, end, size), entry))
+            (start,) = struct.unpack_from(self.pointer, data, end)
+
+    def _entries(
+        self, data: bytes, places: range, entry: str
+    ) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The tags that are needed here, with their values."""
+        inline = struct.calcsize(self.pointer)
+        for at in places:
+            tag, kind, number = struct.unpack_from(f"{self.order}{entry}", data, at)
+            letter = _LETTERS.get(kind)
+            if tag not in _KNOWN or letter is None or not 0 < number <= _MAX_VALUES:
+                continue
+            place = at + struct.calcsize(f"<{entry}")
+            if number * struct.calcsize(letter) > inline:
+                (place,) = struct.unpack_from(self.pointer, data, place)
+            yield tag, struct.unpack_from(f"{self.order}{number}{letter}", data, place)
 
 
-def _entries(
-    data: bytes, order: str, start: int, count: int
-) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """The tags that are needed here, with their values."""
-    for at in range(start, start + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(f"{order}HHI", data, at)
-        letter = _LETTERS.get(kind)
-        if tag not in _KNOWN or letter is None or not 0 < number <= _MAX_VALUES:
-            continue
-        place = at + 8
-        if number * struct.calcsize(letter) > 4:
-            (place,) = struct.unpack_from(f"{order}I", data, place)
-        yield tag, struct.unpack_from(f"{order}{number}{letter}", data, place)
-
-
-def _page(data: bytes) -> Tags:
-    """The tags of the first page, which is decoded; it must be the only photograph."""
-    pages = _pages(data)
-    first = next(pages)
+def _first_page(data: bytes) -> tuple[Tags, int]:
+    """The tags of the first page, which is decoded; and how many pages there are."""
+    pages = _Layout.of(data).pages(data)
+    _, first = next(pages)
     if not {_WIDTH, _HEIGHT, _PHOTOMETRIC} <= first.keys():
         raise damaged("its directory is missing")
     if _is_reduced(first):
         raise _not_read("a TIFF that begins with a reduced image or a mask")
-    if not all(_is_reduced(tags) for tags in pages):
-        raise UnreadableError(
-            "is a TIFF of several pages, which is not read. Save each page as an image of its own."
-        )
-    return first
+    return first, 1 + sum(not _is_reduced(tags) for _, tags in pages)
 
 
 def _is_reduced(tags: Tags) -> bool:
     return bool(tags.get(_SUBFILE, (0,))[0] & 0b101)
 
 
+def page(data: bytes, number: int) -> bytes:
+    """See `base.Format`."""
+    layout = _Layout.of(data)
+    places = [place for place, tags in layout.pages(data) if not _is_reduced(tags)]
+    if number >= len(places):
+        raise UnreadableError(
+            f"there is no page {number}: it has {len(places)} "
+            f"{'page' if len(places) == 1 else 'pages'}, counted from 0."
+        )
+    out = bytearray(data)
+    struct.pack_into(layout.pointer, out, layout.first, places[number])
+    return bytes(out)
+
+
+def _is_deep(tags: Tags) -> bool:
+    """Whether pixels have more than 8 bits."""
+    return max(tags.get(_BITS, (1,))) > 8 or tags.get(_SAMPLE_FORMAT, (1,))[0] in _KINDS
+
+
 def header(data: bytes) -> Header:
     """See `base.Format`."""
-    if data[2:4] in (b"+\0", b"\0+"):
-        raise _not_read("a BigTIFF")
-    tags = _page(data)
+    tags, n_pages = _first_page(data)
     bits, channels = tags.get(_BITS, (1,)), tags.get(_SAMPLES, (1,))[0]
-    kind = {2: "signed ", 3: "float "}.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "")
     colour = tags[_PHOTOMETRIC][0]
     compression = tags.get(_COMPRESSION, (1,))[0]
-    is_plain = _STRIPS in tags and tags.get(_PLANAR, (1,))[0] == 1
-    if kind or max(bits) > 8:
-        raise _not_read(f"a TIFF of {kind}{max(bits)} bits")
+    is_apart = tags.get(_PLANAR, (1,))[0] != 1 and channels > 1
     if colour not in _COLOURS:
         raise _not_read(f"a TIFF of the photometric interpretation {colour}")
     if compression not in _READ:
-        raise _not_read(f"a TIFF of compression {compression}")
-    if compression == _NONE and not is_plain:  # damage to it could not be seen
+        named = _COMPRESSIONS.get(compression, f"compression {compression}")
+        raise _not_read(f"a TIFF with {named} inside")
+    if compression == _NONE and (_STRIPS not in tags or is_apart):  # damage could not be seen
         raise _not_read("a TIFF without compression in tiles, or with each channel apart")
     alpha = " with alpha" if tags.get(_EXTRA) else ""
     if channels - len(tags.get(_EXTRA, ())) not in (1, 3, 4):
         raise _not_read(f"a TIFF of {channels} channels")
-    mode = f"{max(bits)} bit {_COLOURS[colour]}{alpha}"
+    if _is_deep(tags):
+        _check_deep(tags, is_apart=is_apart)
+    kind = _KINDS.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "")
+    mode = f"{kind}{max(bits)} bit {_COLOURS[colour]}{alpha}"
     height, width = tags[_HEIGHT][0], tags[_WIDTH][0]
+    orientation = tags.get(_ORIENTATION, (1,))[0]
     # OpenCV turns a TIFF by its note itself, whatever it is asked.
-    is_turned = tags.get(_ORIENTATION, (1,))[0] in (5, 6, 7, 8)
-    return Header(width, height, mode) if is_turned else Header(height, width, mode)
+    size = (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+    return Header(*size, mode, n_pages=n_pages)
+
+
+def _check_deep(tags: Tags, *, is_apart: bool) -> None:
+    """Refuse pixels of more than 8 bits that OpenCV does not give as they are stored."""
+    bits, kind = set(tags.get(_BITS, (1,))), tags.get(_SAMPLE_FORMAT, (1,))[0]
+    colour, compression = tags[_PHOTOMETRIC][0], tags.get(_COMPRESSION, (1,))[0]
+    depth = f"{_KINDS.get(kind, '')}{max(bits)} bits"
+    readable = {_SIGNED: {16, 32}, _FLOAT: {32, 64}}.get(kind, {10, 12, 14, 16, 32})
+    if len(bits) > 1 or not bits <= readable or kind in (5, 6):
+        raise _not_read(f"a TIFF of {depth}")
+    if colour not in (_WHITE_IS_0, _BLACK_IS_0, _RGB):
+        raise _not_read(f"a {_COLOURS[colour]} TIFF of {depth}")
+    if colour == _WHITE_IS_0 and (kind in _KINDS or max(bits) > 16):
+        raise _not_read(f"a TIFF of {depth} whose white is 0")
+    if compression not in _READ_DEEP:
+        named = _COMPRESSIONS.get(compression, f"compression {compression}")
+        raise _not_read(f"a TIFF of {depth} with {named} inside")
+    if is_apart:
+        raise _not_read(f"a TIFF of {depth} with each channel apart")
+    n_extra = len(tags.get(_EXTRA, ()))
+    if n_extra > 1 or (n_extra and (colour != _RGB or max(bits) != 16)):
+        further = "a further channel" if n_extra == 1 else f"{n_extra} further channels"
+        raise _not_read(f"a TIFF of {depth} with {further}")
 
 
 def _not_read(what: str) -> UnreadableError:
     return UnreadableError(
-        f"is {what}, which is not read. Save it with 8 bits a channel as TIFF or PNG, all images "
-        "with the same scale."
+        f"is {what}, which is not read. Save it with 8 or 16 bits a channel as PNG, or as TIFF "
+        "with the channels of a pixel together; all images with the same scale."
     )
 
 
-def decode(data: bytes, header: Header) -> Image:
+def decode(data: bytes, header: Header) -> Pixels:
     """See `base.Format`."""
-    tags = _page(data)
+    tags, _ = _first_page(data)
     compression = tags.get(_COMPRESSION, (1,))[0]
     starts = tags.get(_STRIPS) or tags.get(_TILES, ())
     sizes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES, ())
     if not starts or len(starts) != len(sizes):
         raise damaged("it has no strips")
-    largest = 4 * (header.height + 1) * (header.width + 1) + 4096  # bytes of the whole image
+    bytes_a_pixel = 4 if max(tags.get(_BITS, (1,))) <= 8 else 32
+    # Of the whole image, the last row and column of tiles included.
+    largest = bytes_a_pixel * (header.height + 1024) * (header.width + 1024) + 4096
     for start, size in zip(starts, sizes, strict=True):
         _check_strip(data[start : start + size], size, compression, largest)
-    image = _pixels(data, tags)
+    image = _deep_pixels(data, tags) if _is_deep(tags) else _pixels(data, tags)
     if compression == _NONE and _STRIPS in tags and len(tags.get(_BITS, (1,))) in (1, 3):
         refuse_blank_tail(image)
     return image
@@ -151,8 +225,8 @@ def _check_strip(strip: bytes, size: int, compression: int, largest: int) -> Non
             raise damaged("a strip does not end where it should")
 
 
-def _pixels(data: bytes, tags: Tags) -> Image:
-    if not tags.get(_EXTRA) or tags[_PHOTOMETRIC][0] != 2:
+def _pixels(data: bytes, tags: Tags) -> Pixels:
+    if not tags.get(_EXTRA) or tags[_PHOTOMETRIC][0] != _RGB:
         return opencv(data)
     # OpenCV multiplies colours by the alpha channel, so that those of some pixels are lost.
     image: Any = opencv(data, cv2.IMREAD_UNCHANGED)
@@ -163,4 +237,22 @@ def _pixels(data: bytes, tags: Tags) -> Image:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-TIFF = Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), header, decode)
+def _deep_pixels(data: bytes, tags: Tags) -> Pixels:
+    """As stored; OpenCV shifts values of 10, 12 and 14 bits up, and leaves white as it is."""
+    (bits,) = set(tags.get(_BITS, (1,)))
+    image = opencv_deep(data)
+    if bits < 16:
+        image >>= 16 - bits
+    if tags[_PHOTOMETRIC][0] == _WHITE_IS_0:
+        np.subtract(2**bits - 1, image, out=image)
+    return image
+
+
+TIFF = Format(
+    "TIFF",
+    (".tif", ".tiff"),
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    header,
+    decode,
+    page=page,
+)

@@ -1,0 +1,177 @@
+"""What depth and scale of images cost and change: 12 bits against 8, JPEGs reduced against full.
+
+    python benchmarks/images.py
+    python benchmarks/images.py --before CHECKOUT
+
+Prints, on rendered images:
+
+read     a TIFF of 12 bits in 16, 2000x3000 pixels, in colour and in gray: file to model input,
+         against OpenCV's decoding and resizing alone
+jpeg     a JPEG of 12 megapixels: file to model input, against the same in full; with --before
+         against that of another checkout of this project, in processes that take turns
+bits     image AUROC and verdicts of the sample set of 12 bits in TIFF, against that of 8 bits
+reduced  the same of a set of 2000x3000 JPEGs decoded at a reduced scale, against full
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from anomaly_ad.data.sample import render_part, render_sample
+from anomaly_ad.images import Framing, Photograph, find_training_images
+from anomaly_ad.images.labelled import find_labelled
+from anomaly_ad.images.sources import file_sources
+from anomaly_ad.inspection import Inspector
+from anomaly_ad.model import Plan
+from anomaly_ad.training import steps
+
+ROUNDS = 15
+FRAMING = Framing.new(256, 256, 3)
+LARGE = (2000, 3000)
+
+# What another version does with a file, once a line that comes in; prints seconds.
+WORKER = """
+import sys, time
+from anomaly_ad.images import Framing, read_image
+try:
+    from anomaly_ad.images import Photograph
+    framing = Framing.new(256, 256, 3)
+    prepare = lambda path: Photograph.read(path, framing).views()
+except ImportError:
+    framing = Framing(256, 256, 3)
+    prepare = lambda path: framing.views(read_image(path))
+for line in sys.stdin:
+    start = time.perf_counter()
+    prepare(sys.argv[1])
+    print(time.perf_counter() - start, flush=True)
+"""
+
+
+def ratio(name: str, ours: Callable[[], float], theirs: Callable[[], float], bar: str) -> None:
+    """Run both in turn; print the medians and the median of the ratios of neighbours."""
+    ours(), theirs()
+    pairs = [(ours(), theirs()) for _ in range(ROUNDS)]
+    first, second = (1000 * statistics.median(some) for some in zip(*pairs, strict=True))
+    share = statistics.median(a / b for a, b in pairs)
+    print(f"{name:28} {first:7.1f} ms against {second:7.1f} ms   ratio {share:.2f}   ({bar})")
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """A call that gives the seconds of the work."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return run
+
+
+def prepared(path: Path, framing: Framing = FRAMING) -> Callable[[], float]:
+    """Seconds from a file to a model's input."""
+    return timed(lambda: Photograph.read(path, framing).views())
+
+
+def bare(path: Path) -> Callable[[], float]:
+    """Seconds that OpenCV takes to decode a file as it is and to resize it."""
+
+    def work() -> None:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.resize(image, FRAMING.size[::-1], interpolation=cv2.INTER_AREA)
+
+    return timed(work)
+
+
+@contextlib.contextmanager
+def worker(checkout: Path, path: Path):
+    """Seconds of another checkout, in a process of its own."""
+    command = [sys.executable, "-c", WORKER, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    with subprocess.Popen(command, env=environment, cwd="/", **pipes) as process:
+
+        def run() -> float:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
+
+
+def reading(folder: Path, before: Path | None) -> None:
+    """Print what files cost."""
+    scene, _ = render_part(1, size=LARGE, depth=12)
+    for name, image in {"colour": scene[..., ::-1], "gray": scene[..., 1]}.items():
+        path = folder / f"{name}.tif"
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+        ratio(f"read: TIFF, 12 bits, {name}", prepared(path), bare(path), "at most 1.2")
+    levels = (scene >> 4).astype(np.uint8)[..., ::-1]
+    path = folder / "large.jpg"
+    cv2.imwrite(str(path), cv2.resize(levels, (4000, 3000)), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    full = replace(FRAMING, reduces=False)
+    ratio("jpeg: reduced, full", prepared(path), prepared(path, full), "at most 0.5")
+    if before is not None:
+        here = Path(__file__).resolve().parents[1]
+        with worker(here, path) as ours, worker(before, path) as theirs:
+            ratio("jpeg: now, before", ours, theirs, "at most 0.5")
+
+
+def accuracy(name: str, data: Path, method: str, *, reduces: bool = True) -> None:
+    """Train, inspect the test images and print what is found."""
+    from anomaly_ad.images import survey
+
+    good = find_training_images(data)
+    found = survey(good.paths)
+    plan = Plan.from_options(method, {}, found.sizes, found.value_range)
+    plan = replace(plan, framing=replace(plan.framing, reduces=reduces))
+    with tempfile.TemporaryDirectory() as models, contextlib.redirect_stderr(io.StringIO()):
+        stored = steps.train(plan, good, Path(models, "model"), epochs=1)
+        items = find_labelled(data).items
+        inspector = Inspector(stored, keep_maps=False)
+        sources = file_sources([item.path for item in items])
+        said = [found for found, _ in inspector.scan(sources, lambda one: None)]
+    bad = np.array([item.is_defective for item in items])
+    flagged = np.array([one.is_anomalous for one in said])
+    area = roc_auc_score(bad, [one.raw_score for one in said])
+    print(
+        f"{name:28} {method:10} AUROC {area:.4f}   found {flagged[bad].sum()} of {bad.sum()}, "
+        f"rejected {flagged[~bad].sum()} of {(~bad).sum()}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--before", type=Path, help="checkout of another version")
+    parser.add_argument("--methods", nargs="+", default=["padim", "patchcore"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        reading(Path(folder), options.before)
+        for depth in (8, 12):
+            data = render_sample(Path(folder, f"bits{depth}"), depth=depth)
+            for method in options.methods:
+                accuracy(f"bits: {depth}", data, method)
+        counts = {"n_train": 60, "n_test_good": 40, "n_per_defect": 10}
+        data = render_sample(Path(folder, "large"), size=LARGE, progress=True, **counts)
+        for method in options.methods:
+            for reduces in (True, False):
+                name = "reduced" if reduces else "full"
+                accuracy(f"reduced: {name}", data, method, reduces=reduces)
+
+
+if __name__ == "__main__":
+    main()

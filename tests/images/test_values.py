@@ -1,0 +1,173 @@
+"""Values and gray levels: one mapping for a model, learnt from the set, and what lies outside."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from anomaly_ad.errors import ImageError, OptionError
+from anomaly_ad.images import Framing, check_value_range
+from anomaly_ad.images.values import (
+    EIGHT_BITS,
+    as_values,
+    check_values,
+    gray_levels,
+    learn_value_range,
+)
+
+KINDS = st.sampled_from([np.uint8, np.uint16, np.float32])
+shapes = st.sampled_from([(20, 30), (16, 16, 3)])
+
+
+def scene(low, high, seed=0, size=(200, 300)):
+    rng = np.random.default_rng(seed)
+    return np.rint(rng.uniform(low, high, size)).astype(np.uint16)
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_gray_levels_are_the_formula(data):
+    kind = data.draw(KINDS)
+    values = data.draw(arrays(kind, data.draw(shapes), elements=_elements(kind)))
+    low = data.draw(st.integers(-500, 60_000))
+    high = low + data.draw(st.integers(1, 70_000))
+    before = values.copy()
+    levels = gray_levels(values, (low, high))
+    expected = np.clip(255 * (values.astype(np.float64) - low) / (high - low), 0, 255)
+    assert levels.dtype == np.uint8 and levels.shape == values.shape
+    assert np.abs(levels - expected).max() <= 0.5 + 1e-2
+    np.testing.assert_array_equal(values, before)
+
+
+def _elements(kind):
+    if kind is np.float32:
+        return st.floats(-1000, 80_000, width=32)
+    return st.integers(0, int(np.iinfo(kind).max))
+
+
+@given(arrays(np.uint8, (16, 16, 3)), st.integers(0, 1000), st.integers(255, 60_000))
+def test_a_picture_survives_the_way_to_values_and_back(picture, low, span):
+    there = as_values(picture, (low, low + span))
+    np.testing.assert_array_equal(gray_levels(there, (low, low + span)), picture)
+    assert as_values(picture, EIGHT_BITS) is picture and as_values(picture, None) is picture
+
+
+def test_of_8_bits_nothing_is_changed_or_copied():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert gray_levels(image, EIGHT_BITS) is image and gray_levels(image, None) is image
+
+
+@pytest.mark.parametrize(
+    "value", [(0,), (0, 1, 2), "01", (1, 1), (5, 2), (0, np.inf), (np.nan, 1), (True, 9), 7, {0: 1}]
+)
+def test_what_is_no_value_range(value):
+    with pytest.raises(OptionError, match=r"value_range is \(low, high\).*Received: "):
+        check_value_range(value)
+    with pytest.raises(OptionError, match="value_range"):
+        Framing.new(32, 32, 1, "stretch", value_range=value)
+
+
+def test_a_value_range_is_plain_numbers():
+    assert check_value_range([np.uint16(3), 4095.0]) == (3, 4095)
+    assert [type(one) for one in check_value_range((np.float32(0.5), 2))] == [float, int]
+
+
+# -------------------------------------------------------------------------------------- learnt
+
+
+def test_the_range_is_that_of_the_set_with_a_margin():
+    low, high = learn_value_range([scene(300, 3300, seed) for seed in range(20)])
+    assert 0 <= low <= 300 - 0.08 * 3000 and 3300 + 0.08 * 3000 <= high <= 4095
+    assert isinstance(low, int) and isinstance(high, int)
+
+
+def test_one_image_that_is_over_exposed_widens_nothing():
+    images = [scene(300, 3300, seed) for seed in range(40)]
+    usual = learn_value_range(images)
+    with_one = learn_value_range([*images, np.full((200, 300), 65535, np.uint16)])
+    np.testing.assert_allclose(with_one, usual, atol=3)
+
+
+def test_a_range_stays_within_its_kind():
+    assert learn_value_range([np.tile(np.array([0, 65535], np.uint16), (20, 10))]) == (0, 65535)
+    floats = np.linspace(-1, 1, 400, dtype=np.float32).reshape(20, 20)
+    low, high = learn_value_range([floats])
+    assert -1.3 < low < -1.15 and 1.15 < high < 1.3
+
+
+def test_images_that_are_even_have_a_range_too():
+    low, high = learn_value_range([np.full((20, 20), 1000, np.uint16)] * 3)
+    assert low < 1000 < high
+    low, high = learn_value_range([np.zeros((20, 20), np.float32)] * 3)
+    assert low < 0 < high
+
+
+# ------------------------------------------------------------------------------------- outside
+
+RANGE = (200, 3900)
+
+
+@pytest.mark.parametrize(
+    ("values", "end"),
+    [
+        (scene(3, 250), "black"),  # of 8 bits
+        (np.full((20, 20), 210, np.uint16), "black"),
+        (scene(5000, 60_000), "white"),  # of 16 bits
+        (scene(300, 3900).astype(np.float32) / 65535, "black"),
+        (scene(3, 250).astype(np.uint8), "black"),
+    ],
+)
+def test_an_image_far_outside_is_an_error(values, end):
+    with pytest.raises(ImageError) as error:
+        check_values(values, RANGE, "part.tif")
+    assert str(error.value).startswith(f"part.tif: its values lie between {values.min():g} and ")
+    assert f"the value range 200 to 3900 of the model it is {end}. Was it taken" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        scene(200, 3900),
+        scene(600, 5000),  # brighter than usual
+        scene(250, 900),  # darker
+        np.where(np.arange(60_000).reshape(200, 300) % 50 == 0, 3000, 210).astype(np.uint16),
+    ],
+)
+def test_an_image_that_differs_is_none(values):
+    check_values(values, RANGE, "part.tif")
+
+
+def test_a_model_of_8_bits_takes_no_other_values():
+    deep = scene(300, 3300)
+    with pytest.raises(ImageError, match=r"was trained on images of 8 bits\. Save it with 8 bits"):
+        check_values(deep, EIGHT_BITS, "part.tif")
+    check_values(scene(0, 255), EIGHT_BITS, "part.tif")  # 8 bits in 16
+    check_values(np.zeros((20, 20), np.uint8), EIGHT_BITS, "part.png")
+
+
+def test_a_model_of_a_former_version_takes_8_bits_and_16():
+    check_values(scene(300, 60_000), None, "part.png")
+    with pytest.raises(ImageError, match="range 0 to 65535 of the model it is black"):
+        check_values(scene(300, 3300), None, "part.png")
+    with pytest.raises(ImageError, match=r"\(float32\), and the model was trained by a version"):
+        check_values(scene(0, 9).astype(np.float32), None, "part.tif")
+
+
+# --------------------------------------------------------------------------------------- views
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(90, 120), (90, 120, 3)])
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_views_of_deep_images_are_those_of_their_gray_levels(channels, shape, kind):
+    rng = np.random.default_rng(1)
+    levels = rng.integers(0, 256, shape).astype(np.uint8)
+    deep = (levels.astype(kind) * kind(16)).astype(kind)
+    framing = Framing.new(30, 40, channels, "stretch", (0, 255 * 16))
+    plain = Framing.new(30, 40, channels)
+    whole = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
+    views = framing.views(deep)
+    assert views.dtype == np.uint8 and views.shape == (1, 30, 40, channels)
+    assert np.abs(views.astype(int) - plain.views(whole)).max() <= 1
+    np.testing.assert_array_equal(framing.picture(deep), whole)
