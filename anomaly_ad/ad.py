@@ -610,7 +610,9 @@ class AD:
         ----------
         path : path, list, ndarray or PIL.Image.Image
             An image file, a folder (with the folders in it), a list or any other iterable of files
-            or images, or an image: an RGB array of uint8, shape (H, W, 3), or one of Pillow.
+            or images, or an image: an RGB array of uint8, shape (H, W, 3), or one of Pillow. A
+            model of images of more than 8 bits takes uint16 and floats in the units of those.
+            ``stack.tif[1]`` is the second page of a TIFF.
         save_path : path
             Where pictures and records go, never into the input: each picture keeps the relative
             path, the name and the format of its input (arrays: array_00000.png).

@@ -46,9 +46,7 @@ def info(
         "model": stored.directory,
         "digest": stored.digest,
         "method": " ".join([plan.method, *(f"{k}={v}" for k, v in plan.parameters.items())]),
-        "input": f"{plan.framing.height}x{plan.framing.width} "
-        f"{'gray' if plan.framing.channels == 1 else 'colour'}, {plan.framing.fit}, "
-        f"patch {plan.patch_size}, {plan.precision}",
+        "input": f"{plan.framing}, patch {plan.patch_size}, {plan.precision}",
         "outputs": ", ".join(manifest.outputs),
         "trained": f"{manifest.created} on "
         + ", ".join(str(entry.get("source")) for entry in training.get("sets", [])),

@@ -161,7 +161,7 @@ def examine(
     try:
         data = read_bytes(file.path)
         pixels, header = decode_with_header(data, file.path)
-        if header.is_deep and value_range is not None and file.part == "train":
+        if value_range is not None and file.part == "train":
             check_values(pixels[::_SPARSE, ::_SPARSE], value_range, file.path)
     except AnomalyADError as error:
         picture.error = str(error)

@@ -391,9 +391,8 @@ def _lengths(value: tuple[float, float] | None) -> tuple[float, float] | None:
     if value is None:
         return None
     is_pair = isinstance(value, tuple | list) and len(value) == 2
-    if not is_pair or not all(isinstance(one, int | float | np.number) for one in value):
-        value = (0, 0)
-    low, high = (float(one) for one in value)
+    is_pair = is_pair and all(isinstance(one, int | float | np.number) for one in value)
+    low, high = (float(one) for one in value) if is_pair else (0.0, 0.0)
     if not LEAST_SIZE <= low <= high <= _MAX_SIDE:
         raise OptionError(
             f"defect_px is (shortest, longest) in pixels, from {LEAST_SIZE:g} on. "

@@ -113,6 +113,14 @@ class Framing:
         """(height, width, channels) of a view: one channel more where there is an `inside`."""
         return self.height, self.width, self.channels + self.has_inside
 
+    def __str__(self) -> str:
+        colour = "gray" if self.channels == 1 else "colour"
+        out = f"{self.height}x{self.width} {colour}, {self.fit}"
+        if self.is_deep:
+            assert self.value_range is not None
+            out += ", values {:g} to {:g}".format(*self.value_range)
+        return out
+
     @property
     def is_deep(self) -> bool:
         """Whether the model was made for images of more than 8 bits."""

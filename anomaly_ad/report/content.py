@@ -233,7 +233,6 @@ def facts(stored: StoredModel, seen: Thumbnails, images_from: str) -> dict[str, 
     manifest = stored.manifest
     plan, limit, training = manifest.plan, manifest.calibration.image, manifest.training
     size = sum(entry["size"] for entry in stored.files.values())
-    colour = "gray" if plan.framing.channels == 1 else "colour"
     record = manifest.calibration.record
     source = record.get("source", "the training")
     stated = (
@@ -245,8 +244,7 @@ def facts(stored: StoredModel, seen: Thumbnails, images_from: str) -> dict[str, 
     model = {
         "Method": plan.method,
         "Parameters": ", ".join(f"{k}={v}" for k, v in plan.parameters.items()) or "none",
-        "Input": f"{plan.framing.height}x{plan.framing.width} {colour}, {plan.framing.fit}, "
-        f"{plan.precision}",
+        "Input": f"{plan.framing}, {plan.precision}",
         "Trained on": f"{training.get('n_fit')} images, {manifest.created}",
         "Fingerprint of these": str(training.get("images", "unknown"))[:16],
         "Decision limit (0.8)": stated,

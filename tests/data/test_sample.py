@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from anomaly_ad.data.sample import DEFECTS, render_part, render_sample
+from anomaly_ad.data.rendered import defect_size
+from anomaly_ad.data.sample import DEFECTS, SMALL_DEFECTS, render_part, render_sample
 from anomaly_ad.errors import OptionError, OutputError
 
 SMALL = {"n_train": 2, "n_test_good": 1, "n_per_defect": 2, "size": (96, 96)}
@@ -217,3 +218,60 @@ def test_arguments_of_the_set(tmp_path, options, message):
 def test_arguments_of_a_part(options, message):
     with pytest.raises(OptionError, match=message):
         render_part(0, **options)
+
+
+# ------------------------------------------------------------------- 12 bits, small defects
+
+
+@pytest.mark.parametrize("defect", [None, "dent"])
+def test_12_bits_are_the_same_photograph(defect):
+    eight, mask = render_part(3, defect=defect, severity=0.5, size=(96, 120))
+    twelve, same = render_part(3, defect=defect, severity=0.5, size=(96, 120), depth=12)
+    assert twelve.dtype == np.uint16 and twelve.max() <= 4095 and twelve.max() > 3000
+    assert np.abs(twelve / 16 - eight).max() <= 1
+    assert len(np.unique(twelve)) > 2 * len(np.unique(eight))
+    np.testing.assert_array_equal(same, mask)
+
+
+@pytest.mark.parametrize("defect", SMALL_DEFECTS)
+@pytest.mark.parametrize("severity", [0.0, 1.0])
+def test_small_defects_have_the_length_that_is_asked_for(defect, severity):
+    given = {"defect": defect, "severity": severity, "size": (400, 600), "defect_px": (12, 20)}
+    good, _ = render_part(8, size=(400, 600))
+    bad, mask = render_part(8, **given)
+    assert defect_size(mask > 0) == pytest.approx(20 if severity else 12, abs=2)
+    difference = np.abs(bad.astype(int) - good).max(axis=2)
+    assert difference[mask == 255].mean() > 10
+    assert difference[cv2.dilate(mask, np.ones((15, 15))) == 0].max() == 0
+    deep, _ = render_part(8, depth=12, **given)
+    assert np.abs(deep / 16 - bad).max() <= 1.5
+
+
+def test_a_set_of_12_bits_with_small_defects(tmp_path):
+    given = {"n_train": 1, "n_test_good": 0, "n_per_defect": 1, "size": (200, 240)}
+    root = render_sample(tmp_path / "set", depth=12, defect_px=(12, 20), **given)
+    files = {path for path in contents(root) if path.endswith(".tif")}
+    assert files == {"train/good/000.tif", *(f"test/{kind}/000.tif" for kind in SMALL_DEFECTS)}
+    image = cv2.imread(str(root / "train/good/000.tif"), cv2.IMREAD_UNCHANGED)
+    assert image.dtype == np.uint16 and image.shape == (200, 240, 3)
+    assert json.loads((root / "sample.json").read_text())["defect_px"] == [12, 20]
+    assert render_sample(root, depth=12, defect_px=(12, 20), **given) == root
+    with pytest.raises(OptionError, match="holds a sample set with other arguments"):
+        render_sample(root, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"depth": 10}, "depth is 8 or 12 bits. Received: 10"),
+        ({"depth": True}, "depth is 8 or 12 bits"),
+        ({"defect_px": (1, 20)}, "defect_px is"),
+        ({"defect_px": (20, 12)}, "defect_px is"),
+        ({"defect_px": 12}, "Received: 12"),
+        ({"defect_px": ("a", 3)}, "Received: .'a', 3"),
+        ({"defect": "stain", "defect_px": (12, 20)}, "defect is one of scratch, spot, blotch"),
+    ],
+)
+def test_arguments_of_depth_and_length(given, message):
+    with pytest.raises(OptionError, match=message):
+        render_part(0, **given)
