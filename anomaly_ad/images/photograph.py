@@ -154,7 +154,7 @@ def survey(paths: Sequence[Path], *, values: bool = True) -> Survey:
 
 
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    return [paths[index] for index in range(0, len(paths), -(-len(paths) // count))]
+    return list(paths[:: -(-len(paths) // count) or 1])
 
 
 def _header(path: Path) -> Header | None:

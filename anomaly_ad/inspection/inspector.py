@@ -63,7 +63,7 @@ class Inspected:
         Where it comes from.
     prediction : Prediction
         What is said of it.
-    read : Photograph or None
+    photograph : Photograph or None
         The photograph; None where it could not be inspected, or was in an earlier run.
     views : ndarray of uint8, shape (T, height, width, channels), or None
         What the model took of it, see `images.Framing.views`.
@@ -75,7 +75,7 @@ class Inspected:
 
     source: Source
     prediction: Prediction
-    read: Photograph | None = None
+    photograph: Photograph | None = None
     views: Image | None = None
     outputs: Outputs = field(default_factory=dict)
     picture: Image | None = None
@@ -83,8 +83,8 @@ class Inspected:
     @property
     def photo(self) -> Photograph:
         """The photograph, where it is known to be there."""
-        assert self.read is not None
-        return self.read
+        assert self.photograph is not None
+        return self.photograph
 
     @property
     def digest(self) -> str:
@@ -264,7 +264,7 @@ class Inspector:
         """
 
         def finish(one: Inspected) -> tuple[Prediction, R | None]:
-            return one.prediction, None if one.read is None else work(one)
+            return one.prediction, None if one.photograph is None else work(one)
 
         return self._each(sources, finish)
 

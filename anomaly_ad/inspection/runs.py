@@ -89,7 +89,7 @@ def predict(
         for result in _shown(results, where) if show else results:
             if result.prediction.error is not None:
                 say(result.prediction.error)
-            n_stacks += result.read is not None and result.read.n_pages > 1
+            n_stacks += result.photograph is not None and result.photograph.n_pages > 1
             predictions.append(result.prediction)
     if n_stacks:
         say(f"{n_stacks} of {len(predictions)} files have several pages. {FIRST_PAGE}")

@@ -187,6 +187,27 @@ def test_of_more_than_8_bits_values_are_kept(name):
     assert header.n_pages == 1
 
 
+@pytest.mark.parametrize("image", [DEEP, COLOUR], ids=["gray", "colour"])
+@pytest.mark.parametrize("moved", [[], [2, 0, 1]], ids=["in order", "in another order"])
+def test_strips_are_found_wherever_they_lie(image, moved):
+    """What lies in the file as it is needed is not copied; the rest is put together."""
+    rgb = RGB if image.ndim == 3 else {}
+    data = deep_tiff(image, rowsperstrip=68, byteorder="<", **rgb)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        starts, sizes = page.dataoffsets, page.databytecounts
+    assert len(starts) == 3
+    if moved:
+        parts = [data[a : a + n] for a, n in zip(starts, sizes, strict=True)]
+        at = {n: len(data) + sum(len(parts[m]) for m in moved[: moved.index(n)]) for n in moved}
+        out = io.BytesIO(data + b"".join(parts[n] for n in moved))
+        with tifffile.TiffFile(out, mode="r+b") as file:
+            file.pages[0].tags["StripOffsets"].overwrite([at[n] for n in range(3)])
+        data = out.getvalue()
+    found = decode_image(data, "x")
+    np.testing.assert_array_equal(found, image)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_of_a_deep_tiff_is_applied(orientation):
     data = deep_tiff(DEEP, extratags=[(274, 3, 1, orientation, True)])

@@ -8,7 +8,7 @@ from conftest import draw_part, write_parts
 
 from anomaly_ad import AD
 from anomaly_ad.errors import OptionError
-from anomaly_ad.images import Framing, find_training_images, model_inputs
+from anomaly_ad.images import Framing, Photograph, find_training_images, model_inputs
 from anomaly_ad.images.framing import OUTSIDE
 from anomaly_ad.inspection import Inspector
 from anomaly_ad.model import Plan
@@ -85,7 +85,7 @@ class Halves(Framing):
     def n_views(self):
         return 2
 
-    def views(self, image):
+    def views(self, image, image_size=None, name="The image"):
         middle = image.shape[1] // 2
         halves = (image[:, :middle], image[:, middle:])
         return np.concatenate([Framing.views(self, half) for half in halves])
@@ -113,7 +113,9 @@ def test_images_of_several_views(method, tmp_path):
     assert stored.manifest.calibration.image.n_images == (3 if method == "AD0" else 15)
     stored = replace(stored, manifest=replace(stored.manifest, plan=plan))
     image = draw_part(99)
-    found = Inspector(stored, threshold=1).inspect(image).prediction
+    found = (
+        Inspector(stored, threshold=1).inspect(Photograph.of_array(image, plan.framing)).prediction
+    )
     outputs = stored.engine.run(plan.framing.views(image))
     assert found.raw_score == pytest.approx(outputs["score"].max(), rel=1e-5)
     if "anomaly_map" in outputs:
