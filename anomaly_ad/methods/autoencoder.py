@@ -312,7 +312,7 @@ def _network(
     found |= squeeze(x, conv)
     x = found["decoded_16"] = active(conv(found["code"], WIDTHS[1], 3))
     x = _cropped(doubled(x, WIDTHS[0]), found["encoded_8"].shape[1:3])
-    x = found["decoded_8"] = active(x)
+    x = found["decoded_8"] = active(conv(active(x), WIDTHS[0], 3))
     x = _cells_to_pixels(conv(x, 16 * framing.channels, 1), 4, framing.channels)
     halved = [-(-pixels // CELL) for pixels in framing.size]
     found["rebuilt"] = kl.Activation("sigmoid")(_cropped(x, halved))

@@ -103,7 +103,7 @@ def fitted(name, framing, seed=0, epochs=4):
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
     name, framing = request.param
-    detector = fitted(name, framing, epochs=12)
+    detector = fitted(name, framing, epochs=20)
     return name, framing, detector, detector.graph()
 
 
