@@ -187,6 +187,27 @@ def test_of_more_than_8_bits_values_are_kept(name):
     assert header.n_pages == 1
 
 
+@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_deep_files_that_are_cut_off_are_errors(name, share):
+    data = bytes(STORED[name][0])
+    with pytest.raises(ImageError, match=r"damaged or cut off|not an image"):
+        decode_image(data[: int(share * len(data))], "x")
+
+
+@pytest.mark.parametrize("name", ["tiff", "tiff colour", "pgm", "ppm"])
+def test_deep_pixels_that_were_never_written_are_errors(name):
+    data = bytearray(STORED[name][0])
+    end = len(data)
+    if "tiff" in name:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            end = file.pages[0].dataoffsets[-1] + file.pages[0].databytecounts[-1]
+    middle = len(data) // 2 + 101
+    data[middle:end] = bytes(end - middle)
+    with pytest.raises(ImageError, match="ends in its middle, and nothing follows"):
+        decode_image(bytes(data), "x")
+
+
 @pytest.mark.parametrize("image", [DEEP, COLOUR], ids=["gray", "colour"])
 @pytest.mark.parametrize("moved", [[], [2, 0, 1]], ids=["in order", "in another order"])
 def test_strips_are_found_wherever_they_lie(image, moved):
@@ -267,6 +288,18 @@ def test_a_tiff_that_names_its_directory_again_has_an_end():
     struct.pack_into("<I", data, start + 2 + 12 * count, start)
     image, header = decode_with_header(bytes(data), "x")
     assert header.n_pages == 1 and (image == DEEP).all()
+
+
+@pytest.mark.parametrize("values", [1, 900_000])
+def test_a_tiff_of_very_many_directories_is_no_work(values):
+    """A small file could keep a thread busy for minutes."""
+    entry = struct.pack("<HHII", 273, 4, values, 8)  # all share their values
+    page = struct.pack("<H", 60) + entry * 60
+    length = len(page) + 4
+    pages = [page + struct.pack("<I", 8 + n * length) for n in range(1, 30_000)]
+    data = struct.pack("<2sHI", b"II", 42, 8) + b"".join(pages)[: 8 + 4_000_000]
+    with pytest.raises(ImageError, match=r"damaged|cut off|not an image"):
+        decode_image(data, "x")
 
 
 # ------------------------------------------------------------------------------ reduced scale

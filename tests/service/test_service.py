@@ -228,6 +228,12 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(9)))
 
 
+def deep_tiff():
+    """12 bits, for a model of 8."""
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    return cv2.imencode(".tif", values)[1].tobytes()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "status", "message"),
     [
@@ -237,6 +243,12 @@ def png(width, height):
         ("a.png", png(30_000, 30_000), 413, "at most 300,000 are decoded"),
         ("a.png", png(2**31 - 1, 2**31 - 1), 413, "at most 300,000 are decoded"),
         ("a.png", png(8, 8), 422, "at least 16"),
+        (
+            "a.tif",
+            deep_tiff(),
+            422,
+            "'a.tif': its values lie between 0 and 4095, and",
+        ),
         ("a.jpg", bytes(2_000_000), 413, "larger than 2,000,000 bytes"),
         ("a.jpg", b"\xff\xd8" + b"\xff" * 1_000_000, 422, "not an image that can be read"),
     ],

@@ -25,8 +25,8 @@ from .base import (
 )
 
 _LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-_MAX_PAGES = 10_000
 _MAX_VALUES = 1_000_000  # strips or tiles of an image
+_MAX_READ = 4_000_000  # entries and values of all directories: more would keep a thread busy
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _STRIP_BYTES, _SUBFILE = 273, 277, 279, 254
@@ -73,27 +73,38 @@ class _Layout:
 
     def pages(self, data: bytes) -> Iterator[tuple[int, Tags]]:
         """Place and tags of each directory."""
+        left = _MAX_READ
         number, entry = ("Q", "HHQ") if self.is_big else ("H", "HHI")
         head, size = struct.calcsize(f"<{number}"), 20 if self.is_big else 12
         seen: set[int] = set()
         (start,) = struct.unpack_from(self.pointer, data, self.first)
-        while start and start not in seen and len(seen) < _MAX_PAGES:
+        while start and start not in seen:
             seen.add(start)
             (count,) = struct.unpack_from(f"{self.order}{number}", data, start)
+            left -= count
+            if left < 0:
+                raise damaged("its directories have no end")
             end = start + head + size * count
-            yield start, dict(self._entries(data, range(start + head, end, size), entry))
+            tags: Tags = {}
+            for tag, values in self._entries(data, range(start + head, end, size), entry, left):
+                tags[tag] = values
+                left -= len(values)
+            yield start, tags
             (start,) = struct.unpack_from(self.pointer, data, end)
 
     def _entries(
-        self, data: bytes, places: range, entry: str
+        self, data: bytes, places: range, entry: str, left: int
     ) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """The tags that are needed here, with their values."""
+        """The tags that are needed here, with their values, of which at most `left` are read."""
         inline = struct.calcsize(self.pointer)
         for at in places:
             tag, kind, number = struct.unpack_from(f"{self.order}{entry}", data, at)
             letter = _LETTERS.get(kind)
             if tag not in _KNOWN or letter is None or not 0 < number <= _MAX_VALUES:
                 continue
+            left -= number
+            if left < 0:
+                raise damaged("its directories have no end")
             place = at + struct.calcsize(f"<{entry}")
             if number * struct.calcsize(letter) > inline:
                 (place,) = struct.unpack_from(self.pointer, data, place)
