@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD
 from anomaly_ad.data.check import check
-from anomaly_ad.images import read_image
+from anomaly_ad.images import Photograph, read_image
 from anomaly_ad.methods.padim import Padim
 
 
@@ -112,9 +112,9 @@ def test_figures_on_bottle_are_those_of_scikit_learn(real_data, padim):
     framing, engine = ad.model.manifest.plan.framing, ad.model.engine
     good, defective, regions = [], [], []
     for image in (Path(prediction.path) for prediction in predictions):
-        photograph = read_image(image)
-        raw = engine.run(framing.views(photograph), ("anomaly_map",))["anomaly_map"][0]
-        anomaly_map = framing.map_to_original(raw, photograph.shape[:2])
+        photo = Photograph.read(image, framing)
+        raw = engine.run(photo.views(), ("anomaly_map",))["anomaly_map"][0]
+        anomaly_map = framing.map_to_original(raw, photo.size)
         path = bottle / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
         mask = np.zeros(anomaly_map.shape, bool)
         if path.exists():

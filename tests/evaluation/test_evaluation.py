@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD
 from anomaly_ad.errors import DataError, OptionError
 from anomaly_ad.evaluation import metrics as pixel_metrics
-from anomaly_ad.images import read_image
+from anomaly_ad.images import Photograph, read_image
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_scikit_learn(model, labelled, capsys):
         kind, name = prediction.path.split("/")[-2:]
         mask = labelled / "ground_truth" / kind / name.replace(".png", "_mask.png")
         masks.append(read_image(mask)[..., 0] > 127 if mask.exists() else np.zeros((64, 64), bool))
-        prepared = framing.views(read_image(prediction.path))
+        prepared = Photograph.read(prediction.path, framing).views()
         maps.append(framing.map_to_original(engine.run(prepared)["anomaly_map"][0], (64, 64)))
     pixels = metrics.roc_auc_score(np.ravel(masks), np.ravel(maps))
     assert found.pixel_auroc.value == pytest.approx(pixels, abs=1e-6)
