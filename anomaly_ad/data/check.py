@@ -205,8 +205,10 @@ def check(
         omitted["outliers"] = str(error)
     pictures = Pictures()
     training = [file.path for file in found.files if file.part == "train"]
-    deep = survey(training or [file.path for file in found.files])
-    look = functools.partial(examine, engine=engine, value_range=deep.value_range)
+    kind = survey(training or [file.path for file in found.files])
+    look = functools.partial(
+        examine, engine=engine, value_range=kind.value_range, deep=bool(kind.depth)
+    )
     with (
         bar(len(found.files), "Checking", shown=progress) as step,
         closing(ordered_map(look, found.files)) as examined,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import FIRST_PAGE
+from ..images import of_pages
 from ..images.labelled import (
     GOOD,
 )
@@ -206,8 +206,7 @@ def of_kinds(pictures: Pictures) -> Iterator[Finding]:
         rare = each(picture.file.path for picture in train if picture.mode != usual)
         yield Finding("warning", "modes", text, advice, rare)
     if stacks := [picture.file.path for picture in pictures.all if picture.n_pages > 1]:
-        text = f"{number(stacks, 'file')} of several pages."
-        yield Finding("warning", "pages", text, FIRST_PAGE, each(stacks))
+        yield Finding("warning", "pages", of_pages(len(stacks)), "They are:", each(stacks))
     turned = [picture.file.path for picture in train if picture.orientation != 1]
     if 0 < len(turned) < len(train):
         text = f"{len(turned)} of {len(train)} training images carry a rotation from the camera."

@@ -26,7 +26,7 @@ from ..images.labelled import (
     GOOD,
     read_fitting_mask,
 )
-from ..images.values import check_values, gray_levels
+from ..images.values import EIGHT_BITS, check_values, gray_levels
 from ..methods import registry
 from ..runtime import Engine
 from ..statistics.alike import NEAR, nearest, oddness, same_pictures
@@ -151,18 +151,19 @@ def feature_engine() -> Engine:
 
 
 def examine(
-    file: File, engine: Engine | None, value_range: ValueRange | None
+    file: File, engine: Engine | None, value_range: ValueRange | None, *, deep: bool
 ) -> tuple[Picture, NDArray[np.float32] | None]:
     """What is kept of an image, and the features of a good one; called in threads.
 
-    `value_range` is that of images of more than 8 bits.
+    `value_range` is that of images of more than 8 bits, `deep` whether training would take them.
     """
     picture = Picture(file)
     try:
         data = read_bytes(file.path)
         pixels, header = decode_with_header(data, file.path)
-        if value_range is not None and file.part == "train":
-            check_values(pixels[::_SPARSE, ::_SPARSE], value_range, file.path)
+        if file.part == "train":
+            sparse = pixels[::_SPARSE, ::_SPARSE]
+            check_values(sparse, value_range or EIGHT_BITS, file.path, deep=deep)
     except AnomalyADError as error:
         picture.error = str(error)
         return picture, None

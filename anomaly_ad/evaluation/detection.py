@@ -17,6 +17,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -418,6 +419,11 @@ def _span(usable: Sequence[_Good]) -> tuple[float, float]:
 # ---------------------------------------------------------------------------------- series
 
 
+# A JPEG that changes values by one.
+_FINEST = [cv2.IMWRITE_JPEG_QUALITY, 100]
+_FINEST += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
 @dataclass(frozen=True, eq=False)
 class _Rendered(Source):
     """A good image with a defect on it, made when it is read."""
@@ -431,13 +437,18 @@ class _Rendered(Source):
     def read(self, framing: Framing) -> Photograph:
         assert self.path is not None
         rng = np.random.default_rng(self.seed)
-        good = Photograph.read(self.path, framing).picture()
+        photo = Photograph.read(self.path, framing)
         try:
-            image, mask = render_defect(good, self.kind, self.size, self.contrast, rng)
+            image, mask = render_defect(photo.picture(), self.kind, self.size, self.contrast, rng)
         except DataError as error:  # it does not fit here
             raise ImageError(str(error)) from error
         self.measured[:] = [defect_size(mask)]
-        return Photograph.of_picture(image, framing, self.name)
+        if photo.data is None:
+            return Photograph.of_picture(image, framing, self.name)
+        # It was decoded at a reduced scale, and so is what was rendered.
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".jpg", bgr, _FINEST)[1].tobytes()
+        return Photograph.decode(data, self.name, framing)
 
 
 class _Series:

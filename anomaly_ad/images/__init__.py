@@ -23,11 +23,10 @@ from .formats import SUFFIXES, Image, Pixels
 from .framing import Framing, model_inputs
 from .listing import Listing, find_images, list_images
 from .masks import read_mask
-from .photograph import FIRST_PAGE, Photograph, Survey, survey
+from .photograph import Photograph, Survey, of_pages, survey
 from .values import ValueRange, check_value_range
 
 __all__ = [
-    "FIRST_PAGE",
     "MAX_PIXELS",
     "MIN_SIDE",
     "SUFFIXES",
@@ -53,6 +52,7 @@ __all__ = [
     "is_pil",
     "list_images",
     "model_inputs",
+    "of_pages",
     "page_of",
     "read_bytes",
     "read_image",

@@ -62,11 +62,12 @@ def _deep(image: NDArray[Any]) -> Pixels:
     """As uint8, uint16 or float32, in the byte order of the machine."""
     if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
         return image.astype(image.dtype.newbyteorder("="), copy=False)
-    out = image.astype(np.float32)
+    with np.errstate(over="ignore"):
+        out = image.astype(np.float32)
     if not np.isfinite(out).all():
         raise ImageError(
-            f"The array holds {int((~np.isfinite(out)).sum())} values that are not numbers (NaN or "
-            "infinite). Replace these first."
+            f"The array holds {int((~np.isfinite(out)).sum())} values that are not numbers (NaN, "
+            "infinite, or beyond what 32 bits hold). Replace these first."
         )
     return out
 

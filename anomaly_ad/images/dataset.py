@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OptionError, PathError
-from ..support import Spool, ordered_map
+from ..support import Spool, ordered_map, say
 from .formats import Image
 from .framing import Framing
-from .photograph import Photograph
+from .photograph import Photograph, of_pages
 
 
 class ImageSet:
@@ -65,12 +65,17 @@ class ImageSet:
         spool = Spool(len(paths), (framing.n_views, *framing.view_shape), np.uint8)
         try:
             broken: list[str] = []
-            for index, views in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):
-                if isinstance(views, str):
-                    broken.append(views)
+            n_stacks = 0
+            for index, photo in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):
+                if isinstance(photo, str):
+                    broken.append(photo)
                 else:
+                    views, has_pages = photo
                     spool[index] = views
+                    n_stacks += has_pages
                 step()
+            if n_stacks:
+                say(of_pages(n_stacks))
             if broken:
                 listed = "\n  ".join(broken)
                 raise DataError(
@@ -118,9 +123,10 @@ def image_digest(views: Image) -> str:
     return hashlib.sha256(views.tobytes()).hexdigest()[:16]
 
 
-def _try_read(path: Path, framing: Framing) -> Image | str:
+def _try_read(path: Path, framing: Framing) -> tuple[Image, bool] | str:
     try:
-        return Photograph.read(path, framing).views()
+        photo = Photograph.read(path, framing)
+        return photo.views(), photo.n_pages > 1
     except (ImageError, PathError) as error:
         return str(error)
 

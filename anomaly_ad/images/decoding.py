@@ -13,6 +13,8 @@ from ..errors import ImageError, ImageTooLargeError, OptionError, PathError
 from .formats import NAMES, Format, Header, Pixels, UnreadableError, damaged, format_of, turned
 
 MAX_PIXELS = 200_000_000  # a 150-megapixel camera passes, a decompression bomb does not
+# What reading values from other places than they are may raise.
+_WRONG = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 MIN_SIDE = 16  # pixels; less is not a photograph of a part
 
 PathLike = str | os.PathLike[str]
@@ -98,7 +100,7 @@ def decode_with_header(
     try:
         reduced = () if divisor == 1 else (divisor,)
         image = found.decode(data, header, *reduced)
-    except (UnreadableError, struct.error, IndexError, KeyError, ValueError) as error:
+    except (UnreadableError, *_WRONG) as error:
         raise _unreadable(name, error) from None
     size = (-(-header.height // divisor), -(-header.width // divisor))
     if image.shape[:2] != size or image.shape[2:] not in ((), (3,)):
@@ -123,10 +125,16 @@ def open_header(data: bytes, name: object, max_pixels: int = MAX_PIXELS) -> tupl
             header = found.header(data)
         except UnreadableError as error:
             raise _unreadable(name, error) from None
-        except (struct.error, IndexError, KeyError, ValueError):
+        except _WRONG:
             pass
         else:
             check_size((header.height, header.width), name, max_pixels)
+            if header.height * header.width * header.bytes_a_pixel > 3 * max_pixels:
+                raise ImageTooLargeError(
+                    f"{name} says it has {header.width}x{header.height} pixels of "
+                    f"{header.bytes_a_pixel} bytes; at most {3 * max_pixels:,} bytes are decoded. "
+                    "Crop or shrink it first, or save it with fewer bits."
+                )
             return found, header
     kind = "is empty" if not data else f"is not an image that can be read ({NAMES})"
     raise ImageError(f"{name}: the file {kind}. Replace it, or leave it out.")
@@ -185,7 +193,7 @@ def _from_page(data: bytes, page: int, name: PathLike) -> bytes:
         raise ImageError(f"{name}: only a TIFF has pages. Name the file alone.")
     try:
         return found.page(data, page)
-    except (UnreadableError, struct.error, IndexError) as error:
+    except (UnreadableError, *_WRONG) as error:
         raise _unreadable(name, error) from None
 
 

@@ -119,7 +119,7 @@ def find_training_images(path: PathLike | Iterable[PathLike]) -> TrainingImages:
     if not isinstance(path, (str, os.PathLike)):
         return TrainingImages(None, _check_list(path))
     folder = check_path(path, "The folder of good images")
-    if os.path.isfile(folder):
+    if os.path.isfile(page_of(folder)[0]):
         raise DataError(
             f"{folder} is a file; training takes a folder of images of good parts, or a list "
             "of image files."

@@ -42,6 +42,8 @@ class Framing:
     value_range : (float, float) or None
         Values that become 0 and 255; (0, 255) for images of 8 bits. None: images of 8 bits, and of
         16 the upper 8.
+    deep : bool
+        Whether the model is for images of more than 8 bits.
     reduces : bool
         Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that is enough.
     """
@@ -52,6 +54,7 @@ class Framing:
     fit: Literal["stretch", "pad"] = "stretch"
     outside: int | None = None
     value_range: ValueRange | None = None
+    deep: bool = False
     reduces: bool = False
 
     def __post_init__(self) -> None:
@@ -72,8 +75,8 @@ class Framing:
             raise OptionError(f"outside is a gray level from 0 to 255. Received: {self.outside!r}.")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
-        if type(self.reduces) is not bool:
-            raise OptionError(f"reduces is True or False. Received: {self.reduces!r}.")
+        if type(self.reduces) is not bool or type(self.deep) is not bool:
+            raise OptionError(f"reduces and deep are True or False. Received: {self!r}.")
 
     @classmethod
     def new(
@@ -83,10 +86,12 @@ class Framing:
         channels: int,
         fit: Any = "stretch",
         value_range: Any = EIGHT_BITS,
+        *,
+        deep: bool = False,
     ) -> Self:
         """The framing of a model that is made now."""
         outside = OUTSIDE if isinstance(fit, str) and fit == "pad" else None
-        return cls(height, width, channels, fit, outside, value_range, reduces=True)
+        return cls(height, width, channels, fit, outside, value_range, deep, reduces=True)
 
     @property
     def n_views(self) -> int:
@@ -116,15 +121,9 @@ class Framing:
     def __str__(self) -> str:
         colour = "gray" if self.channels == 1 else "colour"
         out = f"{self.height}x{self.width} {colour}, {self.fit}"
-        if self.is_deep:
-            assert self.value_range is not None
+        if self.value_range not in (None, EIGHT_BITS):
             out += ", values {:g} to {:g}".format(*self.value_range)
         return out
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether the model was made for images of more than 8 bits."""
-        return self.value_range not in (None, EIGHT_BITS)
 
     def least_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which a photograph of `image_size` is large enough for `views`."""
@@ -143,6 +142,8 @@ class Framing:
         image: Pixels,
         image_size: tuple[int, int] | None = None,
         name: object = "The image",
+        *,
+        is_picture: bool = False,
     ) -> Image:
         """What the model sees of a photograph: today one view, the whole of it.
 
@@ -158,6 +159,8 @@ class Framing:
             (height, width) of the photograph where `image` was decoded at a reduced scale.
         name : object
             Of the image, for messages.
+        is_picture : bool
+            Whether its values are the model's gray levels already, see `picture`.
 
         Raises
         ------
@@ -173,15 +176,16 @@ class Framing:
         left, top, width, height = self._placement(image_size or image.shape[:2])
         out: Any = image
         if self.value_range is None:
-            check_values(image, None, name)
+            check_values(image, None, name, deep=self.deep)
             out = gray_levels(image, None)  # before resizing, as those models learnt it
         out = _resize(out, (height, width))
         if self.channels == 1 and out.ndim == 3:
             out = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
         elif self.channels == 3 and out.ndim == 2:
             out = cv2.cvtColor(out, cv2.COLOR_GRAY2RGB)
-        check_values(out, self.value_range, name)
-        out = gray_levels(out, self.value_range)
+        if self.value_range is not None and not is_picture:
+            check_values(out, self.value_range, name, deep=self.deep)
+            out = gray_levels(out, self.value_range)
         border = (top, self.height - height - top, left, self.width - width - left)
         if self.has_inside:
             out = out.reshape(height, width, self.channels)

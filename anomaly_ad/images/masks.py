@@ -85,8 +85,10 @@ def _is_noisy(values: NDArray[Any]) -> bool:
 def _pixels(path: PathLike) -> tuple[NDArray[Any], bool]:
     """As stored, in any depth, turned as the camera noted, alpha last; and whether it is lossy."""
     data = read_bytes(path)
-    decode_image(data, path)  # a damaged one is refused like an image
+    decoded = decode_image(data, path)  # a damaged one is refused like an image
     entry, header = open_header(data, path)
+    if entry.name == "TIFF" and header.is_deep:  # where OpenCV leaves white as 0
+        return decoded, False
     is_lossy = entry.name == "JPEG" or (entry.name == "WebP" and is_lossy_webp(data))
     try:
         image: Any = opencv(data, cv2.IMREAD_UNCHANGED)

@@ -20,9 +20,9 @@ from .decoding import (
 )
 from .formats import Header, Image, Pixels
 from .framing import Framing
-from .values import ValueRange, as_values, learn_value_range
+from .values import ValueRange, learn_value_range
 
-FIRST_PAGE = "The first is taken; stack.tif[1] in a list of files names the second."
+_FIRST_PAGE = "The first is taken; stack.tif[1] in a list of files names the second."
 
 _SAMPLE = 32  # files of a set whose headers are looked at
 _VALUES_OF = 256  # images that a value range is learnt from
@@ -46,6 +46,8 @@ class Photograph:
         Images in its file, of which this is the first; 1 where its page was named.
     data : bytes or None
         Its file, where `pixels` are reduced.
+    is_picture : bool
+        Whether `pixels` are the model's gray levels already.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Photograph:
     framing: Framing
     n_pages: int = 1
     data: bytes | None = None
+    is_picture: bool = False
 
     @classmethod
     def read(cls, path: PathLike, framing: Framing) -> Self:
@@ -75,19 +78,19 @@ class Photograph:
     @classmethod
     def of_array(cls, image: Any, framing: Framing, name: str = "The array") -> Self:
         """An image in memory; errors as `check_array`."""
-        pixels = check_array(image, deep=framing.is_deep)
+        pixels = check_array(image, deep=framing.deep)
         height, width = pixels.shape[:2]
         return cls(name, pixels, (height, width), framing)
 
     @classmethod
     def of_picture(cls, image: Image, framing: Framing, name: str) -> Self:
-        """A picture that was made of `picture`, uint8 (H, W, 3)."""
+        """What was drawn into a `picture`, uint8 (H, W, 3)."""
         height, width = image.shape[:2]
-        return cls(name, as_values(image, framing.value_range), (height, width), framing)
+        return cls(name, image, (height, width), framing, is_picture=True)
 
     def views(self) -> Image:
         """What the model sees of it, see `Framing.views`; ImageError if that is nothing."""
-        return self.framing.views(self.pixels, self.size, self.name)
+        return self.framing.views(self.pixels, self.size, self.name, is_picture=self.is_picture)
 
     def picture(self, enough: tuple[int, int] | None = None) -> Image:
         """The photograph in the model's gray levels, for people to look at.
@@ -107,7 +110,7 @@ class Photograph:
         least = self.size if enough is None else enough
         if self.data is not None and any(n < m for n, m in zip(pixels.shape, least, strict=False)):
             pixels, _ = decode_with_header(self.data, self.name, enough=lambda size: least)
-        return self.framing.picture(pixels)
+        return pixels if self.is_picture else self.framing.picture(pixels)
 
 
 @dataclass(frozen=True)
@@ -121,15 +124,12 @@ class Survey:
     value_range : (float, float) or None
         Of images of more than 8 bits; None where all have 8.
     depth : str
-        How they store values: "16 bit gray"; empty where all have 8 bits.
-    has_pages : bool
-        Whether some files have several pages.
+        How most of them store values, where that is more than 8 bits: "16 bit gray"; else empty.
     """
 
     sizes: tuple[tuple[int, int], ...]
     value_range: ValueRange | None = None
     depth: str = ""
-    has_pages: bool = False
 
 
 def survey(paths: Sequence[Path], *, values: bool = True) -> Survey:
@@ -142,15 +142,18 @@ def survey(paths: Sequence[Path], *, values: bool = True) -> Survey:
     values : bool
         Whether a value range is learnt, where some have more than 8 bits: from up to 256 images.
     """
-    headers = [one for one in ordered_map(_header, _spread(paths, _SAMPLE)) if one is not None]
-    has_pages = any(header.n_pages > 1 for header in headers)
+    sampled = _spread(paths, _SAMPLE)
+    found = [*zip(sampled, ordered_map(_header, sampled), strict=True)]
+    headers = [header for _, header in found if header is not None]
     sizes = tuple(header.size for header in headers)
-    deep = next((header.mode for header in headers if header.is_deep), "")
-    if not deep or not values:
-        return Survey(sizes, None, deep, has_pages)
-    found = ordered_map(_pixels, _spread(paths, _VALUES_OF))
-    images = (pixels for pixels in found if pixels is not None)
-    return Survey(sizes, learn_value_range(images), deep, has_pages)
+    deep = [header.mode for header in headers if header.is_deep]
+    if 2 * len(deep) <= len(headers):  # the few others are errors when they are read
+        return Survey(sizes)
+    if not values:
+        return Survey(sizes, None, deep[0])
+    pixels = ordered_map(_pixels, dict.fromkeys([*sampled, *_spread(paths, _VALUES_OF)]))
+    learnt = learn_value_range(image for image in pixels if image is not None)
+    return Survey(sizes, learnt, deep[0])
 
 
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:
@@ -159,12 +162,9 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
 
 def _header(path: Path) -> Header | None:
     try:
-        header = stored_as(read_bytes(path))
+        return stored_as(read_bytes(path))
     except (ImageError, PathError):
         return None
-    if header is not None and page_of(path)[1] is not None:
-        return replace(header, n_pages=1)
-    return header
 
 
 def _pixels(path: Path) -> Pixels | None:
@@ -174,3 +174,8 @@ def _pixels(path: Path) -> Pixels | None:
     except (ImageError, PathError):
         return None
     return pixels if header.is_deep else None
+
+
+def of_pages(count: int) -> str:
+    """What is said where files have several pages, of which only the first is looked at."""
+    return f"{count} {'file has' if count == 1 else 'files have'} several pages. {_FIRST_PAGE}"

@@ -67,10 +67,11 @@ class Sources:
     passed_over: str = ""
 
 
-def find_sources(path: Any) -> Sources:
+def find_sources(path: Any, *, deep: bool = False) -> Sources:
     """An image file, a folder, an iterable of either files or images, or an image -> the images.
 
     A list is looked at as a whole now; from an iterator nothing is drawn before it is needed.
+    `deep` is whether the model is for images of more than 8 bits.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def find_sources(path: Any) -> Sources:
     """
     if is_pil(path) or (isinstance(path, np.ndarray) and path.dtype.kind not in "OUS"):
         if not is_pil(path) and path.ndim == 4 and len(path):
-            if path.dtype != np.uint8 or path.shape[3] not in (1, 3, 4):
+            if path.shape[3] not in (1, 3, 4) or not (path.dtype == np.uint8 or deep):
                 check_array(path)  # says what it is, and what to do
             return Sources([_image_source(i, image) for i, image in enumerate(path)], len(path))
         return Sources([_image_source(0, path)], 1, single=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ImageError, OptionError
 from .formats import Image, Pixels
@@ -20,6 +19,7 @@ EIGHT_BITS: ValueRange = (0, 255)  # of models for images of 8 bits, whose value
 _ENDS = (0.1, 99.9)  # percentiles of an image's values
 _OF_IMAGES = (5, 95)  # percentiles over the images: one that is over-exposed widens nothing
 _MARGIN = 0.1  # of the range, on each side: good parts to come, and defects that shine
+_LARGEST = 1e30  # of a value; float32 has more, and room for differences is needed
 _SAMPLES = 2**16  # values of an image that are looked at
 
 # An image is far outside if nearly all its pixels are at one end: black is the lowest sixteenth,
@@ -43,12 +43,12 @@ def check_value_range(value: Any) -> ValueRange:
 
 def _number(value: Any) -> Any:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    if not is_number or not -_LARGEST <= value <= _LARGEST:
         return None
     return int(value) if float(value).is_integer() else float(value)
 
 
-def learn_value_range(images: Iterable[Pixels]) -> ValueRange:
+def learn_value_range(images: Iterable[Pixels]) -> ValueRange | None:
     """The range of values of images of more than 8 bits.
 
     The 0.1 and 99.9 % percentiles of each image; of these the 5 % and 95 % percentiles over the
@@ -61,14 +61,16 @@ def learn_value_range(images: Iterable[Pixels]) -> ValueRange:
 
     Returns
     -------
-    (float, float)
-        Whole numbers within the kind, for uint16.
+    (float, float) or None
+        Whole numbers within the kind, for uint16; None without an image.
     """
     ends, kind = [], np.dtype(np.uint8)
     for image in images:
         step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
         ends.append(np.percentile(image[::step, ::step], _ENDS))
         kind = np.promote_types(kind, image.dtype)
+    if not ends:
+        return None
     lows, highs = np.array(ends, np.float64).T
     low = float(np.percentile(lows, _OF_IMAGES[0]))
     high = float(np.percentile(highs, _OF_IMAGES[1]))
@@ -104,6 +106,9 @@ def gray_levels(pixels: Pixels, value_range: ValueRange | None) -> Image:
     if lowest < low:
         return np.zeros(pixels.shape, np.uint8)
     raised: Any = np.maximum(pixels, lowest)
+    if pixels.dtype == np.float32:  # subtracted first: large values have few digits left
+        raised -= np.float32(low)
+        low = 0
     levels: Any = cv2.convertScaleAbs(raised, alpha=scale, beta=-low * scale)
     return levels.reshape(pixels.shape)
 
@@ -111,11 +116,14 @@ def gray_levels(pixels: Pixels, value_range: ValueRange | None) -> Image:
 def _like(low: float, pixels: Pixels) -> Any:
     """The smallest value from `low` on that such pixels can have, or their largest."""
     if pixels.dtype.kind == "f":
-        return np.nextafter(np.float32(low), np.float32(np.inf))
+        near = np.float32(low)
+        return near if near >= low else np.nextafter(near, np.float32(np.inf))
     return pixels.dtype.type(min(max(math.ceil(low), 0), np.iinfo(pixels.dtype).max))
 
 
-def check_values(pixels: Pixels, value_range: ValueRange | None, name: object) -> None:
+def check_values(
+    pixels: Pixels, value_range: ValueRange | None, name: object, *, deep: bool
+) -> None:
     """Raise ImageError for an image whose values are not of the kind that a model has learnt.
 
     Parameters
@@ -126,24 +134,27 @@ def check_values(pixels: Pixels, value_range: ValueRange | None, name: object) -
         Of the model.
     name : object
         Of the image, for the message.
+    deep : bool
+        Whether the model was trained on images of more than 8 bits.
     """
-    if pixels.dtype == np.uint8 and value_range in (None, EIGHT_BITS):
-        return
-    lowest, highest = float(pixels.min()), float(pixels.max())
-    found = f"{name}: its values lie between {lowest:g} and {highest:g}"
-    if value_range == EIGHT_BITS:
-        if lowest < 0 or highest > 255.5:
+    is_deep = pixels.dtype != np.uint8
+    if value_range is None:  # as models of before there were ranges
+        if pixels.dtype == np.float32:
             raise ImageError(
-                f"{found}, and the model was trained on images of 8 bits. Save it with 8 bits, "
-                "scaled as those were; or train with images like this one."
+                f"{name} has values of floating point, and the model was trained by a version of "
+                "anomaly_ad that read images of 8 bits and PNG of 16 bits. Train it again."
             )
         return
-    if value_range is None and pixels.dtype != np.uint16:
+    if deep != is_deep:
+        own, others = ("more than 8", "8") if is_deep else ("8", "more than 8")
         raise ImageError(
-            f"{found} ({pixels.dtype}), and the model was trained by a version of anomaly_ad that "
-            "read images of 8 bits and PNG of 16 bits. Train it again."
+            f"{name} has {own} bits, and the model's training images have {others}: its values "
+            "mean something else. Save it as those are; or train with images like this one alone."
         )
-    low, high = value_range or (0, 65535)
+    if not is_deep and value_range == EIGHT_BITS:
+        return
+    found = f"{name}: its values lie between {pixels.min():g} and {pixels.max():g}"
+    low, high = value_range
     if (pixels <= low + _BLACK * (high - low)).mean() >= _MOST_BLACK:
         end = "black"
     elif (pixels > high).mean() >= _MOST_WHITE:
@@ -156,14 +167,3 @@ def check_values(pixels: Pixels, value_range: ValueRange | None, name: object) -
         "depth)? To train with such images, choose another value_range, or leave it out to have "
         "it learnt from them."
     )
-
-
-def as_values(image: Image, value_range: ValueRange | None) -> NDArray[Any]:
-    """Gray levels as values that a model makes them of again, for what was drawn into a picture.
-
-    The inverse of `gray_levels`: `image` itself for a model of 8-bit images, float32 otherwise.
-    """
-    if value_range in (None, EIGHT_BITS):
-        return image
-    low, high = value_range
-    return image.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)

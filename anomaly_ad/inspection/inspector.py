@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ..drawing import pictures as drawing
 from ..errors import ImageError, OptionError, PathError
-from ..images import Image, PathLike, Photograph, image_digest
+from ..images import Image, PathLike, Photograph, image_digest, of_pages
 from ..images.sources import Source, Sources
 from ..model import StoredModel, check_patch_size, check_threshold
 from ..runtime import Outputs
-from ..support import bar, ordered_map, printable
+from ..support import bar, ordered_map, printable, say
 from .output import Output
 from .prediction import Prediction
 from .regions import Region, deviating_cells, marked, outlines, regions
@@ -290,6 +290,7 @@ class Inspector:
         or, `promptly`, one image after the other. An image that cannot be read gives a prediction
         with an error where it `may_fail`; otherwise the error is raised.
         """
+        stacks: list[str] = []
 
         def read(source: Source) -> tuple[_Read, Image | None]:
             try:
@@ -299,6 +300,8 @@ class Inspector:
                 if not may_fail:
                     raise
                 return (source, str(error), None), None
+            if photo.n_pages > 1:
+                stacks.append(photo.name)
             return (source, photo, views), views
 
         def decide(pair: tuple[_Read, Outputs | None]) -> R:
@@ -306,16 +309,24 @@ class Inspector:
             merged = {} if outputs is None else self.framing.merge(outputs)
             return work(self._inspected(source, photo, views, merged))
 
-        if not promptly:
-            return ordered_map(decide, self.engine.stream(ordered_map(read, sources), _AFTER_MODEL))
-
         def one_by_one() -> Generator[R, None, None]:
             for source in sources:
                 item, views = read(source)
                 outputs = None if views is None else self.engine.run(views, _AFTER_MODEL)
                 yield decide((item, outputs))
 
-        return one_by_one()
+        def in_order() -> Generator[R, None, None]:
+            if promptly:
+                found = one_by_one()
+            else:
+                streamed = self.engine.stream(ordered_map(read, sources), _AFTER_MODEL)
+                found = ordered_map(decide, streamed)
+            with closing(found):
+                yield from found
+            if stacks:
+                say(of_pages(len(stacks)))
+
+        return in_order()
 
     def _inspected(
         self, source: Source, photo: Photograph | str, views: Image | None, outputs: Outputs

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..drawing import screen
 from ..errors import OptionError
-from ..images import FIRST_PAGE, Image, PathLike, check_path
+from ..images import Image, PathLike, check_path
 from ..images.sources import PredictInput, Sources, find_sources
 from ..model import StoredModel
 from ..support import say
@@ -71,7 +71,7 @@ def predict(
     **options
         `resume`, and those of `Inspector`.
     """
-    sources = find_sources(path)
+    sources = find_sources(path, deep=_is_deep(model))
     if sources.passed_over:
         say(f"Skipped, not inspected: {sources.passed_over}")
     results = _inspected(
@@ -83,16 +83,13 @@ def predict(
         progress=True,
         **options,
     )
-    predictions, n_stacks = [], 0
+    predictions = []
     with closing(results):
         where = f"Look at those in {save_path}." if save else "save=True saves them."
         for result in _shown(results, where) if show else results:
             if result.prediction.error is not None:
                 say(result.prediction.error)
-            n_stacks += result.photograph is not None and result.photograph.n_pages > 1
             predictions.append(result.prediction)
-    if n_stacks:
-        say(f"{n_stacks} of {len(predictions)} files have several pages. {FIRST_PAGE}")
     return Run(predictions, sources.single, save_path if save else None)
 
 
@@ -112,7 +109,7 @@ def stream(
     **options
         `resume`, `progress`, and those of `Inspector`.
     """
-    sources = find_sources(paths)
+    sources = find_sources(paths, deep=_is_deep(model))
     if sources.passed_over:
         warnings.warn(f"Skipped, not inspected: {sources.passed_over}", stacklevel=3)
     results = _inspected(
@@ -125,6 +122,10 @@ def stream(
         **options,
     )
     return _predictions(results)
+
+
+def _is_deep(model: StoredModel) -> bool:
+    return model.manifest.plan.framing.deep
 
 
 def _inspected(

@@ -100,7 +100,9 @@ class Choice:
         if self.options is None:
             return self.plan
         sizes = found.sizes if self.takes_their_shape else ()
-        return Plan.from_options(self.plan.method, self.options, sizes, found.value_range)
+        return Plan.from_options(
+            self.plan.method, self.options, sizes, found.value_range, deep=bool(found.depth)
+        )
 
     def with_model(self, stored: StoredModel) -> Self:
         """The same with a model that was just trained, or calibrated."""

@@ -21,7 +21,12 @@ _IN_MANIFESTS = {"framing": "spec"}
 # The values of fields that manifests do not name, or name as null, which were written before there
 # were these fields: of a plan and of its framing. Options of methods: `Preset.formerly`.
 _FORMERLY: dict[str, Any] = {}
-_FRAMING_FORMERLY: dict[str, Any] = {"outside": None, "value_range": None, "reduces": False}
+_FRAMING_FORMERLY: dict[str, Any] = {
+    "outside": None,
+    "value_range": None,
+    "deep": False,
+    "reduces": False,
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Plan:
         options: Mapping[str, Any],
         image_sizes: Sequence[tuple[int, int]] = (),
         value_range: ValueRange | None = None,
+        *,
+        deep: bool = False,
     ) -> Self:
         """The preset of a method with what the user gave in its place.
 
@@ -99,8 +106,9 @@ class Plan:
             (height, width) of photographs to train on. Where no img_size is given, a method whose
             preset says so takes their shape; see `input_size`.
         value_range : (float, float), optional
-            Learnt from images of more than 8 bits; what the user gave comes first. None: the
-            images have 8 bits.
+            Learnt from images of more than 8 bits; what the user gave comes first.
+        deep : bool
+            Whether the photographs have more than 8 bits.
 
         Raises
         ------
@@ -129,6 +137,7 @@ class Plan:
             1 if gray else 3,
             given.get("fit", "stretch"),
             **({} if values is None else {"value_range": values}),
+            deep=deep,
         )
         parameters = {
             name: copy.deepcopy(given.get(name, default))

@@ -34,6 +34,11 @@ def answer(
     framing, title = inspector.framing, repr(name) if name else "The image"
     try:
         photo = Photograph.decode(read(), title, framing, max_pixels)
+        if photo.n_pages > 1:
+            raise Refusal(
+                422,
+                f"{title} has {photo.n_pages} pages. Send each page as an image of its own.",
+            )
         decision = inspector.inspect(photo)
     except ImageTooLargeError as error:
         raise Refusal(413, str(error)) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from ..images import FIRST_PAGE, TrainingImages, survey
+from ..images import TrainingImages, survey
 from ..images.names import is_for_test, meaning
 from ..methods import registry
 from ..model import Choice, Plan, StoredModel
@@ -129,8 +129,6 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
             f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
             "images; set img_size to change it."
         )
-    if found.has_pages:
-        notes.append(f"Some files have several pages. {FIRST_PAGE}")
     if found.value_range is not None:
         low, high = found.value_range
         notes.append(

@@ -14,7 +14,7 @@ from conftest import draw_part
 from PIL import Image as PilImage
 from PIL import ImageOps
 
-from anomaly_ad.errors import ImageError, PathError
+from anomaly_ad.errors import ImageError, ImageTooLargeError, PathError
 from anomaly_ad.images import decode_image, decode_with_header, read_image, stored_as
 from anomaly_ad.images.formats import FORMATS
 
@@ -157,7 +157,7 @@ STORED = {
     "tiff tiles": (deep_tiff(DEEP, compression="zlib", tile=(64, 64)), DEEP),
     "tiff strips": (deep_tiff(DEEP, rowsperstrip=7), DEEP),
     "tiff alpha": (
-        deep_tiff(np.dstack([COLOUR, DEEP]), extrasamples=["unassalpha"], **RGB),
+        deep_tiff(np.dstack([COLOUR, DEEP * 0 + 65535]), extrasamples=["unassalpha"], **RGB),
         COLOUR,
     ),
     "tiff white is 0": (deep_tiff(DEEP, photometric="miniswhite"), 65535 - DEEP),
@@ -300,6 +300,63 @@ def test_a_tiff_of_very_many_directories_is_no_work(values):
     data = struct.pack("<2sHI", b"II", 42, 8) + b"".join(pages)[: 8 + 4_000_000]
     with pytest.raises(ImageError, match=r"damaged|cut off|not an image"):
         decode_image(data, "x")
+
+
+def directory(entries, following, order="<"):
+    """A classic directory of (tag, kind, number, value)."""
+    packed = b"".join(struct.pack(f"{order}HHII", *entry) for entry in entries)
+    return struct.pack(f"{order}H", len(entries)) + packed + struct.pack(f"{order}I", following)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"II*\0" + bytes(40),  # no directory
+        b"II*\0" + struct.pack("<I", 2**32 - 2) + bytes(40),
+        b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**63 + 5) + bytes(40),
+        b"MM\0+\0\x08\0\0" + struct.pack(">Q", 2**64 - 1) + bytes(40),
+        b"II*\0\x08\0\0\0" + b"".join(directory([], 8 + 6 * n) for n in range(1, 200_000)),
+    ],
+    ids=["none", "beyond", "overflow", "big-endian overflow", "empty ones"],
+)
+def test_directories_that_lead_nowhere_are_errors(data):
+    for name in ("x", "x.tif"):
+        with pytest.raises(ImageError):
+            decode_image(data, name)
+
+
+def test_strips_that_share_their_data_are_refused():
+    """A small file would inflate for hours."""
+    bomb = zlib.compress(bytes(2**25), 9)
+    count = 300
+    lists = 8 + 2 + 12 * 9 + 4
+    entries = [
+        *((256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 16), (259, 3, 1, 8), (262, 3, 1, 1)),
+        (273, 4, count, lists),
+        *((277, 3, 1, 1), (278, 4, 1, 1), (279, 4, count, lists + 4 * count)),
+    ]
+    at = lists + 8 * count
+    values = struct.pack(f"<{2 * count}I", *([at] * count), *([len(bomb)] * count))
+    data = b"II*\0\x08\0\0\0" + directory(entries, 0) + values + bomb
+    with pytest.raises(ImageError, match="its strips overlap"):
+        decode_image(data, "x")
+
+
+def test_the_memory_of_deep_pixels_is_bounded():
+    """What counts is bytes: doubles of three channels take 12 times as many as 8 bits."""
+    image = np.zeros((400, 400, 3))
+    data = deep_tiff(image, compression="zlib", **RGB)
+    with pytest.raises(ImageTooLargeError, match="400x400 pixels of 36 bytes; at most 600,000 byt"):
+        decode_image(data, "x", 200_000)
+    assert decode_image(data, "x", 2_000_000).shape == (400, 400, 3)
+    assert decode_image(encoded(".png", PART), "x", 203 * 181).dtype == np.uint8
+
+
+def test_bits_in_another_order_are_put_right():
+    """Fill order 2, of old scanners: OpenCV knows it."""
+    data = bytearray(deep_tiff(DEEP, byteorder="<", extratags=[(266, 3, 1, 2, True)]))
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(decode_image(bytes(data), "x"), expected)
 
 
 # ------------------------------------------------------------------------------ reduced scale
@@ -524,12 +581,17 @@ def _tiff(image, **options):
     return saved(PilImage.fromarray(image), "TIFF", **options)
 
 
+def with_tag(data, number, value):
+    """A TIFF with another value of a tag."""
+    out = io.BytesIO(data)
+    with tifffile.TiffFile(out, mode="r+b") as file:
+        file.pages[0].tags[number].overwrite(value)
+    return out.getvalue()
+
+
 def with_compression(number):
     """A TIFF that says that what it holds was compressed so."""
-    out = io.BytesIO(deep_tiff(DEEP))
-    with tifffile.TiffFile(out, mode="r+b") as file:
-        file.pages[0].tags["Compression"].overwrite(number)
-    return out.getvalue()
+    return with_tag(deep_tiff(DEEP), 259, number)
 
 
 @pytest.mark.parametrize(
@@ -549,6 +611,12 @@ def with_compression(number):
             deep_tiff(np.dstack([DEEP, DEEP]), extrasamples=["unassalpha"], planarconfig="contig"),
             "TIFF of 16 bits with a further channel",
         ),
+        (
+            deep_tiff(np.dstack([COLOUR, DEEP]), extrasamples=["unassalpha"], **RGB),
+            "TIFF with transparent pixels",
+        ),
+        (with_tag(deep_tiff(np.dstack([DEEP] * 3), **RGB), 262, 1), "gray TIFF of 3 channels"),
+        (with_tag(deep_tiff(np.dstack([DEEP] * 3), **RGB), 262, 0), "gray TIFF of 3 channels"),
         (
             deep_tiff(np.dstack([COLOUR, DEEP]), photometric="separated", planarconfig="contig"),
             "CMYK TIFF of 16 bits",

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from anomaly_ad.errors import ImageError
@@ -75,6 +76,16 @@ def test_other_formats(tmp_path, suffix):
     path = tmp_path / f"mask{suffix}"
     path.write_bytes(cv2.imencode(suffix, MARKED * np.uint8(255))[1])
     np.testing.assert_array_equal(read_mask(path), MARKED)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_is_white_in_a_tiff_is_marked(tmp_path, photometric, kind):
+    """Whichever value is white: programs write both."""
+    shown = MARKED * kind(np.iinfo(kind).max)
+    stored = shown if photometric == "minisblack" else kind(np.iinfo(kind).max) - shown
+    tifffile.imwrite(tmp_path / "m.tif", stored.astype(kind), photometric=photometric)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), MARKED)
 
 
 def test_of_smooth_edges_half_is_the_limit(tmp_path):

@@ -13,7 +13,7 @@ from anomaly_ad.errors import ImageError
 from anomaly_ad.images import Framing, Photograph, decoding, survey
 
 FRAMING = Framing.new(40, 50, 3)
-DEEP = replace(FRAMING, value_range=(0, 4095))
+DEEP = replace(FRAMING, value_range=(0, 4095), deep=True)
 
 
 @pytest.fixture
@@ -94,8 +94,10 @@ def test_arrays_that_are_refused_by_a_deep_model():
     for array in (np.zeros((40, 40), bool), np.zeros((40, 40, 2), np.uint16), np.zeros((3, 3))):
         with pytest.raises(ImageError):
             Photograph.of_array(array, DEEP)
-    with pytest.raises(ImageError, match="The array: its values lie between 0 and 250, and with"):
+    with pytest.raises(ImageError, match="The array has 8 bits, and the model's training images"):
         Photograph.of_array(np.tile(np.uint8([[0, 250]]), (40, 20)), DEEP).views()
+    with pytest.raises(ImageError, match="NaN, infinite, or beyond what 32 bits hold"):
+        Photograph.of_array(np.full((40, 40), 1e300), DEEP)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
@@ -122,7 +124,7 @@ def tiffs(folder, values, count=5, **options):
 def test_a_survey_of_images_of_8_bits(tmp_path):
     paths = [write_image(tmp_path / f"{n}.png", draw_part(n)) for n in range(3)]
     found = survey(paths)
-    assert (found.value_range, found.depth, found.has_pages) == (None, "", False)
+    assert (found.value_range, found.depth) == (None, "")
     assert found.sizes == ((64, 64),) * 3
 
 
@@ -137,12 +139,35 @@ def test_a_survey_learns_the_values_of_deep_images(tmp_path):
     assert survey(paths, values=False).value_range is None
 
 
-def test_a_survey_knows_of_pages(tmp_path):
+def test_a_survey_goes_with_most_images(tmp_path):
+    """The few others are errors when they are read, one by one."""
+    values = np.linspace(500, 3500, 6400).reshape(80, 80).astype(np.uint16)
+    deep = tiffs(tmp_path / "deep", values, count=3)
+    plain = [write_image(tmp_path / f"{n}.png", draw_part(n)) for n in range(4)]
+    assert survey([*deep, *plain]).depth == ""
+    found = survey([*deep, *plain[:2]])
+    assert found.depth == "16 bit gray" and found.value_range[1] > 3500
+
+
+def test_a_survey_of_deep_images_that_cannot_be_read(tmp_path):
+    paths = tiffs(tmp_path / "deep", np.full((80, 80), np.nan, np.float32))
+    found = survey(paths)
+    assert found.value_range is None and found.depth == "float 32 bit gray"
+
+
+def test_what_was_drawn_into_a_picture_is_what_the_model_takes():
+    for framing in (FRAMING, DEEP, replace(FRAMING, value_range=(30, 180)), Framing(40, 50, 1)):
+        picture = draw_part(3)
+        photo = Photograph.of_picture(picture, framing, "x")
+        plain = Framing.new(40, 50, framing.channels).views(picture)
+        np.testing.assert_array_equal(photo.views(), plain)
+        assert photo.picture() is picture
+
+
+def test_pages_are_counted_unless_one_is_named(tmp_path):
     path = tmp_path / "stack.tif"
     with tifffile.TiffWriter(path) as file:
         for _ in range(2):
             file.write(draw_part(0), photometric="rgb")
-    assert survey([path]).has_pages
-    assert not survey([tmp_path / "stack.tif[1]"]).has_pages
     assert Photograph.read(path, FRAMING).n_pages == 2
     assert Photograph.read(f"{path}[0]", FRAMING).n_pages == 1

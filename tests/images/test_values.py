@@ -10,7 +10,6 @@ from anomaly_ad.errors import ImageError, OptionError
 from anomaly_ad.images import Framing, check_value_range
 from anomaly_ad.images.values import (
     EIGHT_BITS,
-    as_values,
     check_values,
     gray_levels,
     learn_value_range,
@@ -46,20 +45,27 @@ def _elements(kind):
     return st.integers(0, int(np.iinfo(kind).max))
 
 
-@given(arrays(np.uint8, (16, 16, 3)), st.integers(0, 1000), st.integers(255, 60_000))
-def test_a_picture_survives_the_way_to_values_and_back(picture, low, span):
-    there = as_values(picture, (low, low + span))
-    np.testing.assert_array_equal(gray_levels(there, (low, low + span)), picture)
-    assert as_values(picture, EIGHT_BITS) is picture and as_values(picture, None) is picture
-
-
 def test_of_8_bits_nothing_is_changed_or_copied():
     image = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert gray_levels(image, EIGHT_BITS) is image and gray_levels(image, None) is image
 
 
 @pytest.mark.parametrize(
-    "value", [(0,), (0, 1, 2), "01", (1, 1), (5, 2), (0, np.inf), (np.nan, 1), (True, 9), 7, {0: 1}]
+    "value",
+    [
+        (0,),
+        (0, 1, 2),
+        "01",
+        (1, 1),
+        (5, 2),
+        (0, np.inf),
+        (np.nan, 1),
+        (True, 9),
+        (0, 10**400),
+        (-1e38, 1e38),
+        7,
+        {0: 1},
+    ],
 )
 def test_what_is_no_value_range(value):
     with pytest.raises(OptionError, match=r"value_range is \(low, high\).*Received: "):
@@ -96,6 +102,15 @@ def test_a_range_stays_within_its_kind():
     assert -1.3 < low < -1.15 and 1.15 < high < 1.3
 
 
+def test_without_an_image_there_is_no_range():
+    assert learn_value_range([]) is None
+
+
+def test_large_floats_keep_their_digits():
+    values = np.array([[1e6, 1e6 + 5, 1e6 + 10]], np.float32)
+    assert gray_levels(values, (1e6, 1e6 + 10)).tolist() == [[0, 128, 255]]
+
+
 def test_images_that_are_even_have_a_range_too():
     low, high = learn_value_range([np.full((20, 20), 1000, np.uint16)] * 3)
     assert low < 1000 < high
@@ -115,12 +130,11 @@ RANGE = (200, 3900)
         (np.full((20, 20), 210, np.uint16), "black"),
         (scene(5000, 60_000), "white"),  # of 16 bits
         (scene(300, 3900).astype(np.float32) / 65535, "black"),
-        (scene(3, 250).astype(np.uint8), "black"),
     ],
 )
 def test_an_image_far_outside_is_an_error(values, end):
     with pytest.raises(ImageError) as error:
-        check_values(values, RANGE, "part.tif")
+        check_values(values, RANGE, "part.tif", deep=True)
     assert str(error.value).startswith(f"part.tif: its values lie between {values.min():g} and ")
     assert f"the value range 200 to 3900 of the model it is {end}. Was it taken" in str(error.value)
 
@@ -135,23 +149,30 @@ def test_an_image_far_outside_is_an_error(values, end):
     ],
 )
 def test_an_image_that_differs_is_none(values):
-    check_values(values, RANGE, "part.tif")
+    check_values(values, RANGE, "part.tif", deep=True)
 
 
-def test_a_model_of_8_bits_takes_no_other_values():
-    deep = scene(300, 3300)
-    with pytest.raises(ImageError, match=r"was trained on images of 8 bits\. Save it with 8 bits"):
-        check_values(deep, EIGHT_BITS, "part.tif")
-    check_values(scene(0, 255), EIGHT_BITS, "part.tif")  # 8 bits in 16
-    check_values(np.zeros((20, 20), np.uint8), EIGHT_BITS, "part.png")
+def test_a_model_takes_the_depth_that_it_was_trained_on():
+    """Whatever the values: 8 bits in 16, or floats from 0 to 1, could mean anything."""
+    for deep in (scene(0, 255), scene(300, 3300), np.ones((9, 9), np.float32)):
+        with pytest.raises(ImageError, match=r"^x has more than 8 bits, and the model's training"):
+            check_values(deep, EIGHT_BITS, "x", deep=False)
+        with pytest.raises(ImageError, match=r"^x has more than 8 bits"):
+            check_values(deep, (30, 180), "x", deep=False)
+    plain = scene(20, 200).astype(np.uint8)
+    for value_range in (RANGE, EIGHT_BITS, (0, 1023)):
+        with pytest.raises(ImageError, match=r"^x has 8 bits, and the model's .* more than 8: its"):
+            check_values(plain, value_range, "x", deep=True)
+    check_values(np.zeros((20, 20), np.uint8), EIGHT_BITS, "part.png", deep=False)
+    with pytest.raises(ImageError, match="it is black"):
+        check_values(np.zeros((20, 20), np.uint8), (30, 180), "part.png", deep=False)
 
 
-def test_a_model_of_a_former_version_takes_8_bits_and_16():
-    check_values(scene(300, 60_000), None, "part.png")
-    with pytest.raises(ImageError, match="range 0 to 65535 of the model it is black"):
-        check_values(scene(300, 3300), None, "part.png")
-    with pytest.raises(ImageError, match=r"\(float32\), and the model was trained by a version"):
-        check_values(scene(0, 9).astype(np.float32), None, "part.tif")
+def test_a_model_of_a_former_version_takes_8_bits_and_16_whatever_they_are():
+    for values in (scene(300, 60_000), scene(300, 3300), scene(0, 9).astype(np.uint8)):
+        check_values(values, None, "part.png", deep=False)
+    with pytest.raises(ImageError, match="of floating point, and the model was trained by"):
+        check_values(scene(0, 9).astype(np.float32), None, "part.tif", deep=False)
 
 
 # --------------------------------------------------------------------------------------- views
@@ -164,7 +185,7 @@ def test_views_of_deep_images_are_those_of_their_gray_levels(channels, shape, ki
     rng = np.random.default_rng(1)
     levels = rng.integers(0, 256, shape).astype(np.uint8)
     deep = (levels.astype(kind) * kind(16)).astype(kind)
-    framing = Framing.new(30, 40, channels, "stretch", (0, 255 * 16))
+    framing = Framing.new(30, 40, channels, "stretch", (0, 255 * 16), deep=True)
     plain = Framing.new(30, 40, channels)
     whole = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
     views = framing.views(deep)

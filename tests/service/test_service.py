@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import draw_part, write_image
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("httpx", reason="needs the extra 'test'")
@@ -234,6 +236,17 @@ def deep_tiff():
     return cv2.imencode(".tif", values)[1].tobytes()
 
 
+def test_a_stack_is_refused_and_its_page_is_not(client, files):
+    pages = [Image.open(file).convert("RGB") for file in files[:2]]
+    for some, status in ((pages, 422), (pages[:1], 200)):
+        out = io.BytesIO()
+        some[0].save(out, "TIFF", save_all=True, append_images=some[1:])
+        answer = client.post("/predict", files={"image": ("s.tif", out.getvalue())})
+        assert answer.status_code == status
+        if status == 422:
+            assert "'s.tif' has 2 pages. Send each page as an image" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "status", "message"),
     [
@@ -247,7 +260,7 @@ def deep_tiff():
             "a.tif",
             deep_tiff(),
             422,
-            "'a.tif': its values lie between 0 and 4095, and",
+            "'a.tif' has more than 8 bits, and",
         ),
         ("a.jpg", bytes(2_000_000), 413, "larger than 2,000,000 bytes"),
         ("a.jpg", b"\xff\xd8" + b"\xff" * 1_000_000, 422, "not an image that can be read"),

@@ -117,8 +117,7 @@ def test_what_lies_far_outside_is_a_record_and_never_a_verdict(parts, made, tmp_
     tifffile.imwrite(folder / "sixteen.tif", deep(draw_part(7)) * 16, photometric="rgb")
     found = AD(made).predict(folder, tmp_path / "out")
     assert [one.error is None for one in found] == [True, True, True, False, False]
-    assert "eight.png: its values lie between " in found[3].error
-    assert "of the model it is black" in found[3].error
+    assert "eight.png has 8 bits, and the model's training images have more" in found[3].error
     assert "of the model it is white" in found[4].error and found[4].is_anomalous is None
     records = [*read_records(tmp_path / "out" / "predictions.jsonl")]
     assert records[3]["error"] == found[3].error
@@ -126,7 +125,7 @@ def test_what_lies_far_outside_is_a_record_and_never_a_verdict(parts, made, tmp_
 
 def test_a_model_of_8_bits_refuses_deep_images(trained, parts):
     (found,) = AD(trained).predict([parts / "test" / "good" / "000.tif"], save=False)
-    assert "the model was trained on images of 8 bits" in found.error
+    assert "has more than 8 bits, and the model's training images have 8" in found.error
 
 
 def test_a_range_that_is_given(parts, made, tmp_path, capsys):
@@ -160,7 +159,7 @@ def test_depths_that_are_mixed_are_refused_before_training(parts, tmp_path):
     write_parts(root, 2, first=50)
     with pytest.raises(DataError, match="2 of 14 training images cannot be used") as error:
         AD("padim", root, save_path=tmp_path, img_size=(64, 64)).train()
-    assert "050.png" in str(error.value) and "choose another value_range" in str(error.value)
+    assert str(error.value).count("png has 8 bits, and the model's training images have more") == 2
     found = check(root, outliers=False)
     assert any("050.png" in str(f.files) for f in found.errors)
 
@@ -173,7 +172,7 @@ def test_images_that_are_added_have_the_range_of_the_model(parts, made, tmp_path
         write_deep(more / f"{n}.tif", np.clip(draw_part(60 + n) + 20, 0, 255).astype(np.uint8))
     ad.add_images(more)
     assert ad.model.manifest.plan.framing.value_range == before
-    with pytest.raises(DataError, match="of the model it is black"):
+    with pytest.raises(DataError, match="has 8 bits, and the model's training images have more"):
         ad.add_images(write_parts(tmp_path / "plain", 2, first=70))
 
 
@@ -203,9 +202,7 @@ def test_pages_of_a_stack_are_images_of_their_own(made, parts, tmp_path, capsys)
     ad = AD(made)
     (first,) = ad.predict(stack.parent, tmp_path / "out")
     assert not first.is_anomalous
-    assert "1 of 1 files have several pages. The first is taken; stack.tif[1]" in (
-        capsys.readouterr().err
-    )
+    assert "1 file has several pages. The first is taken; stack.tif[1]" in (capsys.readouterr().err)
     named = [f"{stack}[0]", f"{stack}[1]", f"{stack}[2]"]
     found = ad.predict(named, tmp_path / "pages")
     assert [one.is_anomalous for one in found] == [False, True, None]
@@ -222,6 +219,31 @@ def test_pages_of_a_stack_are_images_of_their_own(made, parts, tmp_path, capsys)
     assert len([*read_records(tmp_path / "pages" / "predictions.jsonl")]) == 3
     one = ad.predict(named[1], save=False)
     assert one.raw_score == found[1].raw_score
+    capsys.readouterr()
+    assert len([*ad.stream(stack)]) == 1
+    assert "1 file has several pages" in capsys.readouterr().err
+
+
+def test_a_page_is_named_in_a_list(tmp_path):
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((2, 20, 20), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match=r"s\.tif\[1\] is a file; training takes a folder .* list"):
+        AD("padim").load_data(tmp_path / "s.tif[1]")
+
+
+def test_evaluation_says_that_files_have_pages(parts, made, tmp_path, capsys):
+    root = shutil.copytree(parts / "test", tmp_path / "test")
+    with tifffile.TiffWriter(root / "good" / "000.tif") as file:
+        for seed in (40, 41):
+            file.write(deep(draw_part(seed)), photometric="rgb")
+    AD(made).evaluate(root)
+    assert "1 file has several pages. The first is taken" in capsys.readouterr().err
+
+
+def test_a_stack_of_arrays(made, parts):
+    files = sorted(parts.glob("test/*/*.tif"))
+    stack = np.stack([read_image(file) for file in files])
+    found = AD(made).predict(stack, save=False)
+    assert [one.is_anomalous for one in found] == [True] * 3 + [False] * 3
 
 
 def test_training_says_that_files_have_pages(parts, tmp_path, capsys):
@@ -231,10 +253,10 @@ def test_training_says_that_files_have_pages(parts, tmp_path, capsys):
         for seed in (40, 41):
             file.write(deep(draw_part(seed)), photometric="rgb")
     ad = AD("padim", [*paths, stack], save_path=tmp_path, img_size=(64, 64)).train()
-    assert "Some files have several pages. The first is taken" in capsys.readouterr().out
+    assert "1 file has several pages. The first is taken" in capsys.readouterr().err
     assert len(ad.model.manifest.learnt) == 13
     ad = AD("padim", [*paths, f"{stack}[0]", f"{stack}[1]"], save_path=tmp_path, img_size=(64, 64))
     assert len(ad.train(review=True).model.manifest.learnt) == 14
-    assert "several pages" not in capsys.readouterr().out
+    assert "several pages" not in capsys.readouterr().err
     found = check(stack.parent, outliers=False)
     assert any(f.name == "pages" for f in found.findings)

@@ -45,6 +45,8 @@ class Header:
         The camera's note, 1 to 8 as in EXIF; 1 is upright.
     n_pages : int
         Images in the file; the first is read.
+    bytes_a_pixel : int
+        In memory, where that is more than 3: 8 for colours of 16 bits with alpha.
     """
 
     height: int
@@ -52,6 +54,7 @@ class Header:
     mode: str
     orientation: int = 1
     n_pages: int = 1
+    bytes_a_pixel: int = 3
 
     @property
     def is_deep(self) -> bool:

@@ -48,7 +48,8 @@ def header(data: bytes) -> Header:
             "is a bare JPEG 2000 codestream of gray pixels, which is not read. Save it as .jp2."
         )
     kind = {1: "gray", 2: "gray with alpha", 3: "colour"}.get(channels, "colour with alpha")
-    return Header(y1 - y0, x1 - x0, f"{depth} bit {kind}")
+    bytes_a_pixel = max(channels * (2 if depth > 8 else 1), 3)
+    return Header(y1 - y0, x1 - x0, f"{depth} bit {kind}", bytes_a_pixel=bytes_a_pixel)
 
 
 def decode(data: bytes, header: Header) -> Pixels:

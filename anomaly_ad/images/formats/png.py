@@ -46,7 +46,9 @@ def header(data: bytes) -> Header:
                 orientation = orientation_in_exif(data[position : position + length])
     except struct.error:
         pass  # `decode` says what is missing
-    return Header(height, width, f"{bits} bit {_KINDS.get(colour, 'unknown')}", orientation)
+    mode = f"{bits} bit {_KINDS.get(colour, 'unknown')}"
+    deep = {0: 3, 2: 6}.get(colour, 8)
+    return Header(height, width, mode, orientation, bytes_a_pixel=deep if bits == 16 else 3)
 
 
 def decode(data: bytes, header: Header) -> Pixels:

@@ -35,7 +35,9 @@ def header(data: bytes) -> Header:
             f"{int(largest)}, which is not read. Save it with values up to 255 or 65535, all "
             "images with the same scale."
         )
-    return Header(int(height), int(width), f"{bits} bit {_KINDS[kind]}")
+    is_deep_colour = bits > 8 and kind in (b"P3", b"P6")
+    mode = f"{bits} bit {_KINDS[kind]}"
+    return Header(int(height), int(width), mode, bytes_a_pixel=6 if is_deep_colour else 3)
 
 
 def decode(data: bytes, header: Header) -> Pixels:

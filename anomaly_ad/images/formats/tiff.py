@@ -25,13 +25,16 @@ from .base import (
 )
 
 _LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-_MAX_VALUES = 1_000_000  # strips or tiles of an image
-_MAX_READ = 4_000_000  # entries and values of all directories: more would keep a thread busy
+_MAX_PAGES = 10_000
+_MAX_VALUES = 100_000  # strips or tiles of an image
+_MAX_READ = 500_000  # entries and values of all directories: more would keep a thread busy
+_PIECE = 2**20  # bytes that are inflated at a time
+_LARGEST_TILE = 1024  # pixels by which tiles may reach beyond the image
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _STRIP_BYTES, _SUBFILE = 273, 277, 279, 254
 _TILES, _TILE_BYTES, _EXTRA, _SAMPLE_FORMAT = 324, 325, 338, 339
-_ORIENTATION, _PLANAR = 274, 284
+_ORIENTATION, _PLANAR, _FILL_ORDER = 274, 284, 266
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
 _READ = {_NONE, 2, 3, 4, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
 _READ_DEEP = {_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
@@ -40,12 +43,15 @@ _COMPRESSIONS |= {50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "J
 _WHITE_IS_0, _BLACK_IS_0, _RGB = 0, 1, 2
 _COLOURS = {_WHITE_IS_0: "gray", _BLACK_IS_0: "gray", _RGB: "colour", 3: "palette", 5: "CMYK"}
 _COLOURS |= {6: "colour"}
+# Of a pixel, without those that are named as something else; some programs do not name alpha.
+_CHANNELS = {_WHITE_IS_0: (1,), _BLACK_IS_0: (1,), _RGB: (3, 4), 3: (1,), 5: (4,), 6: (3,)}
 _SIGNED, _FLOAT = 2, 3
 _KINDS = {_SIGNED: "signed ", _FLOAT: "float ", 5: "complex ", 6: "complex "}
 _HOLE = {4: 64, _LZW: 64, _JPEG: 256, _PACKBITS: 300}  # zero bytes in a row that no encoder writes
 
 _KNOWN = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _STRIP_BYTES}
 _KNOWN |= {_SUBFILE, _TILES, _TILE_BYTES, _EXTRA, _SAMPLE_FORMAT, _ORIENTATION, _PLANAR}
+_KNOWN |= {_FILL_ORDER}
 
 Tags = dict[int, tuple[int, ...]]
 
@@ -81,8 +87,8 @@ class _Layout:
         while start and start not in seen:
             seen.add(start)
             (count,) = struct.unpack_from(f"{self.order}{number}", data, start)
-            left -= count
-            if left < 0:
+            left -= count + 1
+            if left < 0 or len(seen) > _MAX_PAGES:
                 raise damaged("its directories have no end")
             end = start + head + size * count
             tags: Tags = {}
@@ -111,15 +117,18 @@ class _Layout:
             yield tag, struct.unpack_from(f"{self.order}{number}{letter}", data, place)
 
 
-def _first_page(data: bytes) -> tuple[Tags, int]:
-    """The tags of the first page, which is decoded; and how many pages there are."""
+def _first_page(data: bytes) -> tuple[Tags, Iterator[tuple[int, Tags]]]:
+    """The tags of the first page, which is decoded; and the pages that follow, read as drawn."""
     pages = _Layout.of(data).pages(data)
-    _, first = next(pages)
+    _, first = next(pages, (0, Tags()))
     if not {_WIDTH, _HEIGHT, _PHOTOMETRIC} <= first.keys():
         raise damaged("its directory is missing")
     if _is_reduced(first):
-        raise _not_read("a TIFF that begins with a reduced image or a mask")
-    return first, 1 + sum(not _is_reduced(tags) for _, tags in pages)
+        raise UnreadableError(
+            "is a TIFF that begins with a reduced image or a mask, which is not read. Name its "
+            "first page, with [0] behind the name of the file in a list of files."
+        )
+    return first, pages
 
 
 def _is_reduced(tags: Tags) -> bool:
@@ -135,9 +144,8 @@ def page(data: bytes, number: int) -> bytes:
             f"there is no page {number}: it has {len(places)} "
             f"{'page' if len(places) == 1 else 'pages'}, counted from 0."
         )
-    out = bytearray(data)
-    struct.pack_into(layout.pointer, out, layout.first, places[number])
-    return bytes(out)
+    pointer = struct.pack(layout.pointer, places[number])
+    return b"".join([data[: layout.first], pointer, data[layout.first + len(pointer) :]])
 
 
 def _is_deep(tags: Tags) -> bool:
@@ -147,7 +155,8 @@ def _is_deep(tags: Tags) -> bool:
 
 def header(data: bytes) -> Header:
     """See `base.Format`."""
-    tags, n_pages = _first_page(data)
+    tags, others = _first_page(data)
+    n_pages = 1 + sum(not _is_reduced(other) for _, other in others)
     bits, channels = tags.get(_BITS, (1,)), tags.get(_SAMPLES, (1,))[0]
     colour = tags[_PHOTOMETRIC][0]
     compression = tags.get(_COMPRESSION, (1,))[0]
@@ -160,8 +169,8 @@ def header(data: bytes) -> Header:
     if compression == _NONE and (_STRIPS not in tags or is_apart):  # damage could not be seen
         raise _not_read("a TIFF without compression in tiles, or with each channel apart")
     alpha = " with alpha" if tags.get(_EXTRA) else ""
-    if channels - len(tags.get(_EXTRA, ())) not in (1, 3, 4):
-        raise _not_read(f"a TIFF of {channels} channels")
+    if channels - len(tags.get(_EXTRA, ())) not in _CHANNELS[colour]:
+        raise _not_read(f"a {_COLOURS[colour]} TIFF of {channels} channels")
     if _is_deep(tags):
         _check_deep(tags, is_apart=is_apart)
     kind = _KINDS.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "")
@@ -170,7 +179,13 @@ def header(data: bytes) -> Header:
     orientation = tags.get(_ORIENTATION, (1,))[0]
     # OpenCV turns a TIFF by its note itself, whatever it is asked.
     size = (width, height) if orientation in (5, 6, 7, 8) else (height, width)
-    return Header(*size, mode, n_pages=n_pages)
+    return Header(*size, mode, n_pages=n_pages, bytes_a_pixel=_bytes_a_pixel(tags))
+
+
+def _bytes_a_pixel(tags: Tags) -> int:
+    """In memory; doubles are there twice, as they are and as float32."""
+    bits, channels = max(tags.get(_BITS, (1,))), tags.get(_SAMPLES, (1,))[0]
+    return max(3, channels * (-(-bits // 8) if bits <= 32 else 12))
 
 
 def _check_deep(tags: Tags, *, is_apart: bool) -> None:
@@ -211,31 +226,41 @@ def decode(data: bytes, header: Header) -> Pixels:
     sizes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES, ())
     if not starts or len(starts) != len(sizes):
         raise damaged("it has no strips")
-    bytes_a_pixel = 4 if max(tags.get(_BITS, (1,))) <= 8 else 32
-    # Of the whole image, the last row and column of tiles included.
-    largest = bytes_a_pixel * (header.height + 1024) * (header.width + 1024) + 4096
+    if sum(sizes) > len(data):
+        raise damaged("its strips overlap")
+    # Bytes of the whole image, the last row and column of tiles included.
+    padded = (header.height + _LARGEST_TILE) * (header.width + _LARGEST_TILE)
+    left = (header.bytes_a_pixel + 1) * padded
     for start, size in zip(starts, sizes, strict=True):
         if not size or len(data) - start < size:
             raise damaged("a strip lies outside the file")
         if compression != _NONE:
-            _check_strip(data[start : start + size], compression, largest)
+            left -= _check_strip(data[start : start + size], compression, left)
     image = _deep_pixels(data, tags) if _is_deep(tags) else _pixels(data, tags)
     if compression == _NONE and _STRIPS in tags and len(tags.get(_BITS, (1,))) in (1, 3):
         refuse_blank_tail(image)
     return image
 
 
-def _check_strip(strip: bytes, compression: int, largest: int) -> None:
+def _check_strip(strip: bytes, compression: int, left: int) -> int:
+    """Refuse a strip that is damaged, or inflates to more than so many bytes; how many they are."""
     if compression in _HOLE and zeros(strip, _HOLE[compression]):
         raise damaged("a strip has zeros in its middle")
     if compression in (_DEFLATE, _OLD_DEFLATE):
-        inflate = zlib.decompressobj()
+        inflate, count = zlib.decompressobj(), 0
         try:
-            inflate.decompress(strip, largest)
+            while not inflate.eof and count <= left:
+                piece = len(inflate.decompress(strip, _PIECE))
+                strip = inflate.unconsumed_tail
+                count += piece
+                if not piece and not strip:
+                    break
         except zlib.error as error:
             raise damaged(f"a strip: {error}") from error
         if not inflate.eof:
             raise damaged("a strip does not end where it should")
+        return count
+    return 0
 
 
 def _pixels(data: bytes, tags: Tags) -> Pixels:
@@ -256,6 +281,10 @@ def _deep_pixels(data: bytes, tags: Tags) -> Pixels:
     image = _in_place(data, tags)
     if image is not None:
         return image
+    if tags.get(_SAMPLES, (1,))[0] == 4:
+        stored: Any = opencv(data, cv2.IMREAD_UNCHANGED)
+        if (stored[..., 3] < 2**16 - 1).any():
+            raise _not_read("a TIFF with transparent pixels")
     image = opencv_deep(data)
     if bits < 16:
         image >>= 16 - bits
@@ -278,6 +307,7 @@ def _in_place(data: bytes, tags: Tags) -> Pixels | None:
         and tags.get(_SAMPLE_FORMAT, (1,))[0] not in _KINDS
         and tags.get(_COMPRESSION, (1,))[0] == _NONE
         and tags.get(_ORIENTATION, (1,))[0] == 1
+        and tags.get(_FILL_ORDER, (1,))[0] == 1
         and (tags[_PHOTOMETRIC][0], channels) in ((_BLACK_IS_0, 1), (_RGB, 3))
     )
     follow = all(a + n == b for a, n, b in zip(starts, sizes, starts[1:], strict=False))
