@@ -70,6 +70,7 @@ def test_the_range_is_learnt_recorded_and_said(parts, tmp_path, capsys):
     assert saved["value_range"] == [low, high] and saved["reduces"] is True
 
 
+@pytest.mark.slow
 def test_it_is_the_model_of_8_bits(parts, tmp_path):
     """With the range that makes these gray levels of the values, to the last bit or so."""
     root = tmp_path / "plain"
@@ -128,6 +129,7 @@ def test_a_model_of_8_bits_refuses_deep_images(trained, parts):
     assert "has more than 8 bits, and the model's training images have 8" in found.error
 
 
+@pytest.mark.slow
 def test_a_range_that_is_given(parts, made, tmp_path, capsys):
     ad = AD("padim", parts, save_path=tmp_path, img_size=(64, 64), value_range=(0, 4095)).train()
     assert ad.model.manifest.plan.framing.value_range == (0, 4095)
@@ -164,6 +166,7 @@ def test_depths_that_are_mixed_are_refused_before_training(parts, tmp_path):
     assert any("050.png" in str(f.files) for f in found.errors)
 
 
+@pytest.mark.slow
 def test_images_that_are_added_have_the_range_of_the_model(parts, made, tmp_path):
     ad = copied(made, tmp_path)
     before = ad.model.manifest.plan.framing.value_range
@@ -246,6 +249,7 @@ def test_a_stack_of_arrays(made, parts):
     assert [one.is_anomalous for one in found] == [True] * 3 + [False] * 3
 
 
+@pytest.mark.slow
 def test_training_says_that_files_have_pages(parts, tmp_path, capsys):
     paths = sorted(parts.glob("train/good/*.tif"))
     stack = tmp_path / "stack.tif"
