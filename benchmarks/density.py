@@ -29,7 +29,7 @@ def terms(ad: AD, files: list[Path], is_bad: np.ndarray) -> None:
     detector = build(plan).restore(ad.model.detector_state())
     measured = detector.measured()
     outputs = {"vectors": detector.vectors(measured), "error": measured.excess["error"]}
-    model = keras.Model(measured.images, outputs)
+    model = keras.Model(measured.inputs, outputs)
     found = [model(Photograph.read(file, plan.framing).views()) for file in files]
     vectors = detector.reduced(np.concatenate([np.asarray(each["vectors"]) for each in found]))
     learnt = detector.reduced(detector.pool.vectors)
@@ -48,12 +48,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--gray", action="store_true", help="autoencoders take images as gray")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", help="some of them")
     options = parser.parse_args()
     files = find_images(options.data / "test")
     is_bad = np.array([file.parent.name != "good" for file in files])
     methods = ["dfkde", "AD1" if options.gray else "AD0", "vae", "lake"]
     with tempfile.TemporaryDirectory() as folder:
-        for method in methods:
+        for method in options.methods or methods:
             gray = True if options.gray and method != "dfkde" else None
             ad = AD(method, options.data, gray, Path(folder, method), seed=options.seed).train()
             found = ad.evaluate(options.data)
