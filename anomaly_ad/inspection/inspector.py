@@ -290,7 +290,7 @@ class Inspector:
         or, `promptly`, one image after the other. An image that cannot be read gives a prediction
         with an error where it `may_fail`; otherwise the error is raised.
         """
-        stacks: list[str] = []
+        stacks: list[bool] = []
 
         def read(source: Source) -> tuple[_Read, Image | None]:
             try:
@@ -301,7 +301,7 @@ class Inspector:
                     raise
                 return (source, str(error), None), None
             if photo.n_pages > 1:
-                stacks.append(photo.name)
+                stacks.append(True)
             return (source, photo, views), views
 
         def decide(pair: tuple[_Read, Outputs | None]) -> R:
