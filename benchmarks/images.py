@@ -40,7 +40,7 @@ from anomaly_ad.training import steps
 
 ROUNDS = 15
 FRAMING = Framing.new(256, 256, 3)
-DEEP = Framing.new(256, 256, 3, value_range=(0, 4095))
+DEEP = Framing.new(256, 256, 3, value_range=(0, 4095), deep=True)
 LARGE = (2000, 3000)
 
 # What another version does with a file, once a line that comes in; prints seconds.
@@ -137,7 +137,7 @@ def accuracy(name: str, data: Path, method: str, *, reduces: bool = True) -> Non
 
     good = find_training_images(data)
     found = survey(good.paths)
-    plan = Plan.from_options(method, {}, found.sizes, found.value_range)
+    plan = Plan.from_options(method, {}, found.sizes, found.value_range, deep=bool(found.depth))
     plan = replace(plan, framing=replace(plan.framing, reduces=reduces))
     with tempfile.TemporaryDirectory() as models, contextlib.redirect_stderr(io.StringIO()):
         stored = steps.train(plan, good, Path(models, "model"), epochs=1)
