@@ -165,7 +165,7 @@ STORED = {
     "tiff float colour": (deep_tiff(np.dstack([FLOATS] * 3), **RGB), np.dstack([FLOATS] * 3)),
     "tiff double": (deep_tiff(FLOATS.astype(np.float64)), FLOATS),
     "tiff signed": (deep_tiff((DEEP // 2).astype(np.int16) - 99), DEEP // 2 - np.float32(99)),
-    "tiff 32 bit": (deep_tiff(DEEP.astype(np.uint32) * 9), DEEP.astype(np.float32) * 9),
+    "tiff signed 32 bit": (deep_tiff(DEEP.astype(np.int32) * -9), DEEP.astype(np.float32) * -9),
     "tiff 10 bit": (packed(DEEP >> 6, 10), DEEP >> 6),
     "tiff 12 bit": (packed(SHALLOW, 12), SHALLOW),
     "tiff 14 bit": (packed(DEEP >> 2, 14), DEEP >> 2),
@@ -238,6 +238,15 @@ def test_the_orientation_of_a_deep_tiff_is_applied(orientation):
     image, header = decode_with_header(data, "a")
     assert header.size == image.shape
     np.testing.assert_array_equal((image - 17) // 251, np.asarray(upright))
+
+
+def test_unsigned_values_of_32_bits_need_opencv_5():
+    data, values = deep_tiff(DEEP.astype(np.uint32) * 9), DEEP.astype(np.float32) * 9
+    if int(cv2.__version__.partition(".")[0]) >= 5:
+        np.testing.assert_array_equal(decode_image(data, "x"), values)
+    else:
+        with pytest.raises(ImageError, match=r"x: is a TIFF of 32 bits, which is not read"):
+            decode_image(data, "x")
 
 
 def test_values_that_are_not_finite_are_an_error():

@@ -46,6 +46,7 @@ _COLOURS |= {6: "colour"}
 # Of a pixel, without those that are named as something else; some programs do not name alpha.
 _CHANNELS = {_WHITE_IS_0: (1,), _BLACK_IS_0: (1,), _RGB: (3, 4), 3: (1,), 5: (4,), 6: (3,)}
 _SIGNED, _FLOAT = 2, 3
+_UNSIGNED = {10, 12, 14, 16} | ({32} if int(cv2.__version__.partition(".")[0]) >= 5 else set())
 _KINDS = {_SIGNED: "signed ", _FLOAT: "float ", 5: "complex ", 6: "complex "}
 _HOLE = {4: 64, _LZW: 64, _JPEG: 256, _PACKBITS: 300}  # zero bytes in a row that no encoder writes
 
@@ -193,7 +194,7 @@ def _check_deep(tags: Tags, *, is_apart: bool) -> None:
     bits, kind = set(tags.get(_BITS, (1,))), tags.get(_SAMPLE_FORMAT, (1,))[0]
     colour, compression = tags[_PHOTOMETRIC][0], tags.get(_COMPRESSION, (1,))[0]
     depth = f"{_KINDS.get(kind, '')}{max(bits)} bits"
-    readable = {_SIGNED: {16, 32}, _FLOAT: {32, 64}}.get(kind, {10, 12, 14, 16, 32})
+    readable = {_SIGNED: {16, 32}, _FLOAT: {32, 64}}.get(kind, _UNSIGNED)
     if len(bits) > 1 or not bits <= readable or kind in (5, 6):
         raise _not_read(f"a TIFF of {depth}")
     if colour not in (_WHITE_IS_0, _BLACK_IS_0, _RGB):
