@@ -85,7 +85,7 @@ class Halves(Framing):
     def n_views(self):
         return 2
 
-    def views(self, image, image_size=None, name="The image"):
+    def views(self, image, image_size=None, name="The image", *, is_picture=False):
         middle = image.shape[1] // 2
         halves = (image[:, :middle], image[:, middle:])
         return np.concatenate([Framing.views(self, half) for half in halves])
