@@ -31,7 +31,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from anomaly_ad.data.sample import render_part, render_sample
-from anomaly_ad.images import Framing, Photograph, find_training_images
+from anomaly_ad.images import Framing, Photograph, find_training_images, survey
 from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.images.sources import file_sources
 from anomaly_ad.inspection import Inspector
@@ -133,8 +133,6 @@ def reading(folder: Path, before: Path | None) -> None:
 
 def accuracy(name: str, data: Path, method: str, *, reduces: bool = True) -> None:
     """Train, inspect the test images and print what is found."""
-    from anomaly_ad.images import survey
-
     good = find_training_images(data)
     found = survey(good.paths)
     plan = Plan.from_options(method, {}, found.sizes, found.value_range, deep=bool(found.depth))

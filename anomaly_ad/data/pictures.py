@@ -26,7 +26,7 @@ from ..images.labelled import (
     GOOD,
     read_fitting_mask,
 )
-from ..images.values import EIGHT_BITS, check_values, gray_levels
+from ..images.values import EIGHT_BITS, check_values, picture_of
 from ..methods import registry
 from ..runtime import Engine
 from ..statistics.alike import NEAR, nearest, oddness, same_pictures
@@ -170,9 +170,7 @@ def examine(
     picture.digest = hashlib.sha256(data).digest()
     picture.mode, picture.orientation = header.mode, header.orientation
     picture.n_pages, picture.size = header.n_pages, header.size
-    image = gray_levels(pixels, value_range if header.is_deep else None)
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
+    image = picture_of(pixels, value_range if header.is_deep else None)
     if file.mask is not None:
         try:
             picture.marks_nothing = not read_fitting_mask(file.mask, picture.size).any()

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError
 from .formats import Image, Pixels
-from .values import EIGHT_BITS, ValueRange, check_value_range, check_values, gray_levels
+from .values import (
+    EIGHT_BITS,
+    ValueRange,
+    check_value_range,
+    check_values,
+    gray_levels,
+    picture_of,
+)
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128
@@ -40,8 +47,8 @@ class Framing:
         `inside`, and nothing outside is scored. None: border pixels are repeated outwards, and
         count as the photograph does.
     value_range : (float, float) or None
-        Values that become 0 and 255; (0, 255) for images of 8 bits. None: images of 8 bits, and of
-        16 the upper 8.
+        Values that become 0 and 255; (0, 255) for images of 8 bits. None, as in models from before
+        there were ranges: 8 bits stay, and of 16 the upper 8 are taken.
     deep : bool
         Whether the model is for images of more than 8 bits.
     reduces : bool
@@ -132,10 +139,7 @@ class Framing:
 
     def picture(self, image: Pixels) -> Image:
         """A photograph in the model's gray levels, as people look at it: uint8 (H, W, 3), RGB."""
-        levels = gray_levels(image, self.value_range)
-        if levels.ndim == 2:
-            levels = np.repeat(levels[..., None], 3, axis=2)
-        return levels
+        return picture_of(image, self.value_range)
 
     def views(
         self,

@@ -121,6 +121,12 @@ def _like(low: float, pixels: Pixels) -> Any:
     return pixels.dtype.type(min(max(math.ceil(low), 0), np.iinfo(pixels.dtype).max))
 
 
+def picture_of(pixels: Pixels, value_range: ValueRange | None) -> Image:
+    """An image in gray levels as people look at it: uint8 (H, W, 3), RGB; see `gray_levels`."""
+    levels = gray_levels(pixels, value_range)
+    return np.repeat(levels[..., None], 3, axis=2) if levels.ndim == 2 else levels
+
+
 def check_values(
     pixels: Pixels, value_range: ValueRange | None, name: object, *, deep: bool
 ) -> None:

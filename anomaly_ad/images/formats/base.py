@@ -122,7 +122,11 @@ def opencv(data: bytes, flags: int = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_OR
 
 def opencv_deep(data: bytes) -> Pixels:
     """Pixels of more than 8 bits: uint16 or float32, RGB (H, W, 3) or gray (H, W)."""
-    image: Any = opencv(data, cv2.IMREAD_UNCHANGED)
+    return without_alpha(opencv(data, cv2.IMREAD_UNCHANGED))
+
+
+def without_alpha(image: Any) -> Pixels:
+    """What OpenCV gives of more than 8 bits, as uint16 or float32, RGB; errors as `Format`."""
     if image.dtype != np.uint16:
         image = image.astype(np.float32)
         if not np.isfinite(cv2.sumElems(image)).all():

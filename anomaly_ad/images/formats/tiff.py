@@ -19,8 +19,8 @@ from .base import (
     UnreadableError,
     damaged,
     opencv,
-    opencv_deep,
     refuse_blank_tail,
+    without_alpha,
     zeros,
 )
 
@@ -282,11 +282,10 @@ def _deep_pixels(data: bytes, tags: Tags) -> Pixels:
     image = _in_place(data, tags)
     if image is not None:
         return image
-    if tags.get(_SAMPLES, (1,))[0] == 4:
-        stored: Any = opencv(data, cv2.IMREAD_UNCHANGED)
-        if (stored[..., 3] < 2**16 - 1).any():
-            raise _not_read("a TIFF with transparent pixels")
-    image = opencv_deep(data)
+    stored: Any = opencv(data, cv2.IMREAD_UNCHANGED)
+    if stored.ndim == 3 and stored.shape[2] == 4 and (stored[..., 3] < 2**bits - 1).any():
+        raise _not_read("a TIFF with transparent pixels")
+    image = without_alpha(stored)
     if bits < 16:
         image >>= 16 - bits
     if tags[_PHOTOMETRIC][0] == _WHITE_IS_0:
