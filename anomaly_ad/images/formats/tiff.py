@@ -88,7 +88,7 @@ class _Layout:
         while start and start not in seen:
             seen.add(start)
             (count,) = struct.unpack_from(f"{self.order}{number}", data, start)
-            left -= count + 1
+            left -= count
             if left < 0 or len(seen) > _MAX_PAGES:
                 raise damaged("its directories have no end")
             end = start + head + size * count
