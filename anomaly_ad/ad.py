@@ -49,7 +49,8 @@ class AD:
         Side of a patch in pixels of the model's input, larger than the largest defect; None for
         the method's own.
     seed : int
-        The same images, seed and machine give the same model.
+        The same images, seed and machine give the same model; for methods that learn by gradient up
+        to the last digits, since TensorFlow's threads may add in another order.
     fit : {"stretch", "pad"}
         How photographs of another aspect ratio are brought to `img_size`.
     value_range : (float, float), optional

@@ -203,10 +203,12 @@ def test_state_restores_the_detector(case):
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "AD1"])
 def test_the_same_seed_gives_the_same_detector_and_another_another(name):
     first, same = (fitted(name, Framing(48, 48, 1), 0, epochs=2).state() for _ in range(2))
-    assert all(np.array_equal(first[key], same[key]) for key in first)
+    # TensorFlow's threads may add in another order, which is seen in the last digits.
+    within = 0 if name in STATISTICAL else 1e-5
+    assert all(np.allclose(first[key], same[key], rtol=within, atol=within) for key in first)
     if name not in ("dfm", "dfkde", "variances"):  # where nothing is random
         other = fitted(name, Framing(48, 48, 1), 1, epochs=2).state()
-        assert any(not np.array_equal(first[key], other[key]) for key in first)
+        assert any(not np.allclose(first[key], other[key], atol=1e-3) for key in first)
 
 
 @pytest.mark.parametrize("name", STATISTICAL)
