@@ -56,6 +56,24 @@ class AD:
     value_range : (float, float), optional
         Values of pixels that become black and white, for images of more than 8 bits: (0, 4095)
         for a camera of 12 bits in files of 16. None: `train` learns them from its images.
+    roi : rectangle, polygons, mask, path or "part", optional
+        What is inspected of each photograph, in its pixels: a rectangle (x1, y1, x2, y2), corners
+        [(x, y), ...] or a list of such lists, a mask of its size (an array, or a file in which
+        white is inspected), a JSON file of `anomaly-ad roi`; or "part", the part that stands out
+        from its background and a margin, found in each photograph. Outside it nothing is learnt,
+        scored, boxed or drawn. All but "part" need photographs of one size.
+    ignore : rectangle, polygons, mask or path, optional
+        What is not inspected, in the same forms.
+    align : {"none", "translation", "rigid", "auto"}, optional
+        How photographs are brought into one pose: moved, or moved and turned, by the outline of
+        the part where that stands out from its background, and by registration to the most typical
+        training image where it does not. "auto" decides from the training images, and says why:
+        it turns elongated parts that lie in different directions. An image that cannot be brought
+        into pose is anomalous, with that as its reason. None for "none".
+    normalize : {"none", "gain", "flatfield"}, optional
+        Light: "gain" brings median and contrast of an image to those of the training images, by a
+        factor from 1/1.5 to 1.5 and 64 gray levels at most; "flatfield" divides by their smooth
+        mean. None for "none".
     false_alarm_rate : float, optional
         Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
@@ -93,6 +111,10 @@ class AD:
         seed: int | None = None,
         fit: Literal["stretch", "pad"] | None = None,
         value_range: tuple[float, float] | None = None,
+        roi: Any = None,
+        ignore: Any = None,
+        align: Literal["none", "translation", "rigid", "auto"] | None = None,
+        normalize: Literal["none", "gain", "flatfield"] | None = None,
         false_alarm_rate: float | None = None,
         precision: str | None = None,
         name: str | None = None,
@@ -107,6 +129,10 @@ class AD:
             "seed": seed,
             "fit": fit,
             "value_range": value_range,
+            "roi": roi,
+            "ignore": ignore,
+            "align": align,
+            "normalize": normalize,
             "false_alarm_rate": false_alarm_rate,
             "precision": precision,
             **parameters,

@@ -26,6 +26,10 @@ class ImageTooLargeError(ImageError):
     """An image has more pixels than are decoded."""
 
 
+class PoseError(ImageError):
+    """A part is not where, or not as large as, good parts are: that makes the image anomalous."""
+
+
 class DataError(AnomalyADError, ValueError):
     """A set of images cannot be learned from: too few, broken, or not clearly good parts only."""
 

@@ -11,6 +11,11 @@ jpeg     a JPEG of 12 megapixels: file to model input, against the same in full;
          against that of another checkout of this project, in processes that take turns
 bits     image AUROC and verdicts of the sample set of 12 bits in TIFF, against that of 8 bits
 reduced  the same of a set of 2000x3000 JPEGs decoded at a reduced scale, against full
+pose     an elongated part in any rotation as it lies and with align="auto"; what "auto" decides of
+         other sets, real ones among them; washers in any rotation, registered; what a pose costs
+region   washers on tables that differ, with and without a region of interest
+
+    python benchmarks/images.py --only pose region --data $ANOMALY_AD_DATA
 """
 
 import argparse
@@ -30,9 +35,12 @@ import cv2
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from anomaly_ad import AD
 from anomaly_ad.data.sample import render_part, render_sample
-from anomaly_ad.images import Framing, Photograph, find_training_images, survey
+from anomaly_ad.images import Framing, Photograph, find_training_images, read_image, survey
 from anomaly_ad.images.labelled import find_labelled
+from anomaly_ad.images.part import shrunk
+from anomaly_ad.images.pose import learn_pose
 from anomaly_ad.images.sources import file_sources
 from anomaly_ad.inspection import Inspector
 from anomaly_ad.model import Plan
@@ -153,12 +161,85 @@ def accuracy(name: str, data: Path, method: str, *, reduces: bool = True) -> Non
     )
 
 
+def trained(name: str, data: Path, method: str, **options: object) -> None:
+    """Train as users do, inspect the test images and print what is found."""
+    said, errors = io.StringIO(), io.StringIO()
+    with tempfile.TemporaryDirectory() as models:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+            ad = AD(method, data, save_path=models, **options).train(review=False)
+            items = find_labelled(data).items
+            found = ad.predict([item.path for item in items], save=False)
+        del ad
+    bad = np.array([item.is_defective for item in items])
+    flagged = np.array([one.is_anomalous for one in found])
+    area = roc_auc_score(bad, [one.raw_score for one in found])
+    given = ", ".join(f"{key}={value!r:.24}" for key, value in options.items())
+    print(
+        f"{name:24} {method:10} {given:28} AUROC {area:.4f}   found {flagged[bad].mean():.3f} of "
+        f"{bad.sum()}, rejected {flagged[~bad].sum()} of {(~bad).sum()}",
+        flush=True,
+    )
+
+
+def decision(name: str, folder: Path) -> None:
+    """Print what align="auto" decides of the good images of a folder."""
+    paths = find_training_images(folder).paths[:64]
+    pose, why = learn_pose("auto", [shrunk(read_image(path)) for path in paths])
+    print(f"pose: {name:18} {'turned' if pose else 'left':7} {why}", flush=True)
+
+
+def poses(folder: Path, real: Path | None) -> None:
+    """Print what poses do."""
+    counts = {"n_train": 120, "n_test_good": 60, "n_per_defect": 15, "size": (256, 256)}
+    link = render_sample(folder / "link", part="link", pose="any", **counts)
+    for align in ("none", "auto"):
+        trained("pose: link, any", link, "padim", align=align)
+    images = [read_image(path) for path in find_training_images(link).paths]
+    pose, _ = learn_pose("auto", [shrunk(image) for image in images])
+    posed = Framing.new(256, 256, 3, pose=pose)
+    for name, framing in {"as it lies": FRAMING, "in pose": posed}.items():
+        times = [timed(lambda one=image, way=framing: way.views(one))() for image in images]
+        print(f"pose: 256x256, {name:13} {1000 * statistics.median(times):6.2f} ms")
+    lying = render_sample(folder / "washers", **counts)
+    turned = render_sample(folder / "turned", pose="any", **counts)
+    decision("washers", lying)
+    decision("washers, any", turned)
+    if real is not None:
+        for data in sorted(path for path in real.iterdir() if path.is_dir()):
+            decision(data.name, data)
+    trained("pose: washers, any", turned, "padim")
+    trained("pose: washers, any", turned, "padim", align="rigid")
+    trained("pose: washers, any", turned, "patchcore")
+
+
+def regions(folder: Path) -> None:
+    """Print what a region of interest does where the background changes."""
+    counts = {"n_train": 80, "n_test_good": 40, "n_per_defect": 8, "size": (256, 256)}
+    mat = render_sample(folder / "mat", **counts)
+    tables = render_sample(folder / "tables", table="any", **counts)
+    mask = cv2.circle(np.zeros((256, 256), np.uint8), (128, 128), 105, 255, -1)
+    for method in ("padim", "patchcore"):
+        trained("region: one table", mat, method)
+        trained("region: other tables", tables, method)
+        trained("region: other tables", tables, method, roi=mask)
+        trained("region: other tables", tables, method, roi="part")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--before", type=Path, help="checkout of another version")
     parser.add_argument("--methods", nargs="+", default=["padim", "patchcore"])
+    parser.add_argument("--data", type=Path, help="folder of real sets, for their poses")
+    parser.add_argument("--only", nargs="+", choices=["depth", "pose", "region"])
     options = parser.parse_args()
+    wanted = options.only or ["depth", "pose", "region"]
     with tempfile.TemporaryDirectory() as folder:
+        if "pose" in wanted:
+            poses(Path(folder), options.data)
+        if "region" in wanted:
+            regions(Path(folder))
+        if "depth" not in wanted:
+            return
         reading(Path(folder), options.before)
         for depth in (8, 12):
             data = render_sample(Path(folder, f"bits{depth}"), depth=depth)

@@ -47,6 +47,11 @@ def draw_part(seed: int, *, defect: bool = False, size: int = SIDE) -> np.ndarra
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
+def taken(framing, size):
+    """What a model of the framing takes of a black photograph of `size` (H, W)."""
+    return framing.take(np.zeros((*size, 3), np.uint8))
+
+
 def write_image(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -113,8 +113,9 @@ def test_figures_on_bottle_are_those_of_scikit_learn(real_data, padim):
     good, defective, regions = [], [], []
     for image in (Path(prediction.path) for prediction in predictions):
         photo = Photograph.read(image, framing)
-        raw = engine.run(photo.views(), ("anomaly_map",))["anomaly_map"][0]
-        anomaly_map = framing.map_to_original(raw, photo.size)
+        taken = photo.take()
+        raw = engine.run(taken.views, ("anomaly_map",))["anomaly_map"][0]
+        anomaly_map = taken.map_to_original(raw)
         path = bottle / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
         mask = np.zeros(anomaly_map.shape, bool)
         if path.exists():

@@ -93,6 +93,22 @@ def train(
             "[default: learnt from the images]",
         ),
     ] = None,
+    roi: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="REGION",
+            help="What is inspected: x1,y1,x2,y2 in pixels, a mask image, a JSON file of "
+            "`anomaly-ad roi`, or part. [default: all]",
+        ),
+    ] = None,
+    ignore: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="REGION", help="What is not inspected, in the same forms."),
+    ] = None,
+    align: Annotated[
+        str, typer.Option(help="Pose: none, translation, rigid, or auto: decide by the images.")
+    ] = "none",
+    normalize: Annotated[str, typer.Option(help="Light: none, gain or flatfield.")] = "none",
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected at thresh 0.8.")
     ] = 0.01,
@@ -128,6 +144,10 @@ def train(
         seed=seed,
         fit=fit,  # type: ignore[arg-type]  # AD checks it
         value_range=value_range,
+        roi=_region(roi),
+        ignore=_region(ignore),
+        align=align,  # type: ignore[arg-type]  # AD checks it
+        normalize=normalize,  # type: ignore[arg-type]  # AD checks it
         false_alarm_rate=false_alarm_rate,
         precision=precision,
         name=name,
@@ -154,6 +174,16 @@ def add_images(
     with redirect_stdout(sys.stderr):
         ad.add_images(path, groups=groups, review=review)
     print(ad.model.directory)
+
+
+def _region(text: str | None) -> object:
+    """A rectangle in numbers; else the text, which is a path or a word."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        return text
 
 
 def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Optional
@@ -75,6 +76,31 @@ def serve(
     except ModuleNotFoundError as error:
         raise missing_extra("The service", "serve", str(error.name)) from error
     run(directories, settings, host, port)
+
+
+@command
+def roi(
+    image: Annotated[
+        Path, typer.Argument(parser=as_path, metavar="IMAGE", help="A training image.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            parser=as_path, metavar="FILE", help="JSON file for --roi; one that is there is shown."
+        ),
+    ] = Path("roi.json"),
+    port: Annotated[int, typer.Option(help="Port of the page; 0: a free one.")] = 0,
+) -> None:
+    """Draw a region of interest on an image, in a browser. Prints the file that is saved."""
+    from ..service.drawn import DrawnRegion
+    from ..support import say
+
+    with DrawnRegion(image, output, port) as page:
+        say(f"Open {page.url} in a browser of this machine, draw, and save. Ctrl-C ends it.")
+        while not page.saved.wait(0.2):
+            pass
+        time.sleep(0.5)  # the answer is on its way
+    print(output)
 
 
 def name_models(given: Sequence[str]) -> dict[str, Path]:

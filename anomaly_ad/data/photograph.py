@@ -60,6 +60,14 @@ class Stage:
     drift: tuple[float, float]  # offset of the hole pattern in the part's axes, a tolerance
 
 
+def _any_table(rng: np.random.Generator, shape: tuple[int, int], unit_px: float) -> Floats:
+    """Reflectance (H, W, 3) of some table: its colour, its texture and the light on it differ."""
+    level = 1.0 + rng.uniform(0.05, 0.25) * noise(rng, shape, rng.uniform(0.02, 0.2) * unit_px)
+    level += rng.uniform(0.1, 0.35) * noise(rng, shape, 2.0 * unit_px)
+    colour = np.exp(rng.uniform(math.log(0.006), math.log(0.05))) * rng.uniform(0.6, 1.4, 3)
+    return np.maximum(level, 0.1)[..., None] * colour.astype(np.float32)
+
+
 def _mat(rng: np.random.Generator, shape: tuple[int, int], unit_px: float) -> Floats:
     """Reflectance (H, W, 3) of a dark rubber conveyor mat with a fine moulded weave."""
     height, width = shape
@@ -77,6 +85,9 @@ def _mat(rng: np.random.Generator, shape: tuple[int, int], unit_px: float) -> Fl
     level += 0.9 * smoothstep(3.6, 4.6, dust)
     colour = np.array([0.017, 0.021, 0.026], np.float32) * rng.uniform(0.98, 1.02, 3)
     return np.maximum(level, 0.1)[..., None] * colour.astype(np.float32)
+
+
+_TABLES = {"mat": _mat, "any": _any_table}
 
 
 def _lights(rng: np.random.Generator) -> tuple[_Light, ...]:
@@ -103,7 +114,9 @@ def _towards(x: Floats, y: Floats, position: tuple[float, float, float]) -> Vect
     return Vectors(dx * inverse, dy * inverse, inverse * np.float32(position[2]))
 
 
-def make_stage(seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose: str) -> Stage:
+def make_stage(
+    seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose: str, table: str = "mat"
+) -> Stage:
     """Draw pose, light, brushing and background of one photograph from four seeds."""
     rng = np.random.default_rng(seeds[0])
     side = min(shape)
@@ -137,7 +150,7 @@ def make_stage(seeds: list[np.random.SeedSequence], shape: tuple[int, int], pose
         image_y=image_y,
         strokes=strokes,
         jitter=jitter,
-        mat=_mat(np.random.default_rng(seeds[3]), shape, unit_px),
+        mat=_TABLES[table](np.random.default_rng(seeds[3]), shape, unit_px),
         lights=lights,
         rays=tuple(_towards(image_x, image_y, light.position) for light in lights),
         view=_towards(image_x, image_y, (0.0, 0.0, 8.0)),

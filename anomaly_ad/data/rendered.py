@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, OptionError
 from ..images import Image
+from ..images.part import SIDE, find_part
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[Any]  # float32
 
 LEAST_SIZE = 2.0  # pixels; what is smaller is noise
-_SIDE = 256  # longer side at which part and place are looked for
 _TRIES = 12  # shapes and directions until one fits
 _CANDIDATES = 16  # places of which a foreign patch is taken
 _HALF = 0.5  # share of its full opacity from which a pixel belongs to the defect
@@ -125,7 +125,7 @@ def render_defect(
         return _broken_off(image, part, size_px, rng)
     if where is None and part is not None:
         # An outline that was found is a pixel or two wrong.
-        margin = 2 * math.ceil(max(part.shape) / _SIDE) + 1
+        margin = 2 * math.ceil(max(part.shape) / SIDE) + 1
         part = cv2.erode(part.astype(np.uint8), np.ones((margin, margin)), borderValue=1) > 0
     photograph = _Photograph(image, part)
     for _ in range(_TRIES):
@@ -169,46 +169,6 @@ def defect_size(mask: Mask) -> float:
     region = (labels == largest).astype(np.uint8)
     outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return 1.0 + max(cv2.minAreaRect(outlines[0])[1])
-
-
-def find_part(image: Image) -> Mask | None:
-    """Find the part in a photograph with an even background.
-
-    The background is the median of the image's border. What differs from it, blurred, is told
-    apart by Otsu's threshold; the part is the largest connected region, its holes left out.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3)
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W), or None
-        None where there is no telling: the border is not even, or the part would cover less than
-        3 % or more than 90 % of the image.
-    """
-    height, width = image.shape[:2]
-    scale = min(1.0, _SIDE / max(height, width))
-    size = (max(8, round(width * scale)), max(8, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    rim = max(1, min(size) // 40)
-    inner = np.ones(small.shape[:2], bool)
-    inner[rim:-rim, rim:-rim] = False
-    border = small[inner]
-    apart = np.abs(small - np.median(border, axis=0)).max(axis=2)
-    apart = cv2.GaussianBlur(np.minimum(apart, 255), (0, 0), max(size) / 200).round()
-    limit, found = cv2.threshold(apart.astype(np.uint8), 0, 1, cv2.THRESH_OTSU)
-    if (apart[inner] > limit).mean() > 0.05 or np.percentile(apart[inner], 90) > limit / 2:
-        return None
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(found)
-    if len(stats) < 2:
-        return None
-    part = labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    if not 0.03 <= part.mean() <= 0.9:
-        return None
-    # Enlarged smoothly, so that its outline has no steps.
-    enlarged = cv2.resize(part.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(enlarged > 0.5)
 
 
 # ----------------------------------------------------------------------------------- shapes
@@ -366,7 +326,7 @@ def _place(
     if part is None or part.all():
         return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
     # Tried on a small grid, where all places are looked at together, and then checked.
-    scale = min(1.0, _SIDE / 2 / max(size))
+    scale = min(1.0, SIDE / 2 / max(size))
     coarse = cv2.resize(
         part.astype(np.float32),
         (max(1, int(size[1] * scale)), max(1, int(size[0] * scale))),

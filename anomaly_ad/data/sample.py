@@ -37,7 +37,16 @@ from ..support import bar
 from .defects import DEFECTS, EDITS, difference_mask
 from .photograph import Stage, develop, make_stage, photograph
 from .rendered import LEAST_SIZE, render_defect
-from .surface import WORKING_SIDE, WRONG_PARTS, Bytes, Floats, Part, Surface, make_surface
+from .surface import (
+    WORKING_SIDE,
+    WRONG_PARTS,
+    Bytes,
+    Floats,
+    Link,
+    Part,
+    Surface,
+    make_surface,
+)
 
 # Kinds of defects whose size is given in pixels, see `rendered.render_defect`.
 SMALL_DEFECTS: tuple[str, ...] = ("scratch", "spot", "blotch", "dent")
@@ -45,6 +54,9 @@ _CONTRASTS = (45.0, 90.0)  # of these, from subtle to obvious, in gray levels of
 
 DEPTHS: tuple[int, ...] = (8, 12)
 POSES: tuple[str, ...] = ("small", "any")
+PARTS: tuple[str, ...] = ("washer", "link")
+TABLES: tuple[str, ...] = ("mat", "any")
+_LINK_DEFECTS = (0.06, 0.09)  # of the shorter side: length of defects where none is given
 
 # Of OpenCV: JPEG of quality 95, TIFF without compression.
 _OPTIONS = {
@@ -71,6 +83,8 @@ def render_part(
     pose: str = "small",
     depth: int = 8,
     defect_px: tuple[float, float] | None = None,
+    part: str = "washer",
+    table: str = "mat",
 ) -> tuple[Bytes, Bytes]:
     """Render one photograph of the sample part and the mask of its defect.
 
@@ -97,6 +111,12 @@ def render_part(
         Shortest and longest length of defects in pixels, such as (12, 20), whatever the image's
         size; the length grows with `severity`, as the contrast does.  None: defects are in
         proportion to the part.
+    part : str
+        ``"washer"``, or ``"link"``: an elongated one, a bar between two eyes of different size;
+        its defects are `SMALL_DEFECTS`.
+    table : str
+        ``"mat"``, or ``"any"``: a table of another colour and texture in each image, and another
+        light on it.
 
     Returns
     -------
@@ -117,18 +137,25 @@ def render_part(
     severity = _fraction("severity", severity)
     _depth(depth)
     defect_px = _lengths(defect_px)
+    _choice("part", part, PARTS)
+    _choice("table", table, TABLES)
+    if part == "link" and defect_px is None:
+        defect_px = _LINK_DEFECTS[0] * min(size), _LINK_DEFECTS[1] * min(size)
+    shape: Part | Link = Link() if part == "link" else Part()
     if defect is not None:
         _choice("defect", defect, DEFECTS if defect_px is None else SMALL_DEFECTS)
     factor = math.ceil(WORKING_SIDE / min(size))
     seeds = np.random.SeedSequence(seed).spawn(6)
-    stage = make_stage(seeds[:4], (size[0] * factor, size[1] * factor), pose)
-    good = photograph(stage, make_surface(stage, Part()), size)
+    stage = make_stage(seeds[:4], (size[0] * factor, size[1] * factor), pose, table)
+    good = photograph(stage, make_surface(stage, shape), size)
     if defect is None:
         return develop(good, seeds[5], depth), np.zeros(size, np.uint8)
     if defect_px is not None:
         length = defect_px[0] + severity * (defect_px[1] - defect_px[0])
         rng = np.random.default_rng(seeds[4])
-        bad, mask = _with_small_defect(good, stage, defect, length, severity, rng)
+        surface = make_surface(stage, shape)
+        is_link = part == "link"
+        bad, mask = _with_small_defect(good, stage, surface, is_link, defect, length, severity, rng)
         return develop(bad, seeds[5], depth), mask
     if defect == "wrong_part":
         variant = round((1.0 - severity) * (len(WRONG_PARTS) - 1))
@@ -143,14 +170,18 @@ def render_part(
 def _with_small_defect(
     good: Floats,
     stage: Stage,
+    surface: Surface,
+    is_link: bool,
     defect: str,
     length: float,
     severity: float,
     rng: np.random.Generator,
 ) -> tuple[Floats, Bytes]:
     """A noise-free photograph with a defect of so many pixels on the metal, and its mask."""
-    inside: Surface = make_surface(stage, Part())
-    metal: Floats = (inside.inside * np.float32(stage.unit_px) > length).astype(np.float32)
+    inside = surface.inside * np.float32(stage.unit_px)
+    # A link has little metal that is far from its edges.
+    margin = min(length, 0.25 * float(inside.max())) if is_link else length
+    metal: Floats = (inside > margin).astype(np.float32)
     height, width = good.shape[:2]
     where = cv2.resize(metal, (width, height), interpolation=cv2.INTER_AREA) > 0.99
     contrast = _CONTRASTS[0] + severity * (_CONTRASTS[1] - _CONTRASTS[0])
@@ -175,6 +206,8 @@ def render_sample(
     seed: int = 0,
     depth: int = 8,
     defect_px: tuple[float, float] | None = None,
+    part: str = "washer",
+    table: str = "mat",
     progress: bool = False,
 ) -> Path:
     """Render the whole sample data set into a folder.
@@ -192,8 +225,8 @@ def render_sample(
         set whose rendering was interrupted is rendered again.
     n_train, n_test_good, n_per_defect : int
         Number of good images to train on (at least 1), of good test images, and of test images of
-        each kind of defect: five, or four where `defect_px` is given.
-    size, pose, depth, defect_px
+        each kind of defect: five, or four where `defect_px` is given or the part is a link.
+    size, pose, depth, defect_px, part, table
         As in `render_part`.
     seed : int
         At least 0.  The same seed gives the same files.
@@ -226,6 +259,10 @@ def render_sample(
         record["depth"] = depth
     if (lengths := _lengths(defect_px)) is not None:
         record["defect_px"] = list(lengths)
+    if _choice("part", part, PARTS) != "washer":
+        record["part"] = part
+    if _choice("table", table, TABLES) != "mat":
+        record["table"] = table
     root = check_path(path, "The folder of the sample")
     jobs = _jobs(record)
     if _is_rendered(root, record, jobs):
@@ -242,6 +279,8 @@ def render_sample(
                     pose=pose,
                     depth=depth,
                     defect_px=defect_px,
+                    part=part,
+                    table=table,
                 )
                 _write(root / job.image, image[..., ::-1], _OPTIONS[Path(job.image).suffix])
                 if job.mask is not None:
@@ -271,7 +310,8 @@ def _jobs(record: dict[str, Any]) -> list[_Job]:
     """Every image of the set that a record describes."""
     jobs = []
     suffix = ".jpg" if record.get("depth", 8) == 8 else ".tif"
-    defects = SMALL_DEFECTS if "defect_px" in record else DEFECTS
+    is_small = "defect_px" in record or record.get("part") == "link"
+    defects = SMALL_DEFECTS if is_small else DEFECTS
     for kind, defect in enumerate((None, None, *defects)):
         part = ("train", "test")[min(kind, 1)]
         count = record[("n_train", "n_test_good", "n_per_defect")[min(kind, 2)]]

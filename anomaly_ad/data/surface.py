@@ -72,6 +72,15 @@ class Part(NamedTuple):
     mark: str = "M24-A2"
 
 
+class Link(NamedTuple):
+    """Geometry of a link: a bar between two eyes of different size, along the u axis."""
+
+    places: tuple[float, float] = (-0.52, 0.72)  # of the eyes, u
+    radii: tuple[float, float] = (0.40, 0.25)
+    bores: tuple[float, float] = (0.21, 0.12)
+    half_width: float = 0.16
+
+
 # Other parts of the same family, from obvious to subtle.
 WRONG_PARTS: tuple[Part, ...] = (
     Part(bore=0.53, hole_angles=_holes(-90, -30, 30, 150, 210)),
@@ -203,8 +212,27 @@ def _bevel(inside: Floats, width: float) -> Floats:
     return _CHAMFER_SLOPE * np.where(t < soft, t * t / (2.0 * soft), t - 0.5 * soft)
 
 
-def make_surface(stage: Stage, part: Part) -> Surface:
+def make_surface(stage: Stage, part: Part | Link) -> Surface:
     """The faultless surface of a part on its stage."""
+    return _link(stage, part) if isinstance(part, Link) else _washer(stage, part)
+
+
+def _link(stage: Stage, part: Link) -> Surface:
+    bar = np.float32(part.half_width) - np.abs(stage.v)
+    ends = np.minimum(stage.u - np.float32(part.places[0]), np.float32(part.places[1]) - stage.u)
+    inside = np.minimum(bar, ends)
+    eyes = [cv2.magnitude(stage.u - np.float32(place), stage.v) for place in part.places]
+    for eye, radius in zip(eyes, part.radii, strict=True):
+        inside = np.maximum(inside, np.float32(radius) - eye)
+    height = -_bevel(inside, stage.chamfer)
+    for eye, bore in zip(eyes, part.bores, strict=True):
+        hole = eye - np.float32(bore)
+        height -= _bevel(hole, 0.6 * stage.chamfer)
+        inside = np.minimum(inside, hole)
+    return _faultless(inside, height, np.zeros_like(inside))
+
+
+def _washer(stage: Stage, part: Part) -> Surface:
     outer = 1.0 - stage.radius
     bore = stage.radius - np.float32(part.bore)
     height = -_bevel(outer, stage.chamfer) - _bevel(bore, 1.15 * stage.chamfer)
@@ -217,6 +245,11 @@ def make_surface(stage: Stage, part: Part) -> Surface:
         inside = np.minimum(inside, hole)
     depth = _stamp(stage, part.mark)
     height -= 0.016 * depth
+    return _faultless(inside, height, depth)
+
+
+def _faultless(inside: Floats, height: Floats, depth: Floats) -> Surface:
+    """A surface with a mark stamped into it, `depth` from 0 to 1."""
     return Surface(
         inside=inside,
         height=height,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import Framing, Image
+from ..images import Image, Taken
 from ..model import LIMIT_SCORE, standing
 
 BOX_COLOUR = (255, 0, 0)  # RGB
+EDGE_COLOUR = (0, 200, 255)  # of the region that is inspected
 _STRIP = 128  # rows that are blended at a time
 # Of a heatmap: where colours end, in multiples of the threshold's distance from the median; the
 # least such distance that they begin at; how far along the way which colour stands; opacities.
@@ -31,7 +32,7 @@ def heatmap(
     image: Image,
     anomaly_map: NDArray[np.float32],
     marks: NDArray[np.bool_],
-    framing: Framing,
+    taken: Taken,
     threshold: float = LIMIT_SCORE,
 ) -> Image:
     """Colour what deviates; all else looks as it is.
@@ -42,12 +43,12 @@ def heatmap(
         RGB, not changed.
     anomaly_map, marks, threshold
         See `colours`.
-    framing : Framing
-        How the image was brought to the model's scale.
+    taken : Taken
+        The way back into the image.
     """
     # Colours are made at the model's scale and enlarged as bytes: a float map of the size of a
     # large photograph would cost more than everything else.
-    overlay = framing.map_to_original(colours(anomaly_map, marks, threshold), image.shape[:2])
+    overlay = overlaid(anomaly_map, marks, taken, threshold)
     out = image.copy()
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(overlay[..., 3]))
     # In strips, which stay in the processor's cache however large the photograph is.
@@ -57,6 +58,32 @@ def heatmap(
         opacity = overlay[place][..., 3] * np.float32(1 / 255)
         out[place] = cv2.blendLinear(image[place], above, 1 - opacity, opacity)
     return out
+
+
+def overlaid(
+    anomaly_map: NDArray[np.float32],
+    marks: NDArray[np.bool_],
+    taken: Taken,
+    threshold: float = LIMIT_SCORE,
+    size: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """The `colours` of a heatmap at the photograph's scale, or at another `size` (H, W)."""
+    clear = (*_colour_table(float(threshold))[0, :3].tolist(), 0)
+    found = colours(anomaly_map, marks, threshold)
+    return taken.map_to_original(found, size, outside=clear)
+
+
+def draw_edge(image: Image, contours: Sequence[NDArray[np.int32]]) -> Image:
+    """Draw the outline of what is inspected.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB, not changed; itself where there are no outlines.
+    contours : sequence of ndarray of int32, shape (K, 2)
+        Corners, x and y in pixels of the image, from 0 to its width and height.
+    """
+    return _outlined(image, contours, EDGE_COLOUR) if contours else image
 
 
 def colours(
@@ -130,10 +157,16 @@ def draw_outlines(image: Image, contours: Iterable[NDArray[np.int32]]) -> Image:
     contours : iterable of ndarray of int32, shape (K, 2)
         Corners, x and y in pixels of the image, from 0 to its width and height.
     """
+    return _outlined(image, contours, BOX_COLOUR)
+
+
+def _outlined(
+    image: Image, contours: Iterable[NDArray[np.int32]], colour: tuple[int, int, int]
+) -> Image:
     out = image.copy()
     last = np.array([image.shape[1] - 1, image.shape[0] - 1])
     lines = [np.minimum(contour, last).astype(np.int32) for contour in contours]
-    cv2.polylines(out, lines, True, BOX_COLOUR, _thickness(image), cv2.LINE_AA)
+    cv2.polylines(out, lines, True, colour, _thickness(image), cv2.LINE_AA)
     return out
 
 

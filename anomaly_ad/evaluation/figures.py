@@ -74,6 +74,9 @@ class Evaluation:
         Images that were inspected.
     n_unmarked : int
         Masks of defective images that mark no pixel.
+    n_outside, n_partly_outside : int
+        Masks that lie wholly, or in part, outside the region that the model inspects. Figures of
+        pixels count what lies inside; the images count with their verdicts.
     rejected, found : int
         Good and defective images that are called anomalous.
     rejection_rate, detection_rate : Estimate or None
@@ -109,6 +112,8 @@ class Evaluation:
     n_good: int
     n_defective: int
     n_unmarked: int
+    n_outside: int
+    n_partly_outside: int
     rejected: int
     found: int
     rejection_rate: Estimate | None
@@ -212,24 +217,30 @@ def evaluate(
         raise OptionError(f"seed is a whole number from 0. Received: {seed!r}.")
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
     threshold = inspector.threshold
-    tally = _Tally(*_pixel_curves(stored, labelled))
+    has_region = inspector.framing.has_region
+    tally = _Tally(*_pixel_curves(stored, labelled), has_region)
     items = labelled.items
     by_source = dict(zip(file_sources([item.path for item in items]), items, strict=True))
 
-    def look(one: Inspected) -> tuple[Pixels | None, Any]:
-        item, size = by_source[one.source], one.photo.size
+    def look(one: Inspected) -> tuple[_Seen, Any]:
+        item, taken = by_source[one.source], one.taken
         mask = pixels = None
-        if tally.curves is not None:
-            mask = None if item.mask is None else read_fitting_mask(item.mask, size)
-            if mask is not None or not item.is_defective:
-                raw = inspector.framing.map_to_original(one.outputs["anomaly_map"], size)
-                pixels = tally.curves.measure(raw, mask)
-        return pixels, None if observer is None else observer.look(one, mask)
+        share = 0.0
+        if tally.curves is not None or (tally.has_region and item.mask is not None):
+            mask = None if item.mask is None else read_fitting_mask(item.mask, one.photo.size)
+        if taken is not None:
+            counted = taken.inspected()
+            if mask is not None and counted is not None and mask.any():
+                share = float((mask & ~counted).sum() / mask.sum())
+            if tally.curves is not None and (mask is not None or not item.is_defective):
+                raw = taken.map_to_original(one.outputs["anomaly_map"])
+                pixels = tally.curves.measure(raw, mask, counted)
+        return _Seen(pixels, share), None if observer is None else observer.look(one, mask)
 
     with bar(len(items), "Evaluating") as step, closing(inspector.scan(by_source, look)) as found:
         for item, (prediction, seen) in zip(items, found, strict=True):
-            pixels, kept = seen or (None, None)
-            tally.add(item, prediction, pixels)
+            of_mask, kept = seen or (_Seen(), None)
+            tally.add(item, prediction, of_mask)
             if observer is not None:
                 observer.add(item.path, item.kind, prediction, kept)
             step("")
@@ -242,26 +253,39 @@ def evaluate(
     return replace(evaluation, warnings=tuple(_warnings(evaluation, labelled)))
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Of an image: its pixels, and how much of its mask is outside what is inspected."""
+
+    pixels: Pixels | None = None
+    share_outside: float = 0.0
+
+
 @dataclass
 class _Tally:
     """What was said of the images so far."""
 
     curves: PixelCurves | None
     omitted: dict[str, str]
+    has_region: bool = False
     scores: dict[str, list[float]] = field(default_factory=dict)  # raw, by kind
     flagged: Counter[str] = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
     unmarked: int = 0  # masks of defective images without a defective pixel
+    outside: list[float] = field(default_factory=list)  # of masks, where not all is inspected
 
-    def add(self, item: LabelledImage, prediction: Prediction, pixels: Pixels | None) -> None:
+    def add(self, item: LabelledImage, prediction: Prediction, seen: _Seen) -> None:
         if prediction.error is not None or prediction.raw_score is None:
             self.errors[str(item.path)] = prediction.error or "not inspected"
             return
         self.scores.setdefault(item.kind, []).append(prediction.raw_score)
         self.flagged[item.kind] += bool(prediction.is_anomalous)
-        if self.curves is not None and pixels is not None:
-            self.curves.add(item.kind, pixels)
-            self.unmarked += item.mask is not None and not pixels.regions
+        if seen.share_outside > 0:
+            self.outside.append(seen.share_outside)
+        if self.curves is not None and seen.pixels is not None:
+            self.curves.add(item.kind, seen.pixels)
+            is_unmarked = item.mask is not None and not seen.pixels.regions
+            self.unmarked += is_unmarked and seen.share_outside < 1
 
 
 def _pixel_curves(
@@ -342,6 +366,8 @@ def _figures(
         n_good=len(good),
         n_defective=len(defective),
         n_unmarked=tally.unmarked,
+        n_outside=sum(share == 1 for share in tally.outside),
+        n_partly_outside=sum(share < 1 for share in tally.outside),
         rejected=rejected,
         found=found,
         rejection_rate=wilson(rejected / len(good), len(good)) if len(good) else None,
@@ -391,6 +417,12 @@ def _warnings(evaluation: Evaluation, labelled: LabelledImages) -> Iterator[str]
         yield f"{without} defective images have no mask; the figures of pixels leave them out."
     if evaluation.n_unmarked:
         yield f"{evaluation.n_unmarked} masks of defective images mark no pixel."
+    if evaluation.n_outside or evaluation.n_partly_outside:
+        yield (
+            f"the masks of {_images(evaluation.n_outside)} lie wholly outside the region that is "
+            f"inspected, and of {evaluation.n_partly_outside} in part. Pixels count inside alone; "
+            "what lies outside cannot be found."
+        )
     if evaluation.errors:
         first = printable(next(iter(evaluation.errors.values())))
         yield f"{_images(len(evaluation.errors))} could not be inspected. The first: {first}"

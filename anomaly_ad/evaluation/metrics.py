@@ -106,7 +106,12 @@ class PixelCurves:
         self._groups: dict[bool, list[tuple[NDArray[np.float32], int]]] = {True: [], False: []}
         self._seen = {True: 0, False: 0}
 
-    def measure(self, anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> Pixels:
+    def measure(
+        self,
+        anomaly_map: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None,
+        counted: NDArray[np.bool_] | None = None,
+    ) -> Pixels:
         """The steps of an image's pixels; may be called in threads.
 
         Parameters
@@ -115,6 +120,8 @@ class PixelCurves:
             Raw, at the size of the mask; higher = more anomalous.
         mask : ndarray of bool, shape (H, W), or None
             True on defects; None for a good image.
+        counted : ndarray of bool, shape (H, W), optional
+            The pixels that are inspected; None for all.
         """
         if mask is not None and (mask.dtype != np.bool_ or mask.shape != anomaly_map.shape):
             raise DataError(
@@ -124,6 +131,10 @@ class PixelCurves:
         if not np.isfinite(anomaly_map).all():
             raise DataError("A map is finite; this one is not.")
         places = self._places(anomaly_map)
+        among = None
+        if counted is not None:
+            among = counted.astype(np.uint8)
+            mask = None if mask is None else mask & counted
         inside, weights, regions = np.empty(0, np.int64), np.empty(0), 0
         if mask is not None and mask.any():
             x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
@@ -134,11 +145,14 @@ class PixelCurves:
             labels = labels[rows, columns]
             weights = 1 / np.bincount(labels)[labels]
             regions = count - 1
-        counts = cv2.calcHist([places], [0], None, [STEPS], [0, 1])
+        counts = cv2.calcHist([places], [0], among, [STEPS], [0, 1])
         steps = np.asarray(counts, np.float32).ravel()
         # A power of two: both ways of counting come to the same step.
         marked = (places.ravel()[inside] * np.float32(STEPS)).astype(np.int64)
         values = anomaly_map.astype(np.float32, copy=False).ravel()
+        if counted is not None:  # numbered among those that are inspected
+            values = values[counted.ravel()]
+            inside = np.cumsum(counted.ravel(), dtype=np.int64)[inside] - 1
         coarse = _coarse(steps, marked, weights)
         return Pixels(values, steps, inside, marked, weights, regions, coarse)
 

@@ -23,7 +23,9 @@ from .formats import SUFFIXES, Image, Pixels
 from .framing import Framing, model_inputs
 from .listing import Listing, find_images, list_images
 from .masks import read_mask
+from .part import find_part
 from .photograph import Photograph, Survey, of_pages, survey
+from .taken import Taken
 from .values import ValueRange, check_value_range
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Photograph",
     "Pixels",
     "Survey",
+    "Taken",
     "TrainingImages",
     "ValueRange",
     "check_array",
@@ -46,6 +49,7 @@ __all__ = [
     "decode_image",
     "decode_with_header",
     "find_images",
+    "find_part",
     "find_training_images",
     "image_digest",
     "is_image",

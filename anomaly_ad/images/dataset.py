@@ -10,9 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError, OptionError, PathError
+from ..errors import DataError, ImageError, OptionError, PathError, PoseError
 from ..support import Spool, ordered_map, say
-from .formats import Image
+from .formats import Image, Pixels
 from .framing import Framing
 from .photograph import Photograph, of_pages
 
@@ -118,7 +118,7 @@ class ImageSet:
         return ImageSet(self._items, self._indices[indices])
 
 
-def image_digest(views: Image) -> str:
+def image_digest(views: Pixels) -> str:
     """A hash of an image as a model sees it, 16 hexadecimal digits."""
     return hashlib.sha256(views.tobytes()).hexdigest()[:16]
 
@@ -127,6 +127,8 @@ def _try_read(path: Path, framing: Framing) -> tuple[Image, bool] | str:
     try:
         photo = Photograph.read(path, framing)
         return photo.views(), photo.n_pages > 1
+    except PoseError as error:
+        return f"{path}: {error}"
     except (ImageError, PathError) as error:
         return str(error)
 

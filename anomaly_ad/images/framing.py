@@ -6,16 +6,22 @@ prediction alike; what it says of the views of an image is put together by `Fram
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OptionError
+from ..errors import OptionError, PoseError
 from .formats import Image, Pixels
+from .light import Light
+from .part import around_part, shrunk
+from .pose import OwnAxes, Pose, Registration
+from .roi import box_of, check_size, mask_of
+from .taken import Affine, Place, Taken, inverted, resize, turned
 from .values import (
     EIGHT_BITS,
     ValueRange,
@@ -27,6 +33,7 @@ from .values import (
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128
+_AROUND = 0.02  # of the photograph's longer side: what is inspected around a part
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,10 @@ class Framing:
         "stretch" resizes each axis by its own factor. "pad" keeps the aspect ratio and centres the
         photograph.
     outside : int or None
-        Gray level, 0 to 255, of what does not count: the padding. The model then has a second input
-        `inside`, and nothing outside is scored. None: border pixels are repeated outwards, and
-        count as the photograph does.
+        Gray level, 0 to 255, of what does not count: the padding, what is outside the region or
+        beyond the photograph. The model then has a second input `inside`, and nothing outside is
+        scored. None, where there is only padding: border pixels are repeated outwards, and count
+        as the photograph does.
     value_range : (float, float) or None
         Values that become 0 and 255; (0, 255) for images of 8 bits. None, as in models from before
         there were ranges: 8 bits stay, and of 16 the upper 8 are taken.
@@ -53,6 +61,15 @@ class Framing:
         Whether the model is for images of more than 8 bits.
     reduces : bool
         Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that is enough.
+    region : str or None
+        The region of interest: a mask at the photograph's scale, see `roi.resolve_region`. Where
+        photographs are not turned, the model takes the smallest rectangle around it.
+    only_part : bool
+        Whether only the part is inspected: its convex hull and a margin, found in each photograph.
+    pose : Pose or None
+        How photographs are turned and moved, see `pose`.
+    light : Light or None
+        What their brightness is brought to, see `light`.
     """
 
     height: int
@@ -63,6 +80,10 @@ class Framing:
     value_range: ValueRange | None = None
     deep: bool = False
     reduces: bool = False
+    region: str | None = None
+    only_part: bool = False
+    pose: Pose | None = None
+    light: Light | None = None
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -82,8 +103,16 @@ class Framing:
             raise OptionError(f"outside is a gray level from 0 to 255. Received: {self.outside!r}.")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
-        if type(self.reduces) is not bool or type(self.deep) is not bool:
-            raise OptionError(f"reduces and deep are True or False. Received: {self!r}.")
+        if not all(type(one) is bool for one in (self.reduces, self.deep, self.only_part)):
+            raise OptionError(f"reduces, deep and only_part are True or False. Received: {self!r}.")
+        if self.region is not None:
+            box_of(self.region)
+        if not isinstance(self.pose, (OwnAxes, Registration, type(None))):
+            raise OptionError(f"pose is one of those in images.pose. Received: {self.pose!r}.")
+        if not isinstance(self.light, (Light, type(None))):
+            raise OptionError(f"light is that of images.light. Received: {self.light!r}.")
+        if self._may_blank and self.fit != "pad" and self.outside is None:
+            raise OptionError("What is not inspected needs a gray level: `outside`.")
 
     @classmethod
     def new(
@@ -95,10 +124,26 @@ class Framing:
         value_range: Any = EIGHT_BITS,
         *,
         deep: bool = False,
+        region: str | None = None,
+        only_part: bool = False,
+        pose: Pose | None = None,
     ) -> Self:
         """The framing of a model that is made now."""
-        outside = OUTSIDE if isinstance(fit, str) and fit == "pad" else None
-        return cls(height, width, channels, fit, outside, value_range, deep, reduces=True)
+        blanks = (isinstance(fit, str) and fit == "pad") or region or only_part or pose
+        outside = OUTSIDE if blanks else None
+        return cls(
+            height,
+            width,
+            channels,
+            fit,
+            outside,
+            value_range,
+            deep,
+            reduces=True,
+            region=region,
+            only_part=only_part,
+            pose=pose,
+        )
 
     @property
     def n_views(self) -> int:
@@ -108,7 +153,22 @@ class Framing:
     @property
     def has_inside(self) -> bool:
         """Whether the part that counts differs from image to image, so that the model is told."""
-        return self.fit == "pad" and self.outside is not None
+        return self.outside is not None and (self.fit == "pad" or self._may_blank)
+
+    @property
+    def has_region(self) -> bool:
+        """Whether less than the whole photograph is inspected."""
+        return self.region is not None or self.only_part
+
+    @property
+    def _may_blank(self) -> bool:
+        """Whether something inside the input may not count, apart from padding."""
+        if self.only_part or self.pose is not None:
+            return True
+        if self.region is None:
+            return False
+        x1, y1, x2, y2 = box_of(self.region)
+        return not bool(mask_of(self.region)[y1:y2, x1:x2].all())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,11 +190,25 @@ class Framing:
         out = f"{self.height}x{self.width} {colour}, {self.fit}"
         if self.value_range not in (None, EIGHT_BITS):
             out += ", values {:g} to {:g}".format(*self.value_range)
+        if self.region is not None:
+            out += ", a region of it"
+        if self.only_part:
+            out += ", the part alone"
+        if self.pose is not None:
+            out += f", {'turned' if self.pose.turns else 'moved'} into one pose"
+        if self.light is not None:
+            out += ", light " + ("by a flat field" if self.light.field else "brought to one level")
         return out
 
     def least_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which a photograph of `image_size` is large enough for `views`."""
-        _, _, width, height = self._placement(image_size)
+        taken = image_size if self.pose is None else self.pose.size_of(image_size)
+        x1, y1, x2, y2 = self._box(taken)
+        placed = self._placed((y2 - y1, x2 - x1))
+        by = max(placed.height / (y2 - y1), placed.width / (x2 - x1))
+        if self.pose is None and self.region is None:
+            return placed.height, placed.width
+        height, width = (min(max(math.ceil(side * by), 1), side) for side in image_size)
         return height, width
 
     def picture(self, image: Pixels) -> Image:
@@ -149,11 +223,23 @@ class Framing:
         *,
         is_picture: bool = False,
     ) -> Image:
-        """What the model sees of a photograph: today one view, the whole of it.
+        """What the model sees of a photograph, shape (T, height, width, channels); see `take`."""
+        return self.take(image, image_size, name, is_picture=is_picture).views
 
-        Shrinking averages (``INTER_AREA``, in the photograph's own depth), enlarging interpolates
-        linearly. Gray is computed after resizing, with the weights of ITU-R BT.601 (OpenCV's
-        ``RGB2GRAY``); then values become gray levels by the `value_range`.
+    def take(
+        self,
+        image: Pixels,
+        image_size: tuple[int, int] | None = None,
+        name: object = "The image",
+        *,
+        is_picture: bool = False,
+    ) -> Taken:
+        """What the model takes of a photograph: today one view of it, and the way back.
+
+        Shrinking averages (``INTER_AREA``, in the photograph's own depth), enlarging and turning
+        interpolate linearly. Gray is computed after resizing, with the weights of ITU-R BT.601
+        (OpenCV's ``RGB2GRAY``); then values become gray levels by the `value_range`, and their
+        light is changed; last, what does not count is replaced by `outside`.
 
         Parameters
         ----------
@@ -169,20 +255,71 @@ class Framing:
         Raises
         ------
         ImageError
-            The values of its pixels are not of the kind that the model has learnt.
-
-        Returns
-        -------
-        ndarray of uint8, shape (T, height, width, channels)
-            A new array of T views. Where `has_inside`, a last channel more: 1 where the photograph
-            lies, 0 elsewhere; `model_inputs` takes it apart.
+            The values of its pixels are not of the kind that the model has learnt, or it has
+            another size than those that the region was drawn for.
+        PoseError
+            The part cannot be found, or not be brought into the pose.
         """
-        left, top, width, height = self._placement(image_size or image.shape[:2])
+        size = image_size or (image.shape[0], image.shape[1])
+        if self.region is not None:
+            check_size(self.region, size, name)
         out: Any = image
         if self.value_range is None:
             check_values(image, None, name, deep=self.deep)
             out = gray_levels(image, None)  # before resizing, as those models learnt it
-        out = _resize(out, (height, width))
+        small = self._small(out, name, is_picture) if self.looks_for_part else None
+        around = None
+        if self.only_part:
+            assert small is not None
+            around = around_part(small, _AROUND)
+            if around is None:
+                raise PoseError("no part stands out from the background")
+        if self.pose is None:
+            place = self._placed_box(size)
+            to_photo = place.to_photo
+            out = resize(_cropped(out, place.box, size), (place.height, place.width))
+        else:
+            assert small is not None
+            place, posed = None, self.pose.size_of(size)
+            to_input = _after(inverted(self._placed(posed).to_photo), self.pose.matrix(small, size))
+            to_photo = inverted(to_input)
+            out = turned(out, _scaled(to_input, size, out.shape), self.size, None)
+        out = self._levels(out, name, is_picture)
+        shown = self._shown(size, place, to_photo, around)
+        counted = shown
+        if place is None and (beyond := self._beyond(size, to_photo)) is not None:
+            counted = ~beyond if shown is None else shown & ~beyond
+        if place is not None:
+            out = self._padded(out, place)
+        if self.light is not None:
+            out = self.light.applied(out, counted, size, inverted(to_photo))
+        view = out.reshape(self.shape)
+        if self.has_inside:
+            inside = counted if counted is not None else np.ones(self.size, bool)
+            # Beyond the photograph its mirror image stays: it does not count, and looks natural.
+            blanked = view
+            if shown is not None:
+                blanked = np.where(shown[..., None], view, np.uint8(self.outside or 0))
+            view = np.concatenate([blanked, inside[..., None].astype(np.uint8)], axis=2)
+        elif np.may_share_memory(view, image):
+            view = view.copy()
+        return Taken(view[None], size, to_photo, place, counted, self.has_region)
+
+    @property
+    def looks_for_part(self) -> bool:
+        """Whether the photograph as a whole is looked at, to find the part in it."""
+        return self.only_part or self.pose is not None
+
+    def _small(self, image: Pixels, name: object, is_picture: bool) -> Image:
+        """The photograph as `part` looks at it: uint8 (h, w, 3)."""
+        small: Any = shrunk(image)
+        if self.value_range is not None and not is_picture:
+            check_values(small, self.value_range, name, deep=self.deep)
+            small = gray_levels(small, self.value_range)
+        return small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=2)
+
+    def _levels(self, out: Any, name: object, is_picture: bool) -> Image:
+        """Resized pixels as the model's gray levels, in its channels."""
         if self.channels == 1 and out.ndim == 3:
             out = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
         elif self.channels == 3 and out.ndim == 2:
@@ -190,18 +327,59 @@ class Framing:
         if self.value_range is not None and not is_picture:
             check_values(out, self.value_range, name, deep=self.deep)
             out = gray_levels(out, self.value_range)
-        border = (top, self.height - height - top, left, self.width - width - left)
+        return np.asarray(out)
+
+    def _padded(self, out: Image, place: Place) -> Image:
+        border = (
+            place.top,
+            self.height - place.height - place.top,
+            place.left,
+            self.width - place.width - place.left,
+        )
+        if not any(border):
+            return out
         if self.has_inside:
-            out = out.reshape(height, width, self.channels)
-            view = np.full(self.view_shape, self.outside, np.uint8)
-            view[..., -1] = 0
-            inner = view[top : top + height, left : left + width]
-            inner[..., :-1], inner[..., -1] = out, 1
-            return view[None]
-        if any(border):
-            out = cv2.copyMakeBorder(out, *border, cv2.BORDER_REPLICATE)
-        out = out.reshape(1, *self.shape)
-        return out.copy() if np.may_share_memory(out, image) else out
+            value = (float(self.outside or 0),) * 4
+            padded = cv2.copyMakeBorder(out, *border, cv2.BORDER_CONSTANT, value=value)
+        else:
+            padded = cv2.copyMakeBorder(out, *border, cv2.BORDER_REPLICATE)
+        return np.asarray(padded)
+
+    def _beyond(self, size: tuple[int, int], to_photo: Affine) -> NDArray[np.bool_] | None:
+        """Where the input shows nothing of a photograph that is turned; None where it does."""
+        corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (self.width, self.height)
+        reached = corners @ to_photo[:, :2].T + to_photo[:, 2]
+        if (reached >= 0).all() and (reached <= (size[1], size[0])).all():
+            return None
+        photo = np.full((8, 8), 255, np.uint8)
+        found = turned(photo, _scaled(inverted(to_photo), size, photo.shape), self.size, 0)
+        return np.asarray(found < 128)
+
+    def _shown(
+        self,
+        size: tuple[int, int],
+        place: Place | None,
+        to_photo: Affine,
+        around: NDArray[np.bool_] | None,
+    ) -> NDArray[np.bool_] | None:
+        """What is not padding, and in the region; shape (height, width), None for all."""
+        counted = np.ones(self.size, bool)
+        masks = [] if around is None else [around]
+        if place is not None:
+            counted[:] = False
+            counted[place.window] = True
+        if self.region is not None:
+            masks.append(mask_of(self.region))
+        to_input = inverted(to_photo)
+        for mask in masks:
+            share = mask.astype(np.uint8) * np.uint8(255)
+            if place is None:
+                found = turned(share, _scaled(to_input, size, mask.shape), self.size, 0)
+                counted &= found >= 128
+            else:
+                found = resize(_cropped(share, place.box, size), (place.height, place.width))
+                counted[place.window] &= found >= 128
+        return None if counted.all() else counted
 
     def merge(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What a model said of the views of one image -> what it says of the image.
@@ -219,124 +397,50 @@ class Framing:
         """
         return {name: values[0] for name, values in outputs.items()}
 
-    def boxes_to_original(
-        self, boxes: NDArray[np.integer], image_size: tuple[int, int]
-    ) -> NDArray[np.int32]:
-        """Boxes at the model's scale -> boxes in the photograph.
+    def _box(self, taken: tuple[int, int]) -> tuple[int, int, int, int]:
+        """What of a photograph is brought to the input: xyxy."""
+        if self.region is not None and self.pose is None:
+            return box_of(self.region)
+        return 0, 0, taken[1], taken[0]
 
-        Parameters
-        ----------
-        boxes : ndarray of int, shape (N, 4)
-            xyxy in pixels of the model's input; x2 and y2 are exclusive.
-        image_size : (int, int)
-            (height, width) of the photograph.
+    def _placed_box(self, size: tuple[int, int]) -> Place:
+        x1, y1, x2, y2 = self._box(size)
+        return replace(self._placed((y2 - y1, x2 - x1)), box=(x1, y1, x2, y2))
 
-        Returns
-        -------
-        ndarray of int32, shape (M, 4)
-            xyxy in pixels of the photograph, rounded outwards, within it. Boxes that lie wholly
-            in the padding are left out, so M <= N.
-        """
-        corners = np.asarray(boxes, np.float64).reshape(-1, 2)
-        scaled = self._to_original(corners, image_size).reshape(-1, 4)
-        limits = np.tile((image_size[1], image_size[0]), 2)
-        # The small constant keeps a box whose edge falls on a pixel's border from growing by
-        # one pixel through rounding.
-        scaled = np.hstack([np.floor(scaled[:, :2] + 1e-6), np.ceil(scaled[:, 2:] - 1e-6)])
-        out = np.clip(scaled, 0, limits).astype(np.int32)
-        return out[(out[:, 2] > out[:, 0]) & (out[:, 3] > out[:, 1])]
-
-    def points_to_original(
-        self, points: NDArray[np.floating], image_size: tuple[int, int]
-    ) -> NDArray[np.int32]:
-        """Points at the model's scale -> points in the photograph.
-
-        Parameters
-        ----------
-        points : ndarray of float, shape (N, 2)
-            x and y in pixels of the model's input, from its upper left corner.
-        image_size : (int, int)
-            (height, width) of the photograph.
-
-        Returns
-        -------
-        ndarray of int32, shape (N, 2)
-            x and y in pixels of the photograph, from 0 to its width and height.
-        """
-        limits = (image_size[1], image_size[0])
-        return np.clip(np.rint(self._to_original(points, image_size)), 0, limits).astype(np.int32)
-
-    def pixel_area(self, image_size: tuple[int, int]) -> float:
-        """How many pixels of the photograph one of the model's input stands for."""
-        _, _, width, height = self._placement(image_size)
-        return image_size[0] / height * image_size[1] / width
-
-    def map_to_original(self, array: NDArray, image_size: tuple[int, int]) -> NDArray:
-        """Resize a picture at the model's scale to the photograph's, without the padding.
-
-        Parameters
-        ----------
-        array : ndarray, shape (height, width) or (height, width, C)
-            An anomaly map or a picture of it; float32 or uint8.
-        image_size : (int, int)
-            (height, width) of the photograph.
-
-        Returns
-        -------
-        ndarray, shape (image_size[0], image_size[1]) or with C behind
-        """
-        left, top, width, height = self._placement(image_size)
-        return _resize(array[top : top + height, left : left + width], image_size)
-
-    def without_padding(self, array: NDArray, image_size: tuple[int, int]) -> NDArray:
-        """A map with -inf where no photograph is.
-
-        Parameters
-        ----------
-        array : ndarray of float, shape (height, width)
-            An anomaly map.
-        image_size : (int, int)
-            (height, width) of the photograph.
-
-        Returns
-        -------
-        ndarray of float, shape (height, width)
-            `array` itself where there is no padding.
-        """
-        left, top, width, height = self._placement(image_size)
-        if (height, width) == self.size:
-            return array
-        out = np.full_like(array, -np.inf)
-        out[top : top + height, left : left + width] = array[
-            top : top + height, left : left + width
-        ]
-        return out
-
-    def _to_original(
-        self, points: NDArray[np.floating], image_size: tuple[int, int]
-    ) -> NDArray[np.float64]:
-        left, top, width, height = self._placement(image_size)
-        moved: NDArray[np.float64] = np.asarray(points, np.float64) - (left, top)
-        return moved * (image_size[1] / width, image_size[0] / height)
-
-    def _placement(self, image_size: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """Where the photograph lies in the input: left, top, width, height in its pixels."""
+    def _placed(self, size: tuple[int, int]) -> Place:
+        """Where a picture of `size` lies in the input."""
+        box = (0, 0, size[1], size[0])
         if self.fit == "stretch":
-            return 0, 0, self.width, self.height
-        scale = min(self.height / image_size[0], self.width / image_size[1])
-        height = min(max(round(image_size[0] * scale), 1), self.height)
-        width = min(max(round(image_size[1] * scale), 1), self.width)
-        return (self.width - width) // 2, (self.height - height) // 2, width, height
+            return Place(0, 0, self.width, self.height, box)
+        scale = min(self.height / size[0], self.width / size[1])
+        height = min(max(round(size[0] * scale), 1), self.height)
+        width = min(max(round(size[1] * scale), 1), self.width)
+        left, top = (self.width - width) // 2, (self.height - height) // 2
+        return Place(left, top, width, height, box)
 
 
-def _resize(image: NDArray, size: tuple[int, int]) -> NDArray:
-    # INTER_AREA averages only where both axes shrink, so axes that shrink go first.
-    shrunk = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
-    if shrunk != image.shape[:2]:
-        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
-    if shrunk != size:
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return image
+def _cropped(image: NDArray[Any], box: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
+    """A box of a photograph of `size`, in pixels of it that may be at another scale."""
+    x1, y1, x2, y2 = box
+    if box == (0, 0, size[1], size[0]):
+        return image
+    down, across = image.shape[0] / size[0], image.shape[1] / size[1]
+    left, top = math.floor(x1 * across), math.floor(y1 * down)
+    right, bottom = math.ceil(x2 * across), math.ceil(y2 * down)
+    return image[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def _after(second: Affine, first: Affine) -> Affine:
+    """One map of points after another."""
+    return np.column_stack(
+        [second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]]
+    )
+
+
+def _scaled(to_input: Affine, size: tuple[int, int], shape: tuple[int, ...]) -> Affine:
+    """For pixels of a photograph of `size` that are at another scale."""
+    scale = np.array([size[1] / shape[1], size[0] / shape[0]])
+    return np.column_stack([to_input[:, :2] * scale, to_input[:, 2]])
 
 
 def model_inputs(views: NDArray[np.uint8], channels: int) -> list[NDArray[np.uint8]]:

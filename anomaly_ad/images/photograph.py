@@ -20,6 +20,7 @@ from .decoding import (
 )
 from .formats import Header, Image, Pixels
 from .framing import Framing
+from .taken import Taken
 from .values import ValueRange, learn_value_range
 
 _FIRST_PAGE = "The first is taken; stack.tif[1] in a list of files names the second."
@@ -88,9 +89,13 @@ class Photograph:
         height, width = image.shape[:2]
         return cls(name, image, (height, width), framing, is_picture=True)
 
+    def take(self) -> Taken:
+        """What the model takes of it, see `Framing.take`; errors as there."""
+        return self.framing.take(self.pixels, self.size, self.name, is_picture=self.is_picture)
+
     def views(self) -> Image:
-        """What the model sees of it, see `Framing.views`; ImageError if that is nothing."""
-        return self.framing.views(self.pixels, self.size, self.name, is_picture=self.is_picture)
+        """What the model sees of it, shape (T, height, width, channels)."""
+        return self.take().views
 
     def picture(self, enough: tuple[int, int] | None = None) -> Image:
         """The photograph in the model's gray levels, for people to look at.

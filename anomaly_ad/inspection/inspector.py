@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..drawing import pictures as drawing
-from ..errors import ImageError, OptionError, PathError
-from ..images import Image, PathLike, Photograph, image_digest, of_pages
+from ..errors import ImageError, OptionError, PathError, PoseError
+from ..images import Image, PathLike, Photograph, Taken, image_digest, of_pages
 from ..images.sources import Source, Sources
 from ..model import StoredModel, check_patch_size, check_threshold
 from ..runtime import Outputs
@@ -28,10 +28,13 @@ from .regions import Region, deviating_cells, marked, outlines, regions
 
 _AFTER_MODEL = ("score", "anomaly_map")  # outputs that a verdict is made of
 
+# The score of an image that cannot be brought into pose: above what a model says.
+OUT_OF_POSE = 1 - 1e-6
+
 R = TypeVar("R")
 
-# A source, its image or why it cannot be read, and what the model takes of it.
-_Read = tuple[Source, Photograph | str, Image | None]
+# A source; its image, or why it cannot be read; what the model takes of it, or why that is nothing.
+_Read = tuple[Source, Photograph | str, Taken | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +49,14 @@ class Decision:
         The model's raw outputs, see `images.Framing.merge`.
     marks : ndarray of bool, shape (height, width), or None
         Which pixels of the map deviate, see `regions.marked`; None for a method without maps.
+    taken : Taken or None
+        What the model took of the image; None where that is nothing.
     """
 
     prediction: Prediction
     outputs: Outputs
     marks: NDArray[np.bool_] | None = None
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +71,8 @@ class Inspected:
         What is said of it.
     photograph : Photograph or None
         The photograph; None where it could not be inspected, or was in an earlier run.
-    views : ndarray of uint8, shape (T, height, width, channels), or None
-        What the model took of it, see `images.Framing.views`.
+    taken : Taken or None
+        What the model took of it, see `images.Framing.take`; None where that is nothing.
     outputs : dict of str to ndarray
         The model's raw outputs for it, see `images.Framing.merge`; empty where there is none.
     picture : ndarray of uint8, shape (H, W, 3), or None
@@ -76,7 +82,7 @@ class Inspected:
     source: Source
     prediction: Prediction
     photograph: Photograph | None = None
-    views: Image | None = None
+    taken: Taken | None = None
     outputs: Outputs = field(default_factory=dict)
     picture: Image | None = None
 
@@ -88,9 +94,8 @@ class Inspected:
 
     @property
     def digest(self) -> str:
-        """Of what the model took, see `images.image_digest`."""
-        assert self.views is not None
-        return image_digest(self.views)
+        """Of what the model took, or of the photograph where that is nothing."""
+        return image_digest(self.photo.pixels if self.taken is None else self.taken.views)
 
     @property
     def verdict(self) -> str:
@@ -273,8 +278,12 @@ class Inspector:
 
         ImageError if its values are not of the kind that the model has learnt.
         """
-        outputs = self.framing.merge(self.engine.run_concurrently(photo.views(), _AFTER_MODEL))
-        return self._decide(None, photo.size, outputs)
+        try:
+            taken = photo.take()
+        except PoseError as error:
+            return self._out_of_pose(None, photo, str(error))
+        outputs = self.framing.merge(self.engine.run_concurrently(taken.views, _AFTER_MODEL))
+        return self._decide(None, taken, outputs)
 
     def _each(
         self,
@@ -295,19 +304,19 @@ class Inspector:
         def read(source: Source) -> tuple[_Read, Image | None]:
             try:
                 photo = source.read(self.framing)
-                views = photo.views()
+                taken = _take(photo)
             except (ImageError, PathError) as error:
                 if not may_fail:
                     raise
-                return (source, str(error), None), None
+                return (source, str(error), ""), None
             if photo.n_pages > 1:
                 stacks.append(True)
-            return (source, photo, views), views
+            return (source, photo, taken), None if isinstance(taken, str) else taken.views
 
         def decide(pair: tuple[_Read, Outputs | None]) -> R:
-            (source, photo, views), outputs = pair
+            (source, photo, taken), outputs = pair
             merged = {} if outputs is None else self.framing.merge(outputs)
-            return work(self._inspected(source, photo, views, merged))
+            return work(self._inspected(source, photo, taken, merged))
 
         def one_by_one() -> Generator[R, None, None]:
             for source in sources:
@@ -329,18 +338,37 @@ class Inspector:
         return in_order()
 
     def _inspected(
-        self, source: Source, photo: Photograph | str, views: Image | None, outputs: Outputs
+        self, source: Source, photo: Photograph | str, taken: Taken | str, outputs: Outputs
     ) -> Inspected:
         path = None if source.path is None else str(source.path)
         if isinstance(photo, str):
             return Inspected(source, Prediction.failed(path, self.threshold, photo))
-        decision = self._decide(path, photo.size, outputs)
+        if isinstance(taken, str):
+            decision = self._out_of_pose(path, photo, taken)
+        else:
+            decision = self._decide(path, taken, outputs)
         if decision.prediction.error is not None:
             return Inspected(source, decision.prediction)
         picture = self._picture(photo.picture(), decision) if self.draw else None
-        return Inspected(source, decision.prediction, photo, views, outputs, picture)
+        return Inspected(source, decision.prediction, photo, decision.taken, outputs, picture)
 
-    def _decide(self, path: str | None, image_size: tuple[int, int], outputs: Outputs) -> Decision:
+    def _out_of_pose(self, path: str | None, photo: Photograph, reason: str) -> Decision:
+        """What is said of an image of which the model can take nothing: it is anomalous."""
+        raw = self.calibration.image.raw(OUT_OF_POSE)
+        prediction = Prediction(
+            path,
+            photo.size,
+            OUT_OF_POSE,
+            float(raw),
+            self.threshold,
+            True,
+            None,
+            np.empty((0, 4), np.int32),
+            reason=reason,
+        )
+        return Decision(prediction, {})
+
+    def _decide(self, path: str | None, taken: Taken, outputs: Outputs) -> Decision:
         raw = float(outputs["score"])
         if not np.isfinite(raw):
             error = f"the model's score is {raw}"
@@ -351,15 +379,15 @@ class Inspector:
         found: tuple[Region, ...] = ()
         marks = None
         if limit is not None:
-            shown = self.framing.without_padding(outputs["anomaly_map"], image_size)
+            shown = taken.where_counted(outputs["anomaly_map"])
             marks = marked(shown, limit, self.threshold, is_anomalous=is_anomalous)
             if is_anomalous:
                 cells = deviating_cells(marks, self.patch_size)
-                boxes = self.framing.boxes_to_original(cells, image_size)
-                found = regions(marks, shown, limit, self.framing, image_size)
+                boxes = taken.boxes_to_original(cells)
+                found = regions(marks, shown, limit, taken)
         prediction = Prediction(
             path,
-            image_size,
+            taken.size,
             float(self.calibration.image.score(raw)),
             raw,
             self.threshold,
@@ -368,7 +396,7 @@ class Inspector:
             boxes,
             regions=found,
         )
-        return Decision(prediction, outputs, marks)
+        return Decision(prediction, outputs, marks, taken)
 
     def _calibrated_map(self, outputs: Outputs) -> NDArray[np.float32] | None:
         if self.calibration.map is None:
@@ -387,36 +415,38 @@ class Inspector:
             # Cut, not rounded: no score looks as if it were above the threshold that is not.
             words = f"{verdict}  score {int(1000 * prediction.score) / 1000:.3f}"
             words += f"  threshold {prediction.threshold:g}"
+            if prediction.reason is not None:
+                words = f"{verdict}  {prediction.reason}"
             out = drawing.annotated(out, words, is_anomalous=bool(prediction.is_anomalous))
         return out
 
     def _marked_picture(self, image: Image, decision: Decision) -> Image:
-        prediction, marks = decision.prediction, decision.marks
+        prediction, marks, taken = decision.prediction, decision.marks, decision.taken
+        if taken is not None:
+            image = drawing.draw_edge(image, taken.edge())
         if not prediction.is_anomalous:
             return image.copy()
-        if marks is None:
+        if marks is None or taken is None:
             return drawing.frame(image)
         out = image
         if self._pictures["regions"]:
             out = drawing.draw_outlines(out, [region.contour for region in prediction.regions])
         if self._pictures["merge_boxes"]:
-            return drawing.draw_outlines(out, self._merged(marks, image.shape[:2]))
+            return drawing.draw_outlines(out, self._merged(marks, taken))
         if self._hardcore:
             return drawing.draw_boxes(out, prediction.boxes)
         if self._pictures["regions"]:
             return out
         scores = self._calibrated_map(decision.outputs)
         assert scores is not None
-        return drawing.heatmap(image, scores, marks, self.framing, self.threshold)
+        return drawing.heatmap(image, scores, marks, taken, self.threshold)
 
-    def _merged(
-        self, marks: NDArray[np.bool_], image_size: tuple[int, int]
-    ) -> list[NDArray[np.int32]]:
+    def _merged(self, marks: NDArray[np.bool_], taken: Taken) -> list[NDArray[np.int32]]:
         """Outlines of the boxes, neighbours as one."""
         cells = np.zeros_like(marks)
         for x1, y1, x2, y2 in deviating_cells(marks, self.patch_size).tolist():
             cells[y1:y2, x1:x2] = True
-        return [self.framing.points_to_original(one, image_size) for one in outlines(cells)]
+        return [taken.points_to_original(one) for one in outlines(cells)]
 
     def compare(self, path: PathLike) -> Image:
         """The original next to its reconstruction or, where there is none, next to its heatmap.
@@ -433,14 +463,24 @@ class Inspector:
         ndarray of uint8, shape (H, 2 W + gap, 3)
         """
         photo = Photograph.read(path, self.framing)
-        image, size = photo.picture(), photo.size
-        outputs = self.framing.merge(self.engine.run(photo.views()))
+        image, taken = photo.picture(), _take(photo)
+        if isinstance(taken, str):
+            right = self._picture(image, self._out_of_pose(None, photo, taken))
+            return drawing.side_by_side(image, right)
+        outputs = self.framing.merge(self.engine.run(taken.views))
         if "reconstruction" in outputs:
-            rebuilt = drawing.to_rgb(outputs["reconstruction"])
-            right = self.framing.map_to_original(rebuilt, size)
+            right = taken.map_to_original(drawing.to_rgb(outputs["reconstruction"]))
         else:
-            right = self._picture(image, self._decide(None, size, outputs))
+            right = self._picture(image, self._decide(None, taken, outputs))
         return drawing.side_by_side(image, right)
+
+
+def _take(photo: Photograph) -> Taken | str:
+    """What a model takes of a photograph, or why it cannot be brought into pose."""
+    try:
+        return photo.take()
+    except PoseError as error:
+        return str(error)
 
 
 def count_verdicts(predictions: Iterable[Prediction]) -> Counter[str]:

@@ -42,6 +42,10 @@ class Prediction:
     regions : tuple of Region
         The connected regions that deviate, the highest peak first: at least one of an image that
         is anomalous, unless the method has no map; none of one that is good. See `regions.marked`.
+    reason : str or None
+        Why the image is anomalous without the model having seen it: the part cannot be found, or
+        not be brought into pose. Then there are neither regions nor a map, and the score is the
+        highest there is.
     """
 
     path: str | None
@@ -54,6 +58,7 @@ class Prediction:
     boxes: NDArray[np.int32]
     error: str | None = None
     regions: tuple[Region, ...] = ()
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         if self.boxes.dtype != np.int32 or self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
@@ -102,6 +107,7 @@ class Prediction:
             boxes=np.array(values["boxes"], np.int32).reshape(-1, 4),
             error=values["error"],
             regions=tuple(Region.from_dict(region) for region in values.get("regions", ())),
+            reason=values.get("reason"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,4 +123,5 @@ class Prediction:
             "boxes": self.boxes.tolist(),
             "regions": [region.to_dict() for region in self.regions],
             "error": self.error,
+            "reason": self.reason,
         }

@@ -19,7 +19,7 @@ from .prediction import Prediction
 
 JSONL = "predictions.jsonl"
 CSV = "predictions.csv"
-COLUMNS = ("path", "score", "raw_score", "threshold", "is_anomalous", "n_boxes", "error")
+COLUMNS = ("path", "score", "raw_score", "threshold", "is_anomalous", "n_boxes", "error", "reason")
 
 
 FileState = tuple[str | None, int | None, int | None]  # absolute path, bytes, time of change in ns

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import Framing
+from ..images import Taken
 from ..model import Limit
 
 MOST = 100  # regions of one image
@@ -73,7 +73,7 @@ def marked(
     Parameters
     ----------
     anomaly_map : ndarray of float, shape (H, W)
-        Raw; -inf where no photograph is.
+        Raw; -inf where nothing counts.
     limit : Limit
         Of the maps.
     threshold : float
@@ -124,8 +124,7 @@ def regions(
     marks: NDArray[np.bool_],
     anomaly_map: NDArray[np.floating],
     limit: Limit,
-    framing: Framing,
-    image_size: tuple[int, int],
+    taken: Taken,
 ) -> tuple[Region, ...]:
     """The connected regions (neighbours touch at a side or a corner), the highest peak first.
 
@@ -135,10 +134,8 @@ def regions(
         See `marked`.
     anomaly_map, limit
         As there.
-    framing : Framing
-        How the photograph was brought to the map's scale.
-    image_size : (int, int)
-        (height, width) of the photograph.
+    taken : Taken
+        The way back into the photograph.
 
     Returns
     -------
@@ -156,10 +153,10 @@ def regions(
         x, y, width, height, pixels = stats[label].tolist()
         inside = labels[y : y + height, x : x + width] == label
         (outline,) = outlines(inside)
-        box = framing.boxes_to_original(np.array([[x, y, x + width, y + height]]), image_size)[0]
+        box = taken.boxes_to_original(np.array([[x, y, x + width, y + height]]))[0]
         x1, y1, x2, y2 = box.tolist()
-        area = max(round(pixels * framing.pixel_area(image_size)), 1)
-        contour = framing.points_to_original(outline + np.array([x, y]), image_size)
+        area = max(round(pixels * taken.pixel_area), 1)
+        contour = taken.points_to_original(outline + np.array([x, y]))
         out.append(Region((x1, y1, x2, y2), area, float(limit.score(peaks[label])), contour))
     return tuple(out)
 

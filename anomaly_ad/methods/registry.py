@@ -256,6 +256,10 @@ OPTIONS = (
     "seed",
     "fit",
     "value_range",
+    "roi",
+    "ignore",
+    "align",
+    "normalize",
     "false_alarm_rate",
     "precision",
 )

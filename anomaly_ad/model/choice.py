@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..errors import ModelError, NotTrainedError, OptionError
 from ..images import PathLike, Survey, check_path
+from ..images.pose import Pose
 from ..methods import registry
 from .manifest import is_model, models_below
 from .plan import Plan
@@ -95,14 +96,23 @@ class Choice:
         """Whether the values of images of more than 8 bits are learnt from those to train on."""
         return self.options is not None and self.options.get("value_range") is None
 
-    def planned(self, found: Survey) -> Plan:
-        """The plan for images like these."""
+    def planned(self, found: Survey, pose: Pose | None = None) -> Plan:
+        """The plan for images like these, which are brought into a pose."""
         if self.options is None:
             return self.plan
-        sizes = found.sizes if self.takes_their_shape else ()
         return Plan.from_options(
-            self.plan.method, self.options, sizes, found.value_range, deep=bool(found.depth)
+            self.plan.method,
+            self.options,
+            found.sizes,
+            found.value_range,
+            deep=bool(found.depth),
+            pose=pose,
         )
+
+    def option(self, name: str, default: Any) -> Any:
+        """What the user gave; the default where that is None, or where a saved model fixes it."""
+        given = None if self.options is None else self.options.get(name)
+        return default if given is None else given
 
     def with_model(self, stored: StoredModel) -> Self:
         """The same with a model that was just trained, or calibrated."""

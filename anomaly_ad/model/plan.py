@@ -12,9 +12,14 @@ import numpy as np
 
 from ..errors import OptionError
 from ..images import Framing, ValueRange
+from ..images.light import NORMALIZE, light_from_dict
+from ..images.pose import ALIGN, Pose, pose_from_dict, pose_to_dict
+from ..images.roi import box_of, check_region, is_part, resolve_region
 from ..methods import registry
 from ..runtime import check_precision
 from .calibration import check_rate
+
+DEFAULT_ALIGN = "none"
 
 # Manifests name some fields otherwise than the code.
 _IN_MANIFESTS = {"framing": "spec"}
@@ -26,6 +31,10 @@ _FRAMING_FORMERLY: dict[str, Any] = {
     "value_range": None,
     "deep": False,
     "reduces": False,
+    "region": None,
+    "only_part": False,
+    "pose": None,
+    "light": None,
 }
 
 
@@ -93,6 +102,7 @@ class Plan:
         value_range: ValueRange | None = None,
         *,
         deep: bool = False,
+        pose: Pose | None = None,
     ) -> Self:
         """The preset of a method with what the user gave in its place.
 
@@ -109,6 +119,8 @@ class Plan:
             Learnt from images of more than 8 bits; what the user gave comes first.
         deep : bool
             Whether the photographs have more than 8 bits.
+        pose : Pose, optional
+            Learnt from the photographs; see `images.pose`.
 
         Raises
         ------
@@ -127,7 +139,16 @@ class Plan:
         gray = given.get("gray_scale", preset.gray_scale)
         if not isinstance(gray, bool):
             raise OptionError(f"gray_scale is True or False. Received: {gray!r}.")
-        size = given["img_size"] if "img_size" in given else input_size(preset, image_sizes)
+        roi, ignore = given.get("roi"), given.get("ignore")
+        check_region("roi", roi)
+        check_region("ignore", ignore)
+        _check_word("align", given.get("align", DEFAULT_ALIGN), ALIGN)
+        _check_word("normalize", given.get("normalize", "none"), NORMALIZE)
+        region = resolve_region(roi, ignore, image_sizes)
+        if "img_size" in given:
+            size = given["img_size"]
+        else:
+            size = input_size(preset, _taken_sizes(image_sizes, region, pose))
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
         values = given.get("value_range", value_range)
@@ -138,6 +159,9 @@ class Plan:
             given.get("fit", "stretch"),
             **({} if values is None else {"value_range": values}),
             deep=deep,
+            region=region,
+            only_part=is_part(roi),
+            pose=pose,
         )
         parameters = {
             name: copy.deepcopy(given.get(name, default))
@@ -156,6 +180,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, by the names that manifests have."""
         values = asdict(self)
+        if self.framing.pose is not None:
+            values["framing"]["pose"] = pose_to_dict(self.framing.pose)
         former = _FRAMING_FORMERLY
         values["framing"] = {  # as it was written before there were these fields
             name: value
@@ -170,7 +196,12 @@ class Plan:
         names = {_IN_MANIFESTS.get(each.name, each.name): each.name for each in fields(cls)}
         known = {names.get(name, name): value for name, value in values.items()}
         method = registry.PRESETS.get(known["method"])
-        known["framing"] = Framing(**_as_formerly(known["framing"], _FRAMING_FORMERLY))
+        framing = _as_formerly(known["framing"], _FRAMING_FORMERLY)
+        if framing["pose"] is not None:
+            framing["pose"] = pose_from_dict(framing["pose"])
+        if framing["light"] is not None:
+            framing["light"] = light_from_dict(framing["light"])
+        known["framing"] = Framing(**framing)
         options = {} if method is None else method.formerly
         known["parameters"] = _as_formerly(known["parameters"], options)
         return cls(**_as_formerly(known, _FORMERLY))
@@ -180,6 +211,23 @@ def _as_formerly(saved: Mapping[str, Any], formerly: Mapping[str, Any]) -> dict[
     """What was saved, with the former values of what came later."""
     kept = {name: saved[name] for name in saved if saved[name] is not None or name not in formerly}
     return {**formerly, **kept}
+
+
+def _check_word(name: str, value: Any, valid: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in valid:
+        raise OptionError(f"{name} is one of {', '.join(valid)}. Received: {value!r}.")
+
+
+def _taken_sizes(
+    sizes: Sequence[tuple[int, int]], region: str | None, pose: Pose | None
+) -> list[tuple[int, int]]:
+    """(height, width) of what is taken of photographs."""
+    if pose is not None:
+        return [pose.size_of(size) for size in sizes]
+    if region is not None:
+        x1, y1, x2, y2 = box_of(region)
+        return [(y2 - y1, x2 - x1) for _ in sizes]
+    return [*sizes]
 
 
 def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -161,22 +161,22 @@ def _look(stored: StoredModel, image: GoodImage, maps: Limit | None) -> dict[str
     framing = plan.framing
     try:
         photo = Photograph.read(image.path, framing)
-        size = fitted(photo.size, _SIDE)
+        taken, size = photo.take(), fitted(photo.size, _SIDE)
         seen: dict[str, Any] = {
             "photo": _base64(photograph(photo.picture(size), size, _BYTES)),
             "size": photo.size,
-            "changed": image_digest(photo.views()) != image.digest,
+            "changed": image_digest(taken.views) != image.digest,
         }
     except (ImageError, PathError) as error:
         return {"missing": printable(error)}
     if maps is not None and image.anomaly_map is not None and not seen["changed"]:
         large = cv2.resize(image.anomaly_map, framing.size[::-1], interpolation=cv2.INTER_LINEAR)
-        seen["heat"] = _base64(heat(maps.score(large), size, framing))
-        inside = framing.without_padding(large, photo.size)
+        seen["heat"] = _base64(heat(maps.score(large), size, taken))
+        inside = taken.where_counted(large)
         y, x = np.unravel_index(np.argmax(inside), inside.shape)
         half = plan.patch_size // 2
         around = np.array([[x - half, y - half, x + half, y + half]])
-        seen["boxes"] = framing.boxes_to_original(around, photo.size).tolist()
+        seen["boxes"] = taken.boxes_to_original(around).tolist()
     return seen
 
 
@@ -244,6 +244,9 @@ def command(stored: StoredModel) -> str:
     labels = any(one.get("grouped_by") == "labels" for one in sets)
     listed = any(one.get("listed") or not one.get("folder") for one in sets)
     network = str(plan.parameters.get("backbone", "")).startswith("own:")
+    framing = plan.framing
+    if framing.has_region or framing.pose is not None or framing.light is not None:
+        return python
     if own is None or not own.module or labels or listed or network or len(sets) != 1:
         return python
     words: list[object] = ["anomaly-ad", "train", sets[0]["folder"], "--detector", plan.method]
@@ -251,7 +254,6 @@ def command(stored: StoredModel) -> str:
     if home.parent != Path(os.path.abspath(SAVE_PATH)):
         words += ["--save-path", home.parent]
     words += ["--name", home.name] if home.name != "model" else []
-    framing = plan.framing
     if (framing.channels == 1) != own.gray_scale:
         words.append("--gray-scale" if framing.channels == 1 else "--colour")
     if framing.size != own.img_size:

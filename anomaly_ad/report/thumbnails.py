@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..drawing import pictures as drawing
-from ..images import Framing, Image
+from ..images import Image, Taken
 from ..images.labelled import GOOD
 from ..inspection import Inspected, Prediction
 from ..inspection.pages import fitted, packed
@@ -92,7 +92,6 @@ class Thumbnails:
     """
 
     def __init__(self, stored: StoredModel, expected: int) -> None:
-        self._framing = stored.manifest.plan.framing
         self._map = stored.manifest.calibration.map
         self._learnt = stored.manifest.learnt
         self._calibrated = stored.manifest.calibration.digests
@@ -116,8 +115,8 @@ class Thumbnails:
         """Make the small pictures of an image; called in threads."""
         size = fitted(one.photo.size, self.side)
         above = b""
-        if self._map is not None:
-            above = _levels(packed(one.outputs["anomaly_map"], self._map), size, self._framing)
+        if self._map is not None and one.taken is not None:
+            above = _levels(packed(one.outputs["anomaly_map"], self._map), size, one.taken)
         photo = photograph(one.photo.picture(size), size, self._bytes)
         return Seen(one.digest, photo, above, _outlined(mask, size))
 
@@ -166,7 +165,7 @@ def photograph(image: Image, size: tuple[int, int], most_bytes: float) -> bytes:
     return data
 
 
-def heat(scores: NDArray[np.float32], size: tuple[int, int], framing: Framing) -> bytes:
+def heat(scores: NDArray[np.float32], size: tuple[int, int], taken: Taken) -> bytes:
     """Colours above the limit as a WebP, for a picture of `size`; nothing where nothing is above.
 
     `scores` are a calibrated map, shape (height, width) of the model's input.
@@ -174,13 +173,13 @@ def heat(scores: NDArray[np.float32], size: tuple[int, int], framing: Framing) -
     marks = scores > LIMIT_SCORE
     if not marks.any():
         return b""
-    out = framing.map_to_original(drawing.colours(scores, marks), _half(size))
+    out = drawing.overlaid(scores, marks, taken, size=_half(size))
     return _webp(cv2.cvtColor(out, cv2.COLOR_RGBA2BGRA), 60)
 
 
-def _levels(levels: NDArray[np.uint8], size: tuple[int, int], framing: Framing) -> bytes:
+def _levels(levels: NDArray[np.uint8], size: tuple[int, int], taken: Taken) -> bytes:
     """A packed map as a WebP, for a picture of `size`."""
-    return _webp(cv2.cvtColor(framing.map_to_original(levels, _half(size)), cv2.COLOR_GRAY2BGR), 75)
+    return _webp(cv2.cvtColor(taken.map_to_original(levels, _half(size)), cv2.COLOR_GRAY2BGR), 75)
 
 
 def _half(size: tuple[int, int]) -> tuple[int, int]:

@@ -59,19 +59,20 @@ def answer(
         "threshold": found.threshold,
         "boxes": found.boxes.tolist(),
         "regions": [region.to_dict() for region in found.regions],
+        "reason": found.reason,
     }
-    size = photo.size
+    taken = decision.taken
     if heatmap:
         verdict["heatmap"] = None
-        if decision.marks is not None and found.anomaly_map is not None:
-            colours = drawing.colours(found.anomaly_map, decision.marks, threshold)
-            verdict["heatmap"] = _png(framing.map_to_original(colours, size))
+        if decision.marks is not None and found.anomaly_map is not None and taken is not None:
+            colours = drawing.overlaid(found.anomaly_map, decision.marks, taken, threshold)
+            verdict["heatmap"] = _png(colours)
     if anomaly_map:
         verdict["anomaly_map"] = None
         limit = served.stored.manifest.calibration.map
-        if limit is not None:
+        if limit is not None and taken is not None:
             levels = packed(decision.outputs["anomaly_map"], limit)
-            levels = framing.map_to_original(levels, fitted(size, max(framing.size)))
+            levels = taken.map_to_original(levels, fitted(photo.size, max(framing.size)))
             verdict["anomaly_map"] = _png(np.repeat(levels[..., None], 3, axis=2))
     return Verdict.model_validate(verdict)
 

@@ -59,6 +59,11 @@ class Verdict(BaseModel):
     regions: list[Region] = Field(
         description="Connected regions that deviate, the highest score first; none of a good image."
     )
+    reason: str | None = Field(
+        None,
+        description="Why the image is anomalous without the model having seen it: the part cannot "
+        "be found, or not be brought into pose.",
+    )
     heatmap: str | None = Field(
         None,
         description="With heatmap=true: PNG in base64, RGBA, of the image's size, to be laid over "

@@ -16,6 +16,7 @@ from ..methods import registry
 from ..model import Choice, Plan, StoredModel
 from ..support import printable, say
 from . import steps
+from .taking import planned
 
 _HARDLY_A_LIMIT = 0.1  # of good parts may be rejected; more is said
 
@@ -122,7 +123,8 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
     if preset.is_statistical and epochs is not None:
         notes.append(f"{method} learns in one pass and needs no epochs; `epochs` is ignored.")
     found = survey(good.paths, values=choice.learns_values)
-    plan = choice.planned(found)
+    plan, learnt = planned(choice, good, found)
+    notes += learnt
     if choice.takes_their_shape and found.sizes:
         height, width = plan.framing.size
         notes.append(

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from conftest import draw_part
 
-from anomaly_ad.data.rendered import KINDS, defect_size, find_part, render_defect
+from anomaly_ad.data.rendered import KINDS, defect_size, render_defect
 from anomaly_ad.data.sample import render_part
 from anomaly_ad.errors import DataError, OptionError
+from anomaly_ad.images.part import find_part
 
 
 @pytest.fixture(scope="module")

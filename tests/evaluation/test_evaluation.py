@@ -66,8 +66,8 @@ def test_the_figures_are_those_of_scikit_learn(model, labelled, capsys):
         kind, name = prediction.path.split("/")[-2:]
         mask = labelled / "ground_truth" / kind / name.replace(".png", "_mask.png")
         masks.append(read_image(mask)[..., 0] > 127 if mask.exists() else np.zeros((64, 64), bool))
-        prepared = Photograph.read(prediction.path, framing).views()
-        maps.append(framing.map_to_original(engine.run(prepared)["anomaly_map"][0], (64, 64)))
+        taken = Photograph.read(prediction.path, framing).take()
+        maps.append(taken.map_to_original(engine.run(taken.views)["anomaly_map"][0]))
     pixels = metrics.roc_auc_score(np.ravel(masks), np.ravel(maps))
     assert found.pixel_auroc.value == pytest.approx(pixels, abs=1e-6)
     assert [(k.name, k.n_images) for k in found.kinds] == [("bar", 4), ("speck", 3)]

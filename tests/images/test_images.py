@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_part, mutate, write_image, write_parts
+from conftest import draw_part, mutate, taken, write_image, write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def test_a_view_has_the_shape_of_the_framing_and_the_input_is_kept(image_size, s
 @settings(max_examples=100, deadline=None)
 def test_boxes_of_the_whole_input_cover_the_whole_photograph(image_size, size, fit):
     framing = Framing(*size, 3, fit)
-    boxes = framing.boxes_to_original(np.array([[0, 0, size[1], size[0]]]), image_size)
+    boxes = taken(framing, image_size).boxes_to_original(np.array([[0, 0, size[1], size[0]]]))
     assert boxes.tolist() == [[0, 0, image_size[1], image_size[0]]]
     assert boxes.dtype == np.int32
 
@@ -56,7 +56,9 @@ def test_boxes_of_the_whole_input_cover_the_whole_photograph(image_size, size, f
 def test_boxes_lie_within_the_photograph(image_size, size, fit, data):
     x1, y1 = data.draw(st.integers(0, size[1] - 1)), data.draw(st.integers(0, size[0] - 1))
     x2, y2 = data.draw(st.integers(x1 + 1, size[1])), data.draw(st.integers(y1 + 1, size[0]))
-    boxes = Framing(*size, 3, fit).boxes_to_original(np.array([[x1, y1, x2, y2]]), image_size)
+    boxes = taken(Framing(*size, 3, fit), image_size).boxes_to_original(
+        np.array([[x1, y1, x2, y2]])
+    )
     assert len(boxes) == 1 or fit == "pad"
     for a, b, c, d in boxes:
         assert 0 <= a < c <= image_size[1] and 0 <= b < d <= image_size[0]
@@ -69,13 +71,13 @@ def test_a_box_finds_the_spot_that_framing_moved():
         framing = Framing(150, 150, 1, fit)
         ys, xs = np.nonzero(framing.views(image)[0][..., 0] > 128)
         box = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]])
-        found = framing.boxes_to_original(box, (300, 100))[0]
+        found = taken(framing, (300, 100)).boxes_to_original(box)[0]
         np.testing.assert_allclose(found, [40, 200, 60, 220], atol=2)
 
 
 def test_a_box_in_the_padding_is_left_out():
     framing = Framing(100, 100, 3, "pad")
-    assert framing.boxes_to_original(np.array([[0, 0, 10, 100]]), (200, 100)).shape == (0, 4)
+    assert taken(framing, (200, 100)).boxes_to_original(np.array([[0, 0, 10, 100]])).shape == (0, 4)
 
 
 @given(sizes, sizes)
@@ -84,11 +86,11 @@ def test_a_map_without_padding_has_its_peak_in_the_photograph(image_size, size):
     framing = Framing(*size, 3, "pad")
     peak_outside = np.zeros(size, np.float32)
     peak_outside[0, 0] = peak_outside[-1, -1] = 9
-    inside = framing.without_padding(peak_outside, image_size)
+    inside = taken(framing, image_size).where_counted(peak_outside)
     assert np.isfinite(inside).any()
     marks = marked(inside, Limit(0, 100, 10, 0.1, 0.1), 0.8, is_anomalous=True)
     boxes = deviating_cells(marks, 16)
-    assert len(framing.boxes_to_original(boxes, image_size)) == len(boxes) > 0
+    assert len(taken(framing, image_size).boxes_to_original(boxes)) == len(boxes) > 0
 
 
 def test_pad_keeps_the_aspect_ratio_and_repeats_the_border():
@@ -101,8 +103,8 @@ def test_map_to_original_inverts_the_padding():
     framing = Framing(64, 64, 3, "pad")
     array = np.zeros((64, 64), np.float32)
     array[16:48] = 1  # the photograph's place
-    assert framing.map_to_original(array, (128, 256)).shape == (128, 256)
-    assert framing.map_to_original(array, (128, 256)).min() > 0.5
+    assert taken(framing, (128, 256)).map_to_original(array).shape == (128, 256)
+    assert taken(framing, (128, 256)).map_to_original(array).min() > 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from conftest import taken
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -73,7 +74,7 @@ def test_padding_is_never_marked():
 def test_regions_are_the_connected_components(seed):
     anomaly_map = smooth_map(seed)
     marks = marked(anomaly_map, LIMIT, 0.6, is_anomalous=True)
-    found = regions(marks, anomaly_map, LIMIT, Framing(40, 30, 3), (80, 90))
+    found = regions(marks, anomaly_map, LIMIT, taken(Framing(40, 30, 3), (80, 90)))
     labels, count = ndimage.label(marks, np.ones((3, 3)))
     assert len(found) == count
     expected = []
@@ -104,7 +105,7 @@ def test_outline_and_mask_agree():
     """Filled, an outline is its region, but for less than a pixel along the edge."""
     anomaly_map = smooth_map(3, 64, 64)
     marks = marked(anomaly_map, LIMIT, 0.7, is_anomalous=True)
-    found = regions(marks, anomaly_map, LIMIT, Framing(64, 64, 3), (640, 640))
+    found = regions(marks, anomaly_map, LIMIT, taken(Framing(64, 64, 3), (640, 640)))
     drawn = np.zeros((640, 640), np.uint8)
     cv2.fillPoly(drawn, [region.contour for region in found], 1)
     large = marks.repeat(10, axis=0).repeat(10, axis=1)
@@ -116,8 +117,10 @@ def test_in_the_photograph_without_its_padding():
     framing = Framing.new(40, 40, 3, "pad")
     anomaly_map = np.full((40, 40), -1.0, np.float32)
     anomaly_map[20:22, 0:10] = 3.0
-    marks = marked(framing.without_padding(anomaly_map, (50, 100)), LIMIT, 0.8, is_anomalous=True)
-    (region,) = regions(marks, anomaly_map, LIMIT, framing, (50, 100))
+    marks = marked(
+        taken(framing, (50, 100)).where_counted(anomaly_map), LIMIT, 0.8, is_anomalous=True
+    )
+    (region,) = regions(marks, anomaly_map, LIMIT, taken(framing, (50, 100)))
     assert region.box == (0, 25, 25, 30) and region.area == 125
     corners = [(0, 25), (0, 30), (25, 25), (25, 30)]
     assert sorted(map(tuple, region.contour.tolist())) == corners
@@ -127,14 +130,14 @@ def test_there_are_never_too_many():
     anomaly_map = np.zeros((64, 64), np.float32)
     anomaly_map[::4, ::4] = 3 + np.arange(256).reshape(16, 16) / 256
     marks = marked(anomaly_map, LIMIT, 0.8, is_anomalous=True)
-    found = regions(marks, anomaly_map, LIMIT, Framing(64, 64, 3), (64, 64))
+    found = regions(marks, anomaly_map, LIMIT, taken(Framing(64, 64, 3), (64, 64)))
     assert len(found) == MOST and found[0].box == (60, 60, 61, 61)
 
 
 def test_a_region_as_plain_values():
     anomaly_map = smooth_map(1)
     marks = marked(anomaly_map, LIMIT, 0.8, is_anomalous=True)
-    region = regions(marks, anomaly_map, LIMIT, Framing(40, 30, 3), (40, 30))[0]
+    region = regions(marks, anomaly_map, LIMIT, taken(Framing(40, 30, 3), (40, 30)))[0]
     again = Region.from_dict(region.to_dict())
     assert again.to_dict() == region.to_dict() and again.contour.dtype == np.int32
 

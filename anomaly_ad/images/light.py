@@ -1,0 +1,145 @@
+"""Light: an image's brightness is brought to that of the training images, within bounds."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OptionError
+from .formats import Image
+from .taken import Affine
+
+NORMALIZE = ("none", "gain", "flatfield")
+
+MOST_GAIN = 1.5  # contrast is changed by this factor at most, or its inverse
+MOST_OFFSET = 64.0  # gray levels by which the median is moved at most
+_FIELD = 32  # longer side of the stored field
+_SMOOTH = 4.0  # of the field, standard deviation in its pixels
+_FIELD_BOUNDS = (0.25, 4.0)  # of the factor
+
+
+@dataclass(frozen=True)
+class Light:
+    """What images are brought to.
+
+    Parameters
+    ----------
+    median, spread : float or None
+        Median of the training images' gray levels, and the distance of their quartiles; with
+        `field`, None.
+    field : str or None
+        The smooth mean of the training photographs, gray: a PNG in base64. Images are divided by
+        it, and multiplied by its mean.
+    """
+
+    median: float | None = None
+    spread: float | None = None
+    field: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.field is not None:
+            _image(self.field)
+        elif self.median is None or self.spread is None:
+            raise OptionError(f"Light is a median and a spread, or a field. Received: {self!r}.")
+
+    def applied(
+        self,
+        image: Image,
+        counted: NDArray[np.bool_] | None,
+        size: tuple[int, int],
+        to_input: Affine,
+    ) -> Image:
+        """An image in this light.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (h, w) or (h, w, 3)
+            What a model takes of a photograph.
+        counted : ndarray of bool, shape (h, w), or None
+            The pixels that are measured: those that count.
+        size : (int, int)
+            (height, width) of the photograph.
+        to_input : ndarray of float64, shape (2, 3)
+            From its points to those of `image`.
+        """
+        if self.field is not None:
+            return _divided(image, _image(self.field), size, to_input)
+        assert self.median is not None and self.spread is not None
+        median, spread = _measured(image, counted)
+        gain = float(np.clip(self.spread / max(spread, 1.0), 1 / MOST_GAIN, MOST_GAIN))
+        offset = float(np.clip(self.median - median, -MOST_OFFSET, MOST_OFFSET))
+        levels = (np.arange(256) - median) * gain + median + offset
+        table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        return np.asarray(cv2.LUT(image, table), np.uint8)
+
+
+def learn_gain(images: Sequence[tuple[Image, NDArray[np.bool_] | None]]) -> Light:
+    """The light of what a model takes of the training images, each with the pixels that count."""
+    measured = np.array([_measured(image, counted) for image, counted in images])
+    median, spread = np.median(measured, axis=0)
+    return Light(float(median), float(spread))
+
+
+def learn_field(smalls: Sequence[Image]) -> Light:
+    """The light over the training photographs; of each its thumbnail, see `part.shrunk`."""
+    height, width = smalls[0].shape[:2]
+    scale = _FIELD / max(height, width)
+    size = (max(4, round(width * scale)), max(4, round(height * scale)))
+    fields = [cv2.resize(_gray(small), size, interpolation=cv2.INTER_AREA) for small in smalls]
+    mean = np.mean(np.array(fields, np.float32), axis=0)
+    mean = cv2.GaussianBlur(mean, (0, 0), _SMOOTH, borderType=cv2.BORDER_REFLECT)
+    _, data = cv2.imencode(".png", np.clip(np.rint(mean), 1, 255).astype(np.uint8))
+    return Light(field=base64.b64encode(data.tobytes()).decode())
+
+
+def light_from_dict(values: Mapping[str, Any]) -> Light:
+    """The light of a manifest; OptionError if it is none."""
+    try:
+        return Light(**values)
+    except TypeError as error:
+        raise OptionError(f"The light of a model is damaged: {error}.") from error
+
+
+def _gray(image: Image) -> Image:
+    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
+def _measured(image: Image, counted: NDArray[np.bool_] | None) -> tuple[float, float]:
+    gray = _gray(image)
+    values = gray if counted is None or not counted.any() else gray[counted]
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return float(median), float(high - low)
+
+
+def _divided(
+    image: Image, field: NDArray[np.uint8], size: tuple[int, int], to_input: Affine
+) -> Image:
+    height, width = image.shape[:2]
+    # From the field's pixel centres to the input's.
+    scale = np.array([size[1] / field.shape[1], size[0] / field.shape[0]])
+    matrix = np.column_stack([to_input[:, :2] * scale, to_input[:, 2]])
+    matrix[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5]) - 0.5
+    smooth = cv2.warpAffine(
+        field.astype(np.float32), matrix, (width, height), borderMode=cv2.BORDER_REPLICATE
+    )
+    factor = np.clip(field.mean() / np.maximum(smooth, 1), *_FIELD_BOUNDS).astype(np.float32)
+    if image.ndim == 3:
+        factor = np.repeat(factor[..., None], image.shape[2], axis=2)
+    return np.clip(np.rint(image * factor), 0, 255).astype(np.uint8)
+
+
+def _image(field: str) -> NDArray[np.uint8]:
+    try:
+        data = np.frombuffer(base64.b64decode(field, validate=True), np.uint8)
+        found = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    except (ValueError, TypeError, cv2.error):
+        found = None
+    if found is None:
+        raise OptionError("The field of a model's light is a PNG in base64; this one is damaged.")
+    return np.asarray(found, np.uint8)

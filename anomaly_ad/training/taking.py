@@ -1,0 +1,82 @@
+"""What is learnt before a model is: how photographs are taken, their pose and their light."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import ImageError, PathError
+from ..images import Image, Photograph, Survey, TrainingImages
+from ..images.light import Light, learn_field, learn_gain
+from ..images.part import shrunk
+from ..images.pose import learn_pose
+from ..model import Choice, Plan
+from ..model.plan import DEFAULT_ALIGN
+from ..support import bar, ordered_map
+
+_LIGHT_OF = 64  # images that the light is learnt from
+_AUTO_OF = 64  # images that "auto" decides by
+
+
+def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, list[str]]:
+    """The plan for these images, and what was found out for it, in words.
+
+    Images that cannot be read are passed over here; they are errors when they are learnt from.
+    """
+    plan = choice.planned(found)
+    if choice.options is None:
+        return plan, []
+    notes = []
+    align = choice.option("align", DEFAULT_ALIGN)
+    if align != "none":
+        paths = _spread(good.paths, _AUTO_OF) if align == "auto" else good.paths
+        pose, why = learn_pose(align, _thumbnails(paths, plan))
+        if align == "auto" and pose is not None and len(paths) < len(good.paths):
+            pose, _ = learn_pose("rigid", _thumbnails(good.paths, plan))
+        notes.append(why)
+        if pose is not None:
+            notes[-1] += ' Set align="none" to leave them as they lie.'
+            plan = choice.planned(found, pose)
+    normalize = choice.option("normalize", "none")
+    if normalize != "none":
+        light = _light(normalize, _spread(good.paths, _LIGHT_OF), plan)
+        plan = replace(plan, framing=replace(plan.framing, light=light))
+    return plan, notes
+
+
+def _light(normalize: str, paths: Sequence[Path], plan: Plan) -> Light | None:
+    if normalize == "flatfield":
+        smalls = _thumbnails(paths, plan)
+        return learn_field(smalls) if smalls else None
+    taken = [one for one in ordered_map(lambda path: _taken(path, plan), paths) if one is not None]
+    return learn_gain(taken) if taken else None
+
+
+def _taken(path: Path, plan: Plan):  # type: ignore[no-untyped-def]
+    try:
+        taken = Photograph.read(path, plan.framing).take()
+    except (ImageError, PathError):
+        return None
+    view = taken.views[0][..., : plan.framing.channels]
+    return view if view.shape[-1] == 3 else view[..., 0], taken.counted
+
+
+def _thumbnails(paths: Sequence[Path], plan: Plan) -> list[Image]:
+    def read(path: Path) -> Image | None:
+        try:
+            return shrunk(Photograph.read(path, plan.framing).picture())
+        except (ImageError, PathError):
+            return None
+
+    out = []
+    with bar(len(paths), "Looking at pose and light") as step:
+        for small in ordered_map(read, paths):
+            if small is not None:
+                out.append(small)
+            step("")
+    return out
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    return list(paths[:: -(-len(paths) // count) or 1])
