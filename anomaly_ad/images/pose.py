@@ -394,7 +394,7 @@ def _thumbnail(small: Image) -> NDArray[np.uint8]:
     size = (max(8, round(small.shape[1] * scale)), max(8, round(small.shape[0] * scale)))
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     # Edges turn with the part; the light on it does not.
-    out = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    out: Any = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     out = cv2.GaussianBlur(out, (0, 0), _SMOOTH[0])
     edges = cv2.magnitude(cv2.Sobel(out, cv2.CV_32F, 1, 0), cv2.Sobel(out, cv2.CV_32F, 0, 1))
     edges = cv2.GaussianBlur(edges, (0, 0), _SMOOTH[1])
@@ -459,13 +459,17 @@ def _refined(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], matrix: Affine, turns: bool
 ) -> tuple[Affine, float]:
     motion = cv2.MOTION_EUCLIDEAN if turns else cv2.MOTION_TRANSLATION
-    # OpenCV's matrix leads from the template to the image.
-    start = np.asarray(cv2.invertAffineTransform(matrix), np.float32)
+    # Turned first: OpenCV takes the angle from its sine, which is that of less than a right angle.
+    near = _warped(moving, matrix)
     try:
-        correlation, back = cv2.findTransformECC(fixed, moving, start, motion, _REFINED)
+        start = np.eye(2, 3, dtype=np.float32)
+        correlation, back = cv2.findTransformECC(fixed, near, start, motion, _REFINED)
     except cv2.error:  # it does not converge from here
         return matrix, -1.0
-    return np.asarray(cv2.invertAffineTransform(np.asarray(back, np.float64))), float(correlation)
+    # OpenCV's matrix leads from the template to the image.
+    rest = np.asarray(cv2.invertAffineTransform(np.asarray(back, np.float64)))
+    both = np.column_stack([rest[:, :2] @ matrix[:, :2], rest @ [*matrix[:, 2], 1]])
+    return both, float(correlation)
 
 
 def _warped(image: NDArray[np.float32], matrix: Affine) -> NDArray[np.float32]:
