@@ -71,7 +71,7 @@ class AD:
         it turns elongated parts that lie in different directions. An image that cannot be brought
         into pose is anomalous, with that as its reason. None for "none".
     normalize : {"none", "gain", "flatfield"}, optional
-        Light: "gain" brings median and contrast of an image to those of the training images, by a
+        Light: "gain" brings level and contrast of an image to those of the training images, by a
         factor from 1/1.5 to 1.5 and 64 gray levels at most; "flatfield" divides by their smooth
         mean. None for "none".
     false_alarm_rate : float, optional

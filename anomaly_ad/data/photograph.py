@@ -64,7 +64,7 @@ def _any_table(rng: np.random.Generator, shape: tuple[int, int], unit_px: float)
     """Reflectance (H, W, 3) of some table: its colour, its texture and the light on it differ."""
     level = 1.0 + rng.uniform(0.05, 0.25) * noise(rng, shape, rng.uniform(0.02, 0.2) * unit_px)
     level += rng.uniform(0.1, 0.35) * noise(rng, shape, 2.0 * unit_px)
-    colour = np.exp(rng.uniform(math.log(0.006), math.log(0.05))) * rng.uniform(0.6, 1.4, 3)
+    colour = np.exp(rng.uniform(math.log(0.005), math.log(0.025))) * rng.uniform(0.6, 1.4, 3)
     return np.maximum(level, 0.1)[..., None] * colour.astype(np.float32)
 
 

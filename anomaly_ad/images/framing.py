@@ -33,7 +33,7 @@ from .values import (
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128
-_AROUND = 0.02  # of the photograph's longer side: what is inspected around a part
+_AROUND = 0.05  # of the photograph's longer side: what is inspected around a part
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Framing:
         photographs are not turned, the model takes the smallest rectangle around it.
     only_part : bool
         Whether only the part is inspected: its convex hull and a margin, found in each photograph.
+    part_share : (float, float) or None
+        The least and the largest share of a photograph that this is for good parts.
     pose : Pose or None
         How photographs are turned and moved, see `pose`.
     light : Light or None
@@ -82,6 +84,7 @@ class Framing:
     reduces: bool = False
     region: str | None = None
     only_part: bool = False
+    part_share: tuple[float, float] | None = None
     pose: Pose | None = None
     light: Light | None = None
 
@@ -271,9 +274,7 @@ class Framing:
         around = None
         if self.only_part:
             assert small is not None
-            around = around_part(small, _AROUND)
-            if around is None:
-                raise PoseError("no part stands out from the background")
+            around = self.around_part(small)
         if self.pose is None:
             place = self._placed_box(size)
             to_photo = place.to_photo
@@ -304,6 +305,25 @@ class Framing:
         elif np.may_share_memory(view, image):
             view = view.copy()
         return Taken(view[None], size, to_photo, place, counted, self.has_region)
+
+    def around_part(self, small: Image) -> NDArray[np.bool_]:
+        """The part and a margin in a thumbnail of a photograph; PoseError where it is no good one.
+
+        Parameters
+        ----------
+        small : ndarray of uint8, shape (h, w, 3)
+            From `part.shrunk`.
+        """
+        around = around_part(small, _AROUND)
+        if around is None:
+            raise PoseError("no part stands out from the background")
+        share = float(around.mean())
+        low, high = self.part_share or (0.0, 1.0)
+        if not low <= share <= high:
+            raise PoseError(
+                f"the part covers {share:.1%} of the image, good parts {low:.1%} to {high:.1%}"
+            )
+        return around
 
     @property
     def looks_for_part(self) -> bool:

@@ -18,7 +18,8 @@ from .taken import Affine
 NORMALIZE = ("none", "gain", "flatfield")
 
 MOST_GAIN = 1.5  # contrast is changed by this factor at most, or its inverse
-MOST_OFFSET = 64.0  # gray levels by which the median is moved at most
+MOST_OFFSET = 64.0  # gray levels by which the level is moved at most
+_ENDS = (5, 95)  # percentiles of an image's gray levels
 _FIELD = 32  # longer side of the stored field
 _SMOOTH = 4.0  # of the field, standard deviation in its pixels
 _FIELD_BOUNDS = (0.25, 4.0)  # of the factor
@@ -30,23 +31,23 @@ class Light:
 
     Parameters
     ----------
-    median, spread : float or None
-        Median of the training images' gray levels, and the distance of their quartiles; with
-        `field`, None.
+    level, spread : float or None
+        Of the training images: the middle between the 5th and the 95th percentile of their gray
+        levels, and the distance of these; with `field`, None.
     field : str or None
         The smooth mean of the training photographs, gray: a PNG in base64. Images are divided by
         it, and multiplied by its mean.
     """
 
-    median: float | None = None
+    level: float | None = None
     spread: float | None = None
     field: str | None = None
 
     def __post_init__(self) -> None:
         if self.field is not None:
             _image(self.field)
-        elif self.median is None or self.spread is None:
-            raise OptionError(f"Light is a median and a spread, or a field. Received: {self!r}.")
+        elif self.level is None or self.spread is None:
+            raise OptionError(f"Light is a level and a spread, or a field. Received: {self!r}.")
 
     def applied(
         self,
@@ -70,11 +71,11 @@ class Light:
         """
         if self.field is not None:
             return _divided(image, _image(self.field), size, to_input)
-        assert self.median is not None and self.spread is not None
-        median, spread = _measured(image, counted)
+        assert self.level is not None and self.spread is not None
+        level, spread = _measured(image, counted)
         gain = float(np.clip(self.spread / max(spread, 1.0), 1 / MOST_GAIN, MOST_GAIN))
-        offset = float(np.clip(self.median - median, -MOST_OFFSET, MOST_OFFSET))
-        levels = (np.arange(256) - median) * gain + median + offset
+        offset = float(np.clip(self.level - level, -MOST_OFFSET, MOST_OFFSET))
+        levels = (np.arange(256) - level) * gain + level + offset
         table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
         return np.asarray(cv2.LUT(image, table), np.uint8)
 
@@ -82,8 +83,8 @@ class Light:
 def learn_gain(images: Sequence[tuple[Image, NDArray[np.bool_] | None]]) -> Light:
     """The light of what a model takes of the training images, each with the pixels that count."""
     measured = np.array([_measured(image, counted) for image, counted in images])
-    median, spread = np.median(measured, axis=0)
-    return Light(float(median), float(spread))
+    level, spread = np.median(measured, axis=0)
+    return Light(float(level), float(spread))
 
 
 def learn_field(smalls: Sequence[Image]) -> Light:
@@ -113,8 +114,8 @@ def _gray(image: Image) -> Image:
 def _measured(image: Image, counted: NDArray[np.bool_] | None) -> tuple[float, float]:
     gray = _gray(image)
     values = gray if counted is None or not counted.any() else gray[counted]
-    low, median, high = np.percentile(values, (25, 50, 75))
-    return float(median), float(high - low)
+    low, high = np.percentile(values, _ENDS)
+    return float(low + high) / 2, float(high - low)
 
 
 def _divided(

@@ -12,14 +12,18 @@ from .formats import Image
 
 SIDE = 256  # longer side at which the part is looked for
 
+_EVEN = 0.75  # of the limit: how far nearly all of an even border lies below it
+_ABOVE, _DIM = 1.5, 8.0  # what differs more than so much of the border, and so many gray levels
+_BEYOND = (0.5, 0.04)  # by which a measure may leave the range of good parts: of the range, of it
 _LEAST, _MOST = 0.03, 0.9  # share of the image that a part covers
 
 
 def find_part(image: Image) -> NDArray[np.bool_] | None:
     """Find the part in a photograph with an even background.
 
-    The background is the median of the image's border. What differs from it, blurred, is told
-    apart by Otsu's threshold; the part is the largest connected region, its holes left out.
+    The background is a plane through the image's border, channel by channel, so its light may
+    slope. What differs from it, blurred, is told apart by Otsu's threshold; the part is the largest
+    connected region, its holes left out.
 
     Parameters
     ----------
@@ -48,25 +52,53 @@ def shrunk(image: Any) -> Any:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def find_small_part(small: Image) -> NDArray[np.bool_] | None:
-    """As `find_part`, in an image that is `shrunk` already."""
+def find_small_part(small: Image, *, whole: bool = False) -> NDArray[np.bool_] | None:
+    """As `find_part`, in an image that is `shrunk` already.
+
+    `whole` takes what differs more than the border does, which includes what is dim of the part,
+    and its shadow; otherwise the outline is that of what clearly differs.
+    """
     height, width = small.shape[:2]
     rim = max(1, min(height, width) // 40)
     inner = np.ones((height, width), bool)
     inner[rim:-rim, rim:-rim] = False
-    background = np.median(small[inner], axis=0)
-    ground = np.broadcast_to(background.astype(np.uint8), small.shape)
-    red, green, blue = cv2.split(cv2.absdiff(small, ground))
+    red, green, blue = cv2.split(cv2.absdiff(small, _background(small, inner)))
     apart = np.asarray(cv2.max(cv2.max(red, green), blue))
     apart = np.asarray(cv2.GaussianBlur(apart, (0, 0), max(height, width) / 200))
     limit, found = cv2.threshold(apart, 0, 1, cv2.THRESH_OTSU)
-    if (apart[inner] > limit).mean() > 0.05 or np.percentile(apart[inner], 90) > limit / 2:
+    if (apart[inner] > limit).mean() > 0.05 or np.percentile(apart[inner], 90) > _EVEN * limit:
         return None
+    if whole:
+        limit = min(limit, max(_ABOVE * float(np.percentile(apart[inner], 98)), _DIM))
+        found = (apart > limit).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(found)
     if len(stats) < 2:
         return None
     part: NDArray[np.bool_] = labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     return part if _LEAST <= part.mean() <= _MOST else None
+
+
+def _background(small: Image, inner: NDArray[np.bool_]) -> Image:
+    """A background whose light slopes evenly, by the border: uint8 as `small`."""
+    height, width = small.shape[:2]
+    y = np.linspace(-1, 1, height, dtype=np.float32)
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    rows, columns = np.nonzero(inner)
+    places = np.stack([np.ones_like(rows, np.float32), y[rows], x[columns]], axis=1)
+    found = np.linalg.solve(places.T @ places, places.T @ small[inner].astype(np.float32))
+    middle, down, across = found.astype(np.float32)
+    channels = [
+        np.add.outer(m + y * d, x * a).clip(0, 255).astype(np.uint8)
+        for m, d, a in zip(middle, down, across, strict=True)
+    ]
+    return np.asarray(cv2.merge(channels))
+
+
+def bounds(values: NDArray[np.float64]) -> tuple[float, float]:
+    """What good parts may measure: the range of those at hand, and somewhat more."""
+    low, high = float(values.min()), float(values.max())
+    more = _BEYOND[0] * (high - low) + _BEYOND[1] * high
+    return max(low - more, 0.0), high + more
 
 
 def around_part(small: Image, margin: float) -> NDArray[np.bool_] | None:
@@ -84,7 +116,7 @@ def around_part(small: Image, margin: float) -> NDArray[np.bool_] | None:
     ndarray of bool, shape (h, w), or None
         None where there is no part.
     """
-    part = find_small_part(small)
+    part = find_small_part(small, whole=True)
     if part is None:
         return None
     outlines, _ = cv2.findContours(

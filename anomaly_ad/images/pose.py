@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError, PoseError
 from .formats import Image
-from .part import find_small_part
+from .part import bounds, find_small_part
 
 Affine = NDArray[np.float64]  # (2, 3): x' = A x + b, from upper left corners
 
@@ -28,7 +28,6 @@ ALIGN = ("none", "translation", "rigid", "auto")
 
 _ENDS = (2, 98)  # percentiles of the extents over the training images
 _MARGIN = 0.06  # of the longer side of the part, around it
-_BEYOND = (0.5, 0.04)  # by which extents may leave the range of good parts: of the range, of them
 
 # Where "auto" turns: blobs at the border in fewer images, main axis so much longer than the other,
 # directions so much apart (1: all alike), and parts found in so many.
@@ -353,13 +352,7 @@ def _own_axes(found: Sequence[NDArray[np.bool_]], *, turns: bool) -> OwnAxes:
     box += np.array([-margin, -margin, margin, margin])
     lengths, widths = (extents[:, axis + 2] - extents[:, axis] for axis in (0, 1))
     x1, y1, x2, y2 = (float(value) for value in box)
-    return OwnAxes(turns, (x1, y1, x2, y2), _bounds(lengths), _bounds(widths), moment)
-
-
-def _bounds(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    more = _BEYOND[0] * (high - low) + _BEYOND[1] * high
-    return max(low - more, 0.0), high + more
+    return OwnAxes(turns, (x1, y1, x2, y2), bounds(lengths), bounds(widths), moment)
 
 
 def _registration(smalls: Sequence[Image], *, turns: bool) -> Registration:

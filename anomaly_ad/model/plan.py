@@ -33,6 +33,7 @@ _FRAMING_FORMERLY: dict[str, Any] = {
     "reduces": False,
     "region": None,
     "only_part": False,
+    "part_share": None,
     "pose": None,
     "light": None,
 }
@@ -197,6 +198,9 @@ class Plan:
         known = {names.get(name, name): value for name, value in values.items()}
         method = registry.PRESETS.get(known["method"])
         framing = _as_formerly(known["framing"], _FRAMING_FORMERLY)
+        if framing["part_share"] is not None:
+            low, high = framing["part_share"]
+            framing["part_share"] = float(low), float(high)
         if framing["pose"] is not None:
             framing["pose"] = pose_from_dict(framing["pose"])
         if framing["light"] is not None:

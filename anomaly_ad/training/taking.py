@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ImageError, PathError
+import numpy as np
+
+from ..errors import ImageError, PathError, PoseError
 from ..images import Image, Photograph, Survey, TrainingImages
 from ..images.light import Light, learn_field, learn_gain
-from ..images.part import shrunk
+from ..images.part import bounds, shrunk
 from ..images.pose import learn_pose
 from ..model import Choice, Plan
 from ..model.plan import DEFAULT_ALIGN
@@ -38,11 +40,25 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
         if pose is not None:
             notes[-1] += ' Set align="none" to leave them as they lie.'
             plan = choice.planned(found, pose)
+    if plan.framing.only_part:
+        shares = [_share(plan, small) for small in _thumbnails(good.paths, plan)]
+        covered = np.array([share for share in shares if share is not None])
+        if len(covered):
+            share = bounds(covered)
+            plan = replace(plan, framing=replace(plan.framing, part_share=share))
     normalize = choice.option("normalize", "none")
     if normalize != "none":
         light = _light(normalize, _spread(good.paths, _LIGHT_OF), plan)
         plan = replace(plan, framing=replace(plan.framing, light=light))
     return plan, notes
+
+
+def _share(plan: Plan, small: Image) -> float | None:
+    """Which share of a photograph is inspected; None where no part stands out."""
+    try:
+        return float(plan.framing.around_part(small).mean())
+    except PoseError:
+        return None
 
 
 def _light(normalize: str, paths: Sequence[Path], plan: Plan) -> Light | None:
