@@ -68,8 +68,9 @@ class AD:
         How photographs are brought into one pose: moved, or moved and turned, by the outline of
         the part where that stands out from its background, and by registration to the most typical
         training image where it does not. "auto" decides from the training images, and says why:
-        it turns elongated parts that lie in different directions. An image that cannot be brought
-        into pose is anomalous, with that as its reason. None for "none".
+        it turns elongated parts that lie in different directions, and leaves all else as it lies,
+        also where a region is given. An image that cannot be brought into pose is anomalous, with
+        that as its reason. None for "auto".
     normalize : {"none", "gain", "flatfield"}, optional
         Light: "gain" brings level and contrast of an image to those of the training images, by a
         factor from 1/1.5 to 1.5 and 64 gray levels at most; "flatfield" divides by their smooth

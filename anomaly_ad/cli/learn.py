@@ -107,7 +107,7 @@ def train(
     ] = None,
     align: Annotated[
         str, typer.Option(help="Pose: none, translation, rigid, or auto: decide by the images.")
-    ] = "none",
+    ] = "auto",
     normalize: Annotated[str, typer.Option(help="Light: none, gain or flatfield.")] = "none",
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected at thresh 0.8.")

@@ -1,15 +1,17 @@
 """Look at a data set before training: what is recognised, what is odd, and what to do about it.
 
-Nothing is written. Every image is decoded once; of each a thumbnail and, of the good ones, a vector
-of pretrained features are kept, so memory stays small however many there are.
+Nothing is written. Every image is decoded once, some a second time for their pose; of each a
+thumbnail and, of the good ones, a vector of pretrained features are kept, so memory stays small
+however many there are.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,15 @@ from ..errors import (
     PathError,
 )
 from ..images import (
+    Image,
     Listing,
     PathLike,
+    Survey,
     check_path,
+    decode_image,
     find_training_images,
     list_images,
+    read_bytes,
     survey,
 )
 from ..images.formats import NAMES
@@ -35,6 +41,9 @@ from ..images.labelled import (
     find_labelled,
     has_test_folder,
 )
+from ..images.part import shrunk
+from ..images.pose import learn_pose
+from ..images.values import picture_of
 from ..model import check_rate
 from ..support import bar, ordered_map, printable
 from .findings import (
@@ -54,6 +63,7 @@ from .findings import (
 )
 from .pictures import LEAST_FOR_ODD, File, Pictures, examine, feature_engine
 
+_POSES_OF = 64  # training images whose pose is looked at
 _SHOWN = 5  # files of a finding that are printed
 
 
@@ -87,6 +97,8 @@ class Check:
         Checks that were left out, and why.
     findings : tuple of Finding
         The most severe first.
+    pose : str
+        What training would make of how the parts lie, and why; empty where there are none.
     """
 
     source: str
@@ -103,6 +115,7 @@ class Check:
     oddness: dict[str, float]
     omitted: dict[str, str]
     findings: tuple[Finding, ...]
+    pose: str = ""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -129,6 +142,7 @@ class Check:
             "test": f"{', '.join(kinds)}{masks} ({self.layout})" if kinds else "none",
             "sizes": f"height x width: {most(self.sizes)}" if self.sizes else "",
             "pixels": most(self.modes),
+            "pose": self.pose,
         }
         out = [f"{name:8}{text}" for name, text in lines.items() if text]
         for finding in self.findings:
@@ -216,7 +230,25 @@ def check(
         for picture, features in examined:
             pictures.add(picture, features)
             step("")
-    return _result(root, found, pictures, float(false_alarm_rate), omitted)
+    result = _result(root, found, pictures, float(false_alarm_rate), omitted)
+    return replace(result, pose=_pose(training, kind))
+
+
+def _pose(training: Sequence[Path], kind: Survey) -> str:
+    """What align="auto" makes of the training images."""
+    paths = training[:: -(-len(training) // _POSES_OF) or 1]
+
+    def look(path: Path) -> Image | None:
+        try:
+            pixels = decode_image(read_bytes(path), path)
+            return shrunk(picture_of(pixels, kind.value_range))
+        except (ImageError, PathError):
+            return None
+
+    smalls = [small for small in ordered_map(look, paths) if small is not None]
+    if not smalls:
+        return ""
+    return learn_pose("auto", smalls)[1].removeprefix("Pose: ").removesuffix(".")
 
 
 @dataclass

@@ -19,7 +19,7 @@ from ..methods import registry
 from ..runtime import check_precision
 from .calibration import check_rate
 
-DEFAULT_ALIGN = "none"
+DEFAULT_ALIGN = "auto"
 
 # Manifests name some fields otherwise than the code.
 _IN_MANIFESTS = {"framing": "spec"}

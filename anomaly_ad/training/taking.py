@@ -31,6 +31,8 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
         return plan, []
     notes = []
     align = choice.option("align", DEFAULT_ALIGN)
+    if align == "auto" and plan.framing.region is not None:
+        align = "none"  # the region is drawn for parts that lie alike
     if align != "none":
         paths = _spread(good.paths, _AUTO_OF) if align == "auto" else good.paths
         pose, why = learn_pose(align, _thumbnails(paths, plan))
