@@ -277,16 +277,18 @@ class Framing:
             around = self.around_part(small)
         if self.pose is None:
             place = self._placed_box(size)
-            to_photo = place.to_photo
+            window, to_photo = place.window, place.to_photo
             out = resize(_cropped(out, place.box, size), (place.height, place.width))
         else:
             assert small is not None
             place, posed = None, self.pose.size_of(size)
-            to_input = _after(inverted(self._placed(posed).to_photo), self.pose.matrix(small, size))
+            inner = self._placed(posed)
+            to_input = _after(inverted(inner.to_photo), self.pose.matrix(small, size))
+            window = inner.window
             to_photo = inverted(to_input)
             out = turned(out, _scaled(to_input, size, out.shape), self.size, None)
         out = self._levels(out, name, is_picture)
-        shown = self._shown(size, place, to_photo, around)
+        shown = self._shown(size, place, window, to_photo, around)
         counted = shown
         if place is None and (beyond := self._beyond(size, to_photo)) is not None:
             counted = ~beyond if shown is None else shown & ~beyond
@@ -379,15 +381,14 @@ class Framing:
         self,
         size: tuple[int, int],
         place: Place | None,
+        window: tuple[slice, slice],
         to_photo: Affine,
         around: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_] | None:
         """What is not padding, and in the region; shape (height, width), None for all."""
-        counted = np.ones(self.size, bool)
+        counted = np.zeros(self.size, bool)
+        counted[window] = True
         masks = [] if around is None else [around]
-        if place is not None:
-            counted[:] = False
-            counted[place.window] = True
         if self.region is not None:
             masks.append(mask_of(self.region))
         to_input = inverted(to_photo)

@@ -321,7 +321,8 @@ function draw() {
   $("result").classList.toggle("bad", bad);
   $("name").textContent = $("model-label").hidden ? name : `${name} · ${answer.model}`;
   $("score").textContent = shown(answer.score);
-  $("against").textContent = `score, ${bad ? "above" : "not above"} ${threshold}`;
+  const against = `score, ${bad ? "above" : "not above"} ${threshold}`;
+  $("against").textContent = answer.reason ? `${against}: ${answer.reason}` : against;
   $("limit-value").textContent = threshold;
   $("raw").textContent = `Raw score ${digits(answer.raw_score)}, threshold ${digits(raw)}.`;
   $("reset").disabled = threshold === standard;
