@@ -309,7 +309,7 @@ class Framing:
         return Taken(view[None], size, to_photo, place, counted, self.has_region)
 
     def around_part(self, small: Image) -> NDArray[np.bool_]:
-        """The part and a margin in a thumbnail of a photograph; PoseError where it is no good one.
+        """The part and a margin in a thumbnail of a photograph; PoseError where there is none.
 
         Parameters
         ----------

@@ -243,7 +243,7 @@ def pose_to_dict(pose: Pose) -> dict[str, Any]:
 
 
 def pose_from_dict(values: Mapping[str, Any]) -> Pose:
-    """The inverse of `pose_to_dict`; OptionError if these are no pose."""
+    """The inverse of `pose_to_dict`; OptionError if they are damaged."""
     try:
         kept = {
             name: tuple(value) if isinstance(value, list) else value

@@ -100,7 +100,7 @@ class DrawnRegion:
             values = {"image_size": [*self.size]}
             values |= {name: sent.get(name) or [] for name in ("inspect", "ignore")}
         except (ValueError, AttributeError) as error:
-            raise OptionError(f"This is no region: {error}.") from error
+            raise OptionError(f"The region cannot be read: {error}.") from error
         resolve_region(values, None, [self.size])
         unfinished = self.output.with_name(f".{self.output.name}.{self._secret[:8]}")
         try:

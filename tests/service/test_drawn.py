@@ -59,8 +59,8 @@ def test_the_page_saves_a_region(image, tmp_path):
         ({"inspect": [[[0, 0], [9, 9], [9, 0], [0, 9]]]}, "cross each other"),
         ({"inspect": [[[0, 0], [99, 0], [99, 9]]]}, "must lie within"),
         ({"inspect": 3}, "lists of corners"),
-        (b"no json", "no region"),
-        (b"[1]", "no region"),
+        (b"no json", "cannot be read"),
+        (b"[1]", "cannot be read"),
     ],
 )
 def test_what_is_no_region_is_refused_and_nothing_written(image, tmp_path, values, message):

@@ -108,7 +108,7 @@ byId("apply").addEventListener("click", () => {
     corners = [];
     changed();
   } catch (error) {
-    byId("said").textContent = `This is no list of corners: ${error.message}`;
+    byId("said").textContent = `The corners cannot be read: ${error.message}`;
   }
 });
 byId("save").addEventListener("click", async () => {
