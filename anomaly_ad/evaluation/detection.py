@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.rendered import KINDS, LEAST_SIZE, check_contrast, defect_size, render_defect
 from ..errors import DataError, ImageError, OptionError
-from ..images import Framing, PathLike, Photograph, find_training_images
+from ..images import Framing, PathLike, Photograph, find_part, find_training_images
 from ..images.labelled import LabelledImage, find_labelled, read_fitting_mask
 from ..images.sources import Source, Sources, file_sources
 from ..inspection import Inspected, Inspector, Output
@@ -438,8 +438,14 @@ class _Rendered(Source):
         assert self.path is not None
         rng = np.random.default_rng(self.seed)
         photo = Photograph.read(self.path, framing)
+        picture, where = photo.picture(), None
+        if framing.has_region and (where := photo.take().inspected()) is not None:
+            part = find_part(picture)
+            where = where if part is None else where & part
         try:
-            image, mask = render_defect(photo.picture(), self.kind, self.size, self.contrast, rng)
+            image, mask = render_defect(
+                picture, self.kind, self.size, self.contrast, rng, where=where
+            )
         except DataError as error:  # it does not fit here
             raise ImageError(str(error)) from error
         self.measured[:] = [defect_size(mask)]

@@ -292,6 +292,8 @@ class Framing:
         counted = shown
         if place is None and (beyond := self._beyond(size, to_photo)) is not None:
             counted = ~beyond if shown is None else shown & ~beyond
+        if counted is not None and not counted.any():
+            raise PoseError("nothing of it lies in the region that is inspected")
         if place is not None:
             out = self._padded(out, place)
         if self.light is not None:

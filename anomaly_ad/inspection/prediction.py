@@ -72,6 +72,8 @@ class Prediction:
             if any(value is not None for value in measured) or self.anomaly_map is not None:
                 raise AnomalyADError("A prediction with an error has no score and no verdict.")
             return
+        if self.reason is not None and not self.is_anomalous:
+            raise AnomalyADError("A prediction with a reason is anomalous.")
         if any(value is None for value in measured):
             raise AnomalyADError("A prediction without an error has a score and a verdict.")
         assert self.score is not None and self.raw_score is not None

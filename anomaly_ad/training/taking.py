@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ImageError, PathError, PoseError
 from ..images import Image, Photograph, Survey, TrainingImages
@@ -35,7 +36,10 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
         align = "none"  # the region is drawn for parts that lie alike
     if align != "none":
         paths = _spread(good.paths, _AUTO_OF) if align == "auto" else good.paths
-        pose, why = learn_pose(align, _thumbnails(paths, plan))
+        smalls = _thumbnails(paths, plan)
+        if not smalls:
+            return plan, []
+        pose, why = learn_pose(align, smalls)
         if align == "auto" and pose is not None and len(paths) < len(good.paths):
             pose, _ = learn_pose("rigid", _thumbnails(good.paths, plan))
         notes.append(why)
@@ -71,7 +75,8 @@ def _light(normalize: str, paths: Sequence[Path], plan: Plan) -> Light | None:
     return learn_gain(taken) if taken else None
 
 
-def _taken(path: Path, plan: Plan):  # type: ignore[no-untyped-def]
+def _taken(path: Path, plan: Plan) -> tuple[Image, NDArray[np.bool_] | None] | None:
+    """What the model takes of a photograph, and what of it counts; None of one that is broken."""
     try:
         taken = Photograph.read(path, plan.framing).take()
     except (ImageError, PathError):
@@ -83,7 +88,9 @@ def _taken(path: Path, plan: Plan):  # type: ignore[no-untyped-def]
 def _thumbnails(paths: Sequence[Path], plan: Plan) -> list[Image]:
     def read(path: Path) -> Image | None:
         try:
-            return shrunk(Photograph.read(path, plan.framing).picture())
+            photo = Photograph.read(path, plan.framing)
+            height, width = photo.pixels.shape[:2]
+            return shrunk(photo.picture((height, width)))
         except (ImageError, PathError):
             return None
 

@@ -11,7 +11,11 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, DataError, OptionError
 from anomaly_ad.drawing.pictures import EDGE_COLOUR
-from anomaly_ad.images.roi import mask_of
+from anomaly_ad.errors import PoseError
+from anomaly_ad.evaluation.detection import _Rendered
+from anomaly_ad.images import Framing, Photograph
+from anomaly_ad.images.pose import learn_pose
+from anomaly_ad.images.roi import mask_of, resolve_region
 from anomaly_ad.inspection.records import read_records
 
 SIZE = 96
@@ -206,3 +210,36 @@ def test_light_is_part_of_the_model(lying, tmp_path, normalize):
         ]
         assert changes[0] < changes[1]
     assert not ad.predict(image, save=False).is_anomalous
+
+
+def test_rendered_defects_lie_where_is_inspected(in_region, lying):
+    framing = AD(in_region).model.manifest.plan.framing
+    path = lying / "test" / "good" / "100.png"
+    inspected = Photograph.read(path, framing).take().inspected()
+    for seed in range(6):
+        source = _Rendered(
+            "a", path, None, path, kind="spot", size=5.0, contrast=90.0, seed=(seed,)
+        )
+        changed = (source.read(framing).pixels != Photograph.read(path, framing).pixels).any(axis=2)
+        assert changed.any() and inspected[changed].mean() > 0.9  # its edge is soft
+
+
+def test_broken_images_are_listed_whatever_pose_is_asked_for(tmp_path):
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    for align in ("auto", "translation", "rigid"):
+        with pytest.raises(DataError, match="12 of 12"):
+            AD(
+                "padim", tmp_path, save_path=tmp_path, align=align, normalize="gain", **SMALL
+            ).train()
+
+
+def test_a_part_outside_the_region_is_out_of_pose():
+    images = [scene(n, angle=0) for n in range(12)]
+    pose, _ = learn_pose("translation", images)
+    region = resolve_region((0, 0, 12, 12), None, [(SIZE, SIZE)])
+    way = Framing.new(64, 64, 3, region=region, pose=pose)
+    with pytest.raises(PoseError, match="nothing of it lies in the region"):
+        way.take(images[0])
