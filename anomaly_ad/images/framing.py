@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import cv2
@@ -20,7 +21,7 @@ from .formats import Image, Pixels
 from .light import Light
 from .part import around_part, shrunk
 from .pose import OwnAxes, Pose, Registration
-from .roi import box_of, check_size, mask_of
+from .roi import box_of, check_size, is_rectangle, mask_of
 from .taken import Affine, Place, Taken, inverted, resize, turned
 from .values import (
     EIGHT_BITS,
@@ -168,10 +169,7 @@ class Framing:
         """Whether something inside the input may not count, apart from padding."""
         if self.only_part or self.pose is not None:
             return True
-        if self.region is None:
-            return False
-        x1, y1, x2, y2 = box_of(self.region)
-        return not bool(mask_of(self.region)[y1:y2, x1:x2].all())
+        return self.region is not None and not is_rectangle(self.region)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -390,18 +388,18 @@ class Framing:
         """What is not padding, and in the region; shape (height, width), None for all."""
         counted = np.zeros(self.size, bool)
         counted[window] = True
-        masks = [] if around is None else [around]
-        if self.region is not None:
-            masks.append(mask_of(self.region))
+        if place is not None:
+            if around is not None:
+                counted[window] &= _placed_mask(around, place, size)
+            if self.region is not None:
+                counted[window] &= _placed_region(self.region, place)
+            return None if counted.all() else counted
         to_input = inverted(to_photo)
+        masks = [] if around is None else [around]
+        masks += [] if self.region is None else [mask_of(self.region)]
         for mask in masks:
             share = mask.astype(np.uint8) * np.uint8(255)
-            if place is None:
-                found = turned(share, _scaled(to_input, size, mask.shape), self.size, 0)
-                counted &= found >= 128
-            else:
-                found = resize(_cropped(share, place.box, size), (place.height, place.width))
-                counted[place.window] &= found >= 128
+            counted &= turned(share, _scaled(to_input, size, mask.shape), self.size, 0) >= 128
         return None if counted.all() else counted
 
     def merge(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -440,6 +438,21 @@ class Framing:
         width = min(max(round(size[1] * scale), 1), self.width)
         left, top = (self.width - width) // 2, (self.height - height) // 2
         return Place(left, top, width, height, box)
+
+
+def _placed_mask(mask: NDArray[np.bool_], place: Place, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask of a photograph of `size`, at any scale, where the photograph lies in the input."""
+    share = _cropped(mask.astype(np.uint8) * np.uint8(255), place.box, size)
+    return np.asarray(resize(share, (place.height, place.width)) >= 128)
+
+
+@lru_cache(16)
+def _placed_region(region: str, place: Place) -> NDArray[np.bool_]:
+    """The same of a model's region, which is as large as its photographs; not to be changed."""
+    height, width = mask_of(region).shape
+    found = _placed_mask(mask_of(region), place, (height, width))
+    found.setflags(write=False)
+    return found
 
 
 def _cropped(image: NDArray[Any], box: tuple[int, int, int, int], size: tuple[int, int]) -> Any:

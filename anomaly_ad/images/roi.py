@@ -99,6 +99,13 @@ def box_of(region: str) -> tuple[int, int, int, int]:
 
 
 @lru_cache(16)
+def is_rectangle(region: str) -> bool:
+    """Whether all of the rectangle around a model's region is inspected."""
+    mask, (x1, y1, x2, y2) = _decoded(region)
+    return bool(mask[y1:y2, x1:x2].all())
+
+
+@lru_cache(16)
 def _decoded(region: str) -> tuple[Mask, tuple[int, int, int, int]]:
     try:
         data = np.frombuffer(base64.b64decode(region, validate=True), np.uint8)

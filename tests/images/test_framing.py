@@ -85,10 +85,11 @@ class Halves(Framing):
     def n_views(self):
         return 2
 
-    def views(self, image, image_size=None, name="The image", *, is_picture=False):
+    def take(self, image, image_size=None, name="The image", *, is_picture=False):
         middle = image.shape[1] // 2
-        halves = (image[:, :middle], image[:, middle:])
-        return np.concatenate([Framing.views(self, half) for half in halves])
+        taken = [Framing.take(self, half) for half in (image[:, :middle], image[:, middle:])]
+        views = np.concatenate([half.views for half in taken])
+        return replace(taken[0], views=views, size=image.shape[:2])
 
     def merge(self, outputs):
         merged = {"score": outputs["score"].max()}
