@@ -20,6 +20,7 @@ from ..support import bar, ordered_map
 
 _LIGHT_OF = 64  # images that the light is learnt from
 _AUTO_OF = 64  # images that "auto" decides by
+_LEARNT_OF = 256  # images that a pose is learnt from
 
 
 def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, list[str]]:
@@ -35,19 +36,20 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
     if align == "auto" and plan.framing.region is not None:
         align = "none"  # the region is drawn for parts that lie alike
     if align != "none":
-        paths = _spread(good.paths, _AUTO_OF) if align == "auto" else good.paths
+        paths = _spread(good.paths, _AUTO_OF if align == "auto" else _LEARNT_OF)
         smalls = _thumbnails(paths, plan)
         if not smalls:
             return plan, []
         pose, why = learn_pose(align, smalls)
         if align == "auto" and pose is not None and len(paths) < len(good.paths):
-            pose, _ = learn_pose("rigid", _thumbnails(good.paths, plan))
+            pose, _ = learn_pose("rigid", _thumbnails(_spread(good.paths, _LEARNT_OF), plan))
         notes.append(why)
         if pose is not None:
             notes[-1] += ' Set align="none" to leave them as they lie.'
             plan = choice.planned(found, pose)
     if plan.framing.only_part:
-        shares = [_share(plan, small) for small in _thumbnails(good.paths, plan)]
+        paths = _spread(good.paths, _LEARNT_OF)
+        shares = [_share(plan, small) for small in _thumbnails(paths, plan)]
         covered = np.array([share for share in shares if share is not None])
         if len(covered):
             share = bounds(covered)
