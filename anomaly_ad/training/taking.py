@@ -42,7 +42,7 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
             return plan, []
         pose, why = learn_pose(align, smalls)
         if align == "auto" and pose is not None and len(paths) < len(good.paths):
-            pose, _ = learn_pose("rigid", _thumbnails(_spread(good.paths, _LEARNT_OF), plan))
+            pose, why = learn_pose(align, _thumbnails(_spread(good.paths, _LEARNT_OF), plan))
         notes.append(why)
         if pose is not None:
             notes[-1] += ' Set align="none" to leave them as they lie.'
