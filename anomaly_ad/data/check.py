@@ -42,6 +42,7 @@ from ..images.labelled import (
     has_test_folder,
 )
 from ..images.part import shrunk
+from ..images.photograph import spread
 from ..images.pose import learn_pose
 from ..images.values import picture_of
 from ..model import check_rate
@@ -236,7 +237,7 @@ def check(
 
 def _pose(training: Sequence[Path], kind: Survey) -> str:
     """What align="auto" makes of the training images."""
-    paths = training[:: -(-len(training) // _POSES_OF) or 1]
+    paths = spread(training, _POSES_OF)
 
     def look(path: Path) -> Image | None:
         try:

@@ -315,6 +315,10 @@ class Framing:
         ----------
         small : ndarray of uint8, shape (h, w, 3)
             From `part.shrunk`.
+
+        Returns
+        -------
+        ndarray of bool, shape (h, w)
         """
         around = around_part(small, _AROUND)
         if around is None:

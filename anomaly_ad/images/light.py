@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError
 from .formats import Image
+from .stored import as_text, from_text
 from .taken import Affine
 
 NORMALIZE = ("none", "gain", "flatfield")
@@ -45,7 +45,7 @@ class Light:
 
     def __post_init__(self) -> None:
         if self.field is not None:
-            _image(self.field)
+            from_text(self.field, "light")
         elif self.level is None or self.spread is None:
             raise OptionError(f"Light is a level and a spread, or a field. Received: {self!r}.")
 
@@ -70,7 +70,7 @@ class Light:
             From its points to those of `image`.
         """
         if self.field is not None:
-            return _divided(image, _image(self.field), size, to_input)
+            return _divided(image, from_text(self.field, "light"), size, to_input)
         assert self.level is not None and self.spread is not None
         level, spread = _measured(image, counted)
         gain = float(np.clip(self.spread / max(spread, 1.0), 1 / MOST_GAIN, MOST_GAIN))
@@ -95,8 +95,7 @@ def learn_field(smalls: Sequence[Image]) -> Light:
     fields = [cv2.resize(_gray(small), size, interpolation=cv2.INTER_AREA) for small in smalls]
     mean = np.mean(np.array(fields, np.float32), axis=0)
     mean = cv2.GaussianBlur(mean, (0, 0), _SMOOTH, borderType=cv2.BORDER_REFLECT)
-    _, data = cv2.imencode(".png", np.clip(np.rint(mean), 1, 255).astype(np.uint8))
-    return Light(field=base64.b64encode(data.tobytes()).decode())
+    return Light(field=as_text(np.clip(np.rint(mean), 1, 255).astype(np.uint8)))
 
 
 def light_from_dict(values: Mapping[str, Any]) -> Light:
@@ -133,14 +132,3 @@ def _divided(
     if image.ndim == 3:
         factor = np.repeat(factor[..., None], image.shape[2], axis=2)
     return np.clip(np.rint(image * factor), 0, 255).astype(np.uint8)
-
-
-def _image(field: str) -> NDArray[np.uint8]:
-    try:
-        data = np.frombuffer(base64.b64decode(field, validate=True), np.uint8)
-        found = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    except (ValueError, TypeError, cv2.error):
-        found = None
-    if found is None:
-        raise OptionError("The field of a model's light is a PNG in base64; this one is damaged.")
-    return np.asarray(found, np.uint8)

@@ -147,7 +147,7 @@ def survey(paths: Sequence[Path], *, values: bool = True) -> Survey:
     values : bool
         Whether a value range is learnt, where some have more than 8 bits: from up to 256 images.
     """
-    sampled = _spread(paths, _SAMPLE)
+    sampled = spread(paths, _SAMPLE)
     found = [*zip(sampled, ordered_map(_header, sampled), strict=True)]
     headers = [header for _, header in found if header is not None]
     sizes = tuple(header.size for header in headers)
@@ -156,12 +156,13 @@ def survey(paths: Sequence[Path], *, values: bool = True) -> Survey:
         return Survey(sizes)
     if not values:
         return Survey(sizes, None, deep[0])
-    pixels = ordered_map(_pixels, dict.fromkeys([*sampled, *_spread(paths, _VALUES_OF)]))
+    pixels = ordered_map(_pixels, dict.fromkeys([*sampled, *spread(paths, _VALUES_OF)]))
     learnt = learn_value_range(image for image in pixels if image is not None)
     return Survey(sizes, learnt, deep[0])
 
 
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most so many of the files, evenly over the set."""
     return list(paths[:: -(-len(paths) // count) or 1])
 
 

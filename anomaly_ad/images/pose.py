@@ -8,7 +8,6 @@ photograph's longer side, so a pose holds for photographs of another resolution.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import OptionError, PoseError
 from .formats import Image
 from .part import bounds, find_small_part
+from .stored import as_text, from_text
 
 Affine = NDArray[np.float64]  # (2, 3): x' = A x + b, from upper left corners
 
@@ -215,7 +215,7 @@ class Registration:
 
     def matrix(self, small: Image, size: tuple[int, int]) -> Affine:
         """See `OwnAxes.matrix`."""
-        template = _image(self.template)
+        template = from_text(self.template, "pose")
         found, correlation = _registered(_thumbnail(small), template, self.turns)
         shift = _shift(found, template.shape)
         if correlation < self.least:
@@ -252,7 +252,7 @@ def pose_from_dict(values: Mapping[str, Any]) -> Pose:
         }
         pose: Pose = _WAYS[values["way"]](**kept)
         if isinstance(pose, Registration):
-            _image(pose.template)
+            from_text(pose.template, "pose")
         return pose
     except (KeyError, TypeError, ValueError) as error:
         raise OptionError(f"The pose of a model is damaged: {error!r}.") from error
@@ -369,10 +369,9 @@ def _registration(smalls: Sequence[Image], *, turns: bool) -> Registration:
     shifts = np.array([_shift(matrix, shape) for matrix, _ in found])
     spread = float(np.median(correlations) - correlations.min())
     least = max(float(correlations.min()) - 0.5 * spread - 0.05, 0.1)
-    _, data = cv2.imencode(".png", template)
     return Registration(
         turns,
-        base64.b64encode(data.tobytes()).decode(),
+        as_text(template),
         round(least, 4),
         round(1.5 * float(shifts.max()) + 0.02, 4),
     )
@@ -393,14 +392,6 @@ def _thumbnail(small: Image) -> NDArray[np.uint8]:
     edges = cv2.GaussianBlur(edges, (0, 0), _SMOOTH[1])
     strongest = max(float(np.percentile(edges, 99.5)), 1.0)
     return np.clip(edges * (255 / strongest), 0, 255).astype(np.uint8)
-
-
-def _image(template: str) -> NDArray[np.uint8]:
-    data = np.frombuffer(base64.b64decode(template, validate=True), np.uint8)
-    found = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    if found is None:
-        raise ValueError("the image that photographs are registered to")
-    return np.asarray(found, np.uint8)
 
 
 def _registered(

@@ -6,7 +6,6 @@ photograph's scale. The model keeps it as a PNG in base64.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError, OptionError
 from .decoding import check_path, decode_with_header, read_bytes
+from .stored import as_text, from_text
 
 Mask = NDArray[np.bool_]
 
@@ -107,14 +107,7 @@ def is_rectangle(region: str) -> bool:
 
 @lru_cache(16)
 def _decoded(region: str) -> tuple[Mask, tuple[int, int, int, int]]:
-    try:
-        data = np.frombuffer(base64.b64decode(region, validate=True), np.uint8)
-        found = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    except (ValueError, TypeError, cv2.error):
-        found = None
-    if found is None:
-        raise OptionError("The region of a model is a PNG in base64; this one is damaged.")
-    mask = np.asarray(found) > 0
+    mask = from_text(region, "region") > 0
     mask.setflags(write=False)
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if min(width, height) < LEAST_SIDE:
@@ -130,10 +123,8 @@ def _stored(inspected: Mask) -> str | None:
         return None
     if not inspected.any():
         raise OptionError("roi and ignore leave nothing of the images to inspect.")
-    _, data = cv2.imencode(
-        ".png", inspected.astype(np.uint8) * np.uint8(255), [cv2.IMWRITE_PNG_BILEVEL, 1]
-    )
-    region = base64.b64encode(data.tobytes()).decode()
+    levels = inspected.astype(np.uint8) * np.uint8(255)
+    region = as_text(levels, cv2.IMWRITE_PNG_BILEVEL, 1)
     mask_of(region)  # large enough
     return region
 

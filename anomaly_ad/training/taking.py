@@ -13,6 +13,7 @@ from ..errors import ImageError, PathError, PoseError
 from ..images import Image, Photograph, Survey, TrainingImages
 from ..images.light import Light, learn_field, learn_gain
 from ..images.part import bounds, shrunk
+from ..images.photograph import spread
 from ..images.pose import learn_pose
 from ..model import Choice, Plan
 from ..model.plan import DEFAULT_ALIGN
@@ -36,19 +37,19 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
     if align == "auto" and plan.framing.region is not None:
         align = "none"  # the region is drawn for parts that lie alike
     if align != "none":
-        paths = _spread(good.paths, _AUTO_OF if align == "auto" else _LEARNT_OF)
+        paths = spread(good.paths, _AUTO_OF if align == "auto" else _LEARNT_OF)
         smalls = _thumbnails(paths, plan)
         if not smalls:
             return plan, []
         pose, why = learn_pose(align, smalls)
         if align == "auto" and pose is not None and len(paths) < len(good.paths):
-            pose, why = learn_pose(align, _thumbnails(_spread(good.paths, _LEARNT_OF), plan))
+            pose, why = learn_pose(align, _thumbnails(spread(good.paths, _LEARNT_OF), plan))
         notes.append(why)
         if pose is not None:
             notes[-1] += ' Set align="none" to leave them as they lie.'
             plan = choice.planned(found, pose)
     if plan.framing.only_part:
-        paths = _spread(good.paths, _LEARNT_OF)
+        paths = spread(good.paths, _LEARNT_OF)
         shares = [_share(plan, small) for small in _thumbnails(paths, plan)]
         covered = np.array([share for share in shares if share is not None])
         if len(covered):
@@ -56,7 +57,7 @@ def planned(choice: Choice, good: TrainingImages, found: Survey) -> tuple[Plan, 
             plan = replace(plan, framing=replace(plan.framing, part_share=share))
     normalize = choice.option("normalize", "none")
     if normalize != "none":
-        light = _light(normalize, _spread(good.paths, _LIGHT_OF), plan)
+        light = _light(normalize, spread(good.paths, _LIGHT_OF), plan)
         plan = replace(plan, framing=replace(plan.framing, light=light))
     return plan, notes
 
@@ -103,7 +104,3 @@ def _thumbnails(paths: Sequence[Path], plan: Plan) -> list[Image]:
                 out.append(small)
             step("")
     return out
-
-
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    return list(paths[:: -(-len(paths) // count) or 1])

@@ -63,6 +63,13 @@ def test_any_rotation_gives_one_picture(pose, angle, x, y):
     assert np.abs(taken.points_to_original(expected[None]) - mark).max() < 3
 
 
+def test_beyond_the_photograph_nothing_counts_and_all_looks_natural(pose):
+    taken = Framing.new(64, 128, 3, pose=pose).take(link(45, (32, 32)))
+    beyond = taken.views[0][~taken.counted]
+    assert len(beyond) and (beyond[:, 3] == 0).all()
+    assert np.abs(beyond[:, :3].astype(int) - 40).max() < 12  # the table, mirrored
+
+
 def test_boxes_and_maps_come_back_turned(pose):
     way = Framing.new(64, 128, 3, pose=pose)
     taken = way.take(link(90))
