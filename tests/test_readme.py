@@ -53,7 +53,9 @@ def test_the_commands_run_in_order(tmp_path, monkeypatch):
         result = CliRunner().invoke(app, [command, *arguments])
         assert result.exit_code == 0, (line, result.stderr)
         named.add(command)
-    assert named == {command.name for command in app.registered_commands} - {"serve"}
+    # What waits for a person in a browser has tests of its own.
+    assert "anomaly-ad roi IMAGE" in text
+    assert named == {command.name for command in app.registered_commands} - {"serve", "roi"}
     assert (tmp_path / "Output" / "look" / "000.jpg").is_file()
 
 
