@@ -75,6 +75,17 @@ class AD:
         Light: "gain" brings level and contrast of an image to those of the training images, by a
         factor from 1/1.5 to 1.5 and 64 gray levels at most; "flatfield" divides by their smooth
         mean. None for "none".
+    tiles : (int, int) or "auto", optional
+        For small defects in large photographs: (rows, columns) of overlapping tiles, each a view
+        of its own for the same model. "auto" lays them so that the `smallest_defect` covers a
+        cell of the method's grid. Needs photographs of one size; not for "padim".
+    tile_size : (int, int), optional
+        (height, width) of the tiles in pixels of the photograph, instead of `tiles`.
+    overlap : float, optional
+        Share of a tile that the next one covers as well, at least; None for 0.1.
+    smallest_defect : float, optional
+        Side of the smallest defect that must be found, in pixels of the photograph, for
+        ``tiles="auto"``; None for as small as the photograph shows: its full resolution.
     false_alarm_rate : float, optional
         Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
@@ -116,6 +127,10 @@ class AD:
         ignore: Any = None,
         align: Literal["none", "translation", "rigid", "auto"] | None = None,
         normalize: Literal["none", "gain", "flatfield"] | None = None,
+        tiles: tuple[int, int] | Literal["auto"] | None = None,
+        tile_size: tuple[int, int] | None = None,
+        overlap: float | None = None,
+        smallest_defect: float | None = None,
         false_alarm_rate: float | None = None,
         precision: str | None = None,
         name: str | None = None,
@@ -134,6 +149,10 @@ class AD:
             "ignore": ignore,
             "align": align,
             "normalize": normalize,
+            "tiles": tiles,
+            "tile_size": tile_size,
+            "overlap": overlap,
+            "smallest_defect": smallest_defect,
             "false_alarm_rate": false_alarm_rate,
             "precision": precision,
             **parameters,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from ..errors import OptionError
-
-if TYPE_CHECKING:
-    pass
 from .base import EXIT_ERROR, Groups, Json, Model, Review, as_directory, as_path, command
 
 
@@ -109,6 +107,30 @@ def train(
         str, typer.Option(help="Pose: none, translation, rigid, or auto: decide by the images.")
     ] = "auto",
     normalize: Annotated[str, typer.Option(help="Light: none, gain or flatfield.")] = "none",
+    tiles: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="ROWS,COLUMNS",
+            help="Inspect large photographs in overlapping tiles; auto: as many as the "
+            "--smallest-defect needs. [default: whole]",
+        ),
+    ] = None,
+    tile_size: Annotated[
+        Optional[tuple[int, int]],  # noqa: UP045
+        typer.Option(metavar="HEIGHT WIDTH", help="The same by the size of tiles, in pixels."),
+    ] = None,
+    overlap: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Share of a tile that the next one covers as well. [default: 0.1]"),
+    ] = None,
+    smallest_defect: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the smallest defect to be found, for --tiles auto. "
+            "[default: as small as the photograph shows]",
+        ),
+    ] = None,
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected at thresh 0.8.")
     ] = 0.01,
@@ -148,6 +170,10 @@ def train(
         ignore=_region(ignore),
         align=align,  # type: ignore[arg-type]  # AD checks it
         normalize=normalize,  # type: ignore[arg-type]  # AD checks it
+        tiles=_tiles(tiles),
+        tile_size=tile_size,
+        overlap=overlap,
+        smallest_defect=smallest_defect,
         false_alarm_rate=false_alarm_rate,
         precision=precision,
         name=name,
@@ -174,6 +200,12 @@ def add_images(
     with redirect_stdout(sys.stderr):
         ad.add_images(path, groups=groups, review=review)
     print(ad.model.directory)
+
+
+def _tiles(text: str | None) -> Any:
+    """Rows and columns, or what AD checks as it is."""
+    numbers = re.fullmatch(r"\s*(\d+)\s*[,x]\s*(\d+)\s*", text or "")
+    return text if numbers is None else (int(numbers[1]), int(numbers[2]))
 
 
 def _region(text: str | None) -> object:

@@ -26,6 +26,7 @@ from .masks import read_mask
 from .part import find_part
 from .photograph import Photograph, Survey, of_pages, survey
 from .taken import Taken
+from .tiles import Seen
 from .values import ValueRange, check_value_range
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "PathLike",
     "Photograph",
     "Pixels",
+    "Seen",
     "Survey",
     "Taken",
     "TrainingImages",

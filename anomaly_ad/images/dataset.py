@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -12,33 +13,57 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OptionError, PathError, PoseError
 from ..support import Spool, ordered_map, say
-from .formats import Image, Pixels
+from .formats import Pixels
 from .framing import Framing
 from .photograph import Photograph, of_pages
+from .taken import Taken
+from .tiles import TileViews
+
+
+@dataclass(frozen=True, eq=False)
+class SeenImage:
+    """The views of an image of a set, see `tiles.Seen`."""
+
+    views: NDArray[np.uint8]
+    tiles: Sequence[int]
 
 
 class ImageSet:
     """The views of images in a temporary file, or in memory; re-iterable, in order.
 
     Indexing with integers or a slice gives the views of those images one after the other, as a new
-    array of uint8 (B, height, width, channels); iterating yields such arrays. An image has T views,
-    see `Framing.views`. Use it as a context manager: leaving it removes the file.
+    array of uint8 (B, height, width, channels); iterating yields such arrays, of at most 32 views
+    each. An image has up to T views, see `Framing.take`. Use it as a context manager: leaving it
+    removes the file.
 
     Parameters
     ----------
-    items : Spool or ndarray of uint8, shape (N, T, height, width, channels)
-        The images.
-    indices : ndarray of int, optional
-        Which of them, in which order; None for all.
+    items : Spool or ndarray of uint8, shape (N * T, height, width, channels)
+        The views of all images; or an array of shape (N, T, height, width, channels).
+    rows : sequence of ndarray of int, optional
+        Where in `items` the views of each image are; None for one after the other.
+    n_views : int
+        T.
+    per_epoch : int, optional
+        How many images an epoch of training shows, drawn anew each time; None for all.
     """
 
     BATCH = 32
 
     def __init__(
-        self, items: Spool | NDArray[np.uint8], indices: NDArray[np.integer] | None = None
+        self,
+        items: Spool | NDArray[np.uint8],
+        rows: Sequence[NDArray[np.integer]] | None = None,
+        n_views: int = 1,
+        per_epoch: int | None = None,
     ) -> None:
+        if isinstance(items, np.ndarray) and items.ndim == 5:
+            n_views = items.shape[1]
+            items = items.reshape(-1, *items.shape[2:])
         self._items = items
-        self._indices = np.arange(len(items)) if indices is None else np.asarray(indices)
+        self._n_views = n_views
+        self.per_epoch = per_epoch
+        self._rows = [*np.arange(len(items)).reshape(-1, n_views)] if rows is None else rows
 
     @classmethod
     def decode(
@@ -62,16 +87,20 @@ class ImageSet:
         OutputError
             The temporary file does not fit on the disk.
         """
-        spool = Spool(len(paths), (framing.n_views, *framing.view_shape), np.uint8)
+        count = framing.n_views
+        spool = Spool(len(paths) * count, framing.view_shape, np.uint8)
         try:
             broken: list[str] = []
+            rows = []
             n_stacks = 0
-            for index, photo in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):
-                if isinstance(photo, str):
-                    broken.append(photo)
+            for index, read in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):
+                if isinstance(read, str):
+                    broken.append(read)
                 else:
-                    views, has_pages = photo
-                    spool[index] = views
+                    taken, has_pages = read
+                    rows.append(index * count + np.array(taken.tiles))
+                    for row, view in zip(rows[-1], taken.views, strict=True):
+                        spool[int(row)] = view
                     n_stacks += has_pages
                 step()
             if n_stacks:
@@ -82,7 +111,7 @@ class ImageSet:
                     f"{len(broken)} of {len(paths)} training images cannot be used. Replace them "
                     f"or take them out, then train again:\n  {listed}"
                 )
-            return cls(spool)
+            return cls(spool, rows, count)
         except BaseException:
             spool.close()
             raise
@@ -95,38 +124,70 @@ class ImageSet:
             self._items.close()
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._rows)
 
     def __getitem__(self, indices: NDArray[np.integer] | slice) -> NDArray[np.uint8]:
-        return self._items[self._indices[indices]].reshape(-1, *self._items.shape[-3:])
+        return self._items[_together(_chosen(self._rows, indices))]
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        for start in range(0, len(self), self.BATCH):
-            yield self[start : start + self.BATCH]
+        rows = _together(self._rows)
+        for start in range(0, len(rows), self.BATCH):
+            yield self._items[rows[start : start + self.BATCH]]
 
-    def singly(self) -> Iterator[NDArray[np.uint8]]:
-        """The views of each image, shape (T, height, width, channels)."""
-        for batch in self:
-            yield from batch.reshape(-1, *self._items.shape[-4:])
+    def singly(self) -> Iterator[SeenImage]:
+        """The views of each image."""
+        for rows in self._rows:
+            yield SeenImage(self._items[rows], (rows % self._n_views).tolist())
 
     def digests(self) -> list[str]:
         """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
-        return [image_digest(views) for views in self.singly()]
+        return [image_digest(image.views) for image in self.singly()]
 
     def subset(self, indices: NDArray[np.integer]) -> ImageSet:
         """These images alone, without copying them; it lives no longer than the whole."""
-        return ImageSet(self._items, self._indices[indices])
+        return ImageSet(self._items, _chosen(self._rows, indices), self._n_views)
+
+    @property
+    def n_views(self) -> int:
+        """How many views all images have together."""
+        return sum(len(rows) for rows in self._rows)
+
+    def as_views(self, per_epoch: int | None = None) -> ImageSet:
+        """Each view as an image of its own, without copying."""
+        rows = _together(self._rows)
+        return ImageSet(self._items, [*rows[:, None]], per_epoch=per_epoch)
+
+    def spread(self, most: int) -> ImageSet:
+        """At most so many of the images, evenly spread over the set."""
+        if len(self) <= most:
+            return self
+        return self.subset(np.linspace(0, len(self) - 1, most).round().astype(np.intp))
 
 
-def image_digest(views: Pixels) -> str:
+def _chosen(
+    rows: Sequence[NDArray[np.integer]], indices: NDArray[np.integer] | slice
+) -> Sequence[NDArray[np.integer]]:
+    if isinstance(indices, slice):
+        return rows[indices]
+    return [rows[index] for index in indices]
+
+
+def _together(rows: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
+    return np.concatenate(rows) if len(rows) else np.empty(0, np.intp)
+
+
+def image_digest(views: Pixels | TileViews) -> str:
     """A hash of an image as a model sees it, 16 hexadecimal digits."""
-    return hashlib.sha256(views.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(np.asarray(view).tobytes())
+    return digest.hexdigest()[:16]
 
 
-def _try_read(path: Path, framing: Framing) -> tuple[Image, bool] | str:
+def _try_read(path: Path, framing: Framing) -> tuple[Taken, bool] | str:
     try:
         photo = Photograph.read(path, framing)
-        return photo.views(), photo.n_pages > 1
+        return photo.take(), photo.n_pages > 1
     except PoseError as error:
         return f"{path}: {error}"
     except (ImageError, PathError) as error:

@@ -7,9 +7,9 @@ prediction alike; what it says of the views of an image is put together by `Fram
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import cv2
@@ -21,8 +21,9 @@ from .formats import Image, Pixels
 from .light import Light
 from .part import around_part, shrunk
 from .pose import OwnAxes, Pose, Registration
-from .roi import box_of, check_size, is_rectangle, mask_of
-from .taken import Affine, Place, Taken, inverted, resize, turned
+from .roi import box_of, check_size, is_rectangle
+from .taken import Affine, Place, Taken, inverted
+from .tiles import Merger, Tiles, TileViews, map_size
 from .values import (
     EIGHT_BITS,
     ValueRange,
@@ -31,10 +32,13 @@ from .values import (
     gray_levels,
     picture_of,
 )
+from .view import Box, Size, View
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128
+_NOTHING = "nothing of it lies in the region that is inspected"
 _AROUND = 0.05  # of the photograph's longer side: what is inspected around a part
+_OVERVIEW = 256  # pixels of the side at which the light of a photograph in tiles is measured
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Framing:
         How photographs are turned and moved, see `pose`.
     light : Light or None
         What their brightness is brought to, see `light`.
+    tiles : Tiles or None
+        How what is taken of a photograph is divided into views; None for one view.
     """
 
     height: int
@@ -88,6 +94,7 @@ class Framing:
     part_share: tuple[float, float] | None = None
     pose: Pose | None = None
     light: Light | None = None
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -115,6 +122,10 @@ class Framing:
             raise OptionError(f"pose is one of those in images.pose. Received: {self.pose!r}.")
         if not isinstance(self.light, (Light, type(None))):
             raise OptionError(f"light is that of images.light. Received: {self.light!r}.")
+        if not isinstance(self.tiles, (Tiles, type(None))):
+            raise OptionError(f"tiles are those of images.tiles. Received: {self.tiles!r}.")
+        if self.tiles is not None:
+            check_tiles(self.tiles, self.size)
         if self._may_blank and self.fit != "pad" and self.outside is None:
             raise OptionError("What is not inspected needs a gray level: `outside`.")
 
@@ -131,6 +142,7 @@ class Framing:
         region: str | None = None,
         only_part: bool = False,
         pose: Pose | None = None,
+        tiles: Tiles | None = None,
     ) -> Self:
         """The framing of a model that is made now."""
         blanks = (isinstance(fit, str) and fit == "pad") or region or only_part or pose
@@ -147,12 +159,34 @@ class Framing:
             region=region,
             only_part=only_part,
             pose=pose,
+            tiles=tiles,
         )
 
     @property
     def n_views(self) -> int:
-        """How many views an image has."""
-        return 1
+        """How many views an image has, at most: tiles of which nothing counts are left out."""
+        return 1 if self.tiles is None else self.tiles.count
+
+    @cached_property
+    def map_size(self) -> Size:
+        """(height, width) of the anomaly map of an image."""
+        if self.tiles is None:
+            return self.size
+        x1, y1, x2, y2 = self._box(self._plane(self.tiles.photograph))
+        placed = self._placed((0, 0, self.tiles.width, self.tiles.height))
+        scale = placed.height / self.tiles.height, placed.width / self.tiles.width
+        return map_size((y2 - y1, x2 - x1), scale)
+
+    @property
+    def map_scale(self) -> float:
+        """Pixels of the map per pixel of the model's input; below 1 for many tiles."""
+        if self.tiles is None:
+            return 1.0
+        x1, y1, x2, y2 = self._box(self._plane(self.tiles.photograph))
+        placed = self._placed((0, 0, self.tiles.width, self.tiles.height))
+        mapped = math.prod(self.map_size) / ((y2 - y1) * (x2 - x1))
+        viewed = placed.height * placed.width / math.prod(self.tiles.size)
+        return math.sqrt(mapped / viewed)
 
     @property
     def has_inside(self) -> bool:
@@ -197,17 +231,18 @@ class Framing:
             out += ", the part alone"
         if self.pose is not None:
             out += f", {'turned' if self.pose.turns else 'moved'} into one pose"
+        if self.tiles is not None:
+            out += f", {self.tiles}"
         if self.light is not None:
             out += ", light " + ("by a flat field" if self.light.field else "brought to one level")
         return out
 
-    def least_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+    def least_size(self, image_size: Size) -> Size:
         """(height, width) at which a photograph of `image_size` is large enough for `views`."""
-        taken = image_size if self.pose is None else self.pose.size_of(image_size)
-        x1, y1, x2, y2 = self._box(taken)
-        placed = self._placed((y2 - y1, x2 - x1))
+        x1, y1, x2, y2 = self._boxes(self._box(self._plane(image_size)))[0]
+        placed = self._placed((x1, y1, x2, y2))
         by = max(placed.height / (y2 - y1), placed.width / (x2 - x1))
-        if self.pose is None and self.region is None:
+        if self.pose is None and self.region is None and self.tiles is None:
             return placed.height, placed.width
         height, width = (min(max(math.ceil(side * by), 1), side) for side in image_size)
         return height, width
@@ -224,8 +259,8 @@ class Framing:
         *,
         is_picture: bool = False,
     ) -> Image:
-        """What the model sees of a photograph, shape (T, height, width, channels); see `take`."""
-        return self.take(image, image_size, name, is_picture=is_picture).views
+        """What the model sees of a photograph, shape (t, height, width, channels); see `take`."""
+        return np.stack([*self.take(image, image_size, name, is_picture=is_picture).views])
 
     def take(
         self,
@@ -235,7 +270,7 @@ class Framing:
         *,
         is_picture: bool = False,
     ) -> Taken:
-        """What the model takes of a photograph: today one view of it, and the way back.
+        """What the model takes of a photograph: one view of it or several, and the way back.
 
         Shrinking averages (``INTER_AREA``, in the photograph's own depth), enlarging and turning
         interpolate linearly. Gray is computed after resizing, with the weights of ITU-R BT.601
@@ -257,13 +292,15 @@ class Framing:
         ------
         ImageError
             The values of its pixels are not of the kind that the model has learnt, or it has
-            another size than those that the region was drawn for.
+            another size than those that the region was drawn for, or the tiles laid.
         PoseError
             The part cannot be found, or not be brought into the pose.
         """
         size = image_size or (image.shape[0], image.shape[1])
         if self.region is not None:
             check_size(self.region, size, name)
+        if self.tiles is not None:
+            self.tiles.check(size, name)
         out: Any = image
         if self.value_range is None:
             check_values(image, None, name, deep=self.deep)
@@ -273,40 +310,119 @@ class Framing:
         if self.only_part:
             assert small is not None
             around = self.around_part(small)
-        if self.pose is None:
-            place = self._placed_box(size)
-            window, to_photo = place.window, place.to_photo
-            out = resize(_cropped(out, place.box, size), (place.height, place.width))
-        else:
+        to_plane = None
+        if self.pose is not None:
             assert small is not None
-            place, posed = None, self.pose.size_of(size)
-            inner = self._placed(posed)
-            to_input = _after(inverted(inner.to_photo), self.pose.matrix(small, size))
-            window = inner.window
-            to_photo = inverted(to_input)
-            out = turned(out, _scaled(to_input, size, out.shape), self.size, None)
-        out = self._levels(out, name, is_picture)
-        shown = self._shown(size, place, window, to_photo, around)
-        counted = shown
-        if place is None and (beyond := self._beyond(size, to_photo)) is not None:
-            counted = ~beyond if shown is None else shown & ~beyond
+            to_plane = self.pose.matrix(small, size)
+        views = [
+            View.of(self.size, self._placed(box), to_plane)
+            for box in self._boxes(self._box(self._plane(size)))
+        ]
+        if self.tiles is not None:
+            if (
+                self.value_range is not None and not is_picture
+            ):  # as a whole, since a tile may well be black
+                some = out if self.value_range == EIGHT_BITS else shrunk(out)
+                check_values(some, self.value_range, name, deep=self.deep)
+            measured = None
+            if self.light is not None:
+                overview = self.overview.take(image, size, name, is_picture=is_picture)
+                measured = self.light.measured(*self.apart(overview))
+            out = views[0].shrunk(out, size)
+            return self._in_tiles(out, size, views, to_plane, around, measured, is_picture)
+        (view,) = views
+        shown, counted = self._counted(view, size, around)
         if counted is not None and not counted.any():
-            raise PoseError("nothing of it lies in the region that is inspected")
-        if place is not None:
-            out = self._padded(out, place)
+            raise PoseError(_NOTHING)
+        out = view.pixels(out, size)
+        if self.value_range is not None and not is_picture:
+            check_values(out, self.value_range, name, deep=self.deep)
+        out = view.padded(self._levels(out, is_picture), self._border)
         if self.light is not None:
-            out = self.light.applied(out, counted, size, inverted(to_photo))
-        view = out.reshape(self.shape)
-        if self.has_inside:
-            inside = counted if counted is not None else np.ones(self.size, bool)
-            # Beyond the photograph its mirror image stays: it does not count, and looks natural.
-            blanked = view
-            if shown is not None:
-                blanked = np.where(shown[..., None], view, np.uint8(self.outside or 0))
-            view = np.concatenate([blanked, inside[..., None].astype(np.uint8)], axis=2)
-        elif np.may_share_memory(view, image):
-            view = view.copy()
-        return Taken(view[None], size, to_photo, place, counted, self.has_region)
+            measured = self.light.measured(out, counted)
+            out = self.light.applied(out, measured, size, inverted(view.to_photo))
+        found = self._blanked(out.reshape(self.shape), shown, counted)
+        if np.may_share_memory(found, image):
+            found = found.copy()
+        return Taken(
+            found[None], size, view.to_photo, self.size, view.place, counted, self.has_region
+        )
+
+    def _in_tiles(
+        self,
+        image: Pixels,
+        size: Size,
+        views: Sequence[View],
+        to_plane: Affine | None,
+        around: NDArray[np.bool_] | None,
+        measured: tuple[float, float] | None,
+        is_picture: bool,
+    ) -> Taken:
+        """A photograph of `size` in tiles; views are made when they are asked for."""
+
+        def made(tile: int) -> Image:
+            view = views[tile]
+            shown, counted = self._counted(view, size, around)
+            out = self._levels(view.pixels(image, size), is_picture)
+            out = view.padded(out, self._border)
+            if self.light is not None:
+                out = self.light.applied(out, measured, size, inverted(view.to_photo))
+            return self._blanked(out.reshape(self.shape), shown, counted)
+
+        tiles: Sequence[int] = range(len(views))
+        if self._may_blank:
+            masks = (self._counted(view, size, around)[1] for view in views)
+            tiles = [n for n, mask in enumerate(masks) if mask is None or mask.any()]
+        if not tiles:
+            raise PoseError(_NOTHING)
+        height, width = self.map_size
+        place = Place(0, 0, width, height, self._box(self._plane(size)))
+        whole = View.of(self.map_size, place, to_plane)
+        return Taken(
+            TileViews(tiles, made, self.view_shape),
+            size,
+            whole.to_photo,
+            self.map_size,
+            whole.place,
+            self._counted(whole, size, around)[1],
+            self.has_region,
+            tiles,
+        )
+
+    def _counted(
+        self, view: View, size: Size, around: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+        """What a view shows that is not replaced by `outside`, and what of it counts.
+
+        Beyond the photograph its mirror image stays: it does not count, and looks natural.
+        """
+        shown = view.shown(size, around, self.region)
+        beyond = view.beyond(size)
+        if beyond is None:
+            return shown, shown
+        return shown, ~beyond if shown is None else shown & ~beyond
+
+    def _blanked(
+        self, view: Image, shown: NDArray[np.bool_] | None, counted: NDArray[np.bool_] | None
+    ) -> Image:
+        """A view whose last channel says what counts, where the framing has an `inside`."""
+        if not self.has_inside:
+            return view
+        inside = counted if counted is not None else np.ones(self.size, bool)
+        if shown is not None:
+            view = np.where(shown[..., None], view, np.uint8(self.outside or 0))
+        return np.concatenate([view, inside[..., None].astype(np.uint8)], axis=2)
+
+    def apart(self, taken: Taken) -> tuple[Image, NDArray[np.bool_] | None]:
+        """What is taken in one view as an image, (h, w) or (h, w, 3), and what of it counts."""
+        view = taken.views[0][..., : self.channels]
+        return view if self.channels == 3 else view[..., 0], taken.counted
+
+    @property
+    def overview(self) -> Framing:
+        """The same without tiles, and with the light as it is."""
+        small = self if self.tiles is None else replace(self, height=_OVERVIEW, width=_OVERVIEW)
+        return replace(small, tiles=None, light=None)
 
     def around_part(self, small: Image) -> NDArray[np.bool_]:
         """The part and a margin in a thumbnail of a photograph; PoseError where there is none.
@@ -344,97 +460,83 @@ class Framing:
             small = gray_levels(small, self.value_range)
         return small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=2)
 
-    def _levels(self, out: Any, name: object, is_picture: bool) -> Image:
+    def _levels(self, out: Any, is_picture: bool) -> Image:
         """Resized pixels as the model's gray levels, in its channels."""
         if self.channels == 1 and out.ndim == 3:
             out = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
         elif self.channels == 3 and out.ndim == 2:
             out = cv2.cvtColor(out, cv2.COLOR_GRAY2RGB)
         if self.value_range is not None and not is_picture:
-            check_values(out, self.value_range, name, deep=self.deep)
             out = gray_levels(out, self.value_range)
         return np.asarray(out)
 
-    def _padded(self, out: Image, place: Place) -> Image:
-        border = (
-            place.top,
-            self.height - place.height - place.top,
-            place.left,
-            self.width - place.width - place.left,
-        )
-        if not any(border):
-            return out
-        if self.has_inside:
-            value = (float(self.outside or 0),) * 4
-            padded = cv2.copyMakeBorder(out, *border, cv2.BORDER_CONSTANT, value=value)
-        else:
-            padded = cv2.copyMakeBorder(out, *border, cv2.BORDER_REPLICATE)
-        return np.asarray(padded)
+    @property
+    def _border(self) -> int | None:
+        """What padding is filled with; None repeats border pixels."""
+        return (self.outside or 0) if self.has_inside else None
 
-    def _beyond(self, size: tuple[int, int], to_photo: Affine) -> NDArray[np.bool_] | None:
-        """Where the input shows nothing of a photograph that is turned; None where it does."""
-        corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (self.width, self.height)
-        reached = corners @ to_photo[:, :2].T + to_photo[:, 2]
-        if (reached >= 0).all() and (reached <= (size[1], size[0])).all():
-            return None
-        photo = np.full((8, 8), 255, np.uint8)
-        found = turned(photo, _scaled(inverted(to_photo), size, photo.shape), self.size, 0)
-        return np.asarray(found < 128)
+    def merger(self) -> Merger:
+        """What puts together what a model says of the views of an image."""
+        if self.tiles is None:
+            return Merger(None, (slice(None), slice(None)), self.size)
+        return Merger(*self._merging)
 
-    def _shown(
-        self,
-        size: tuple[int, int],
-        place: Place | None,
-        window: tuple[slice, slice],
-        to_photo: Affine,
-        around: NDArray[np.bool_] | None,
-    ) -> NDArray[np.bool_] | None:
-        """What is not padding, and in the region; shape (height, width), None for all."""
-        counted = np.zeros(self.size, bool)
-        counted[window] = True
-        if place is not None:
-            if around is not None:
-                counted[window] &= _placed_mask(around, place, size)
-            if self.region is not None:
-                counted[window] &= _placed_region(self.region, place)
-            return None if counted.all() else counted
-        to_input = inverted(to_photo)
-        masks = [] if around is None else [around]
-        masks += [] if self.region is None else [mask_of(self.region)]
-        for mask in masks:
-            share = mask.astype(np.uint8) * np.uint8(255)
-            counted &= turned(share, _scaled(to_input, size, mask.shape), self.size, 0) >= 128
-        return None if counted.all() else counted
+    @cached_property
+    def _merging(self) -> tuple[list[tuple[slice, slice]], tuple[slice, slice], Size]:
+        assert self.tiles is not None
+        x1, y1, x2, y2 = whole = self._box(self._plane(self.tiles.photograph))
+        down, across = self.map_size[0] / (y2 - y1), self.map_size[1] / (x2 - x1)
+        places = [
+            (
+                slice(round((top - y1) * down), round((bottom - y1) * down)),
+                slice(round((left - x1) * across), round((right - x1) * across)),
+            )
+            for left, top, right, bottom in self.tiles.boxes(whole)
+        ]
+        window = self._placed((0, 0, self.tiles.width, self.tiles.height)).window
+        return places, window, self.map_size
 
-    def merge(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def merge(
+        self, outputs: Mapping[str, NDArray[Any]], tiles: Sequence[int] = (0,)
+    ) -> dict[str, NDArray[Any]]:
         """What a model said of the views of one image -> what it says of the image.
 
         Parameters
         ----------
-        outputs : mapping of str to ndarray, shape (T, ...)
-            Of its T views, in their order.
+        outputs : mapping of str to ndarray, shape (t, ...)
+            Of its views, in their order.
+        tiles : sequence of int
+            Which tiles these are, see `Taken.tiles`.
 
         Returns
         -------
         dict of str to ndarray
-            "score" of shape (); "anomaly_map" (height, width) and "reconstruction"
-            (height, width, channels) where the method has them.
+            "score" of shape (); "anomaly_map", shape `map_size`, and "reconstruction", with
+            channels behind, where the method has them. See `tiles.Merger`.
         """
-        return {name: values[0] for name, values in outputs.items()}
+        merger = self.merger()
+        for number, tile in enumerate(tiles):
+            part = slice(number, number + 1)
+            merger.add(tile, {name: values[part] for name, values in outputs.items()})
+        return merger.result()
 
-    def _box(self, taken: tuple[int, int]) -> tuple[int, int, int, int]:
-        """What of a photograph is brought to the input: xyxy."""
+    def _plane(self, size: Size) -> Size:
+        """(height, width) of what is left of a photograph of `size` in its pose."""
+        return size if self.pose is None else self.pose.size_of(size)
+
+    def _box(self, plane: Size) -> Box:
+        """What of it is inspected: xyxy."""
         if self.region is not None and self.pose is None:
             return box_of(self.region)
-        return 0, 0, taken[1], taken[0]
+        return 0, 0, plane[1], plane[0]
 
-    def _placed_box(self, size: tuple[int, int]) -> Place:
-        x1, y1, x2, y2 = self._box(size)
-        return replace(self._placed((y2 - y1, x2 - x1)), box=(x1, y1, x2, y2))
+    def _boxes(self, whole: Box) -> list[Box]:
+        """What each view shows of it."""
+        return [whole] if self.tiles is None else self.tiles.boxes(whole)
 
-    def _placed(self, size: tuple[int, int]) -> Place:
-        """Where a picture of `size` lies in the input."""
-        box = (0, 0, size[1], size[0])
+    def _placed(self, box: Box) -> Place:
+        """Where a box lies in the model's input."""
+        size = box[3] - box[1], box[2] - box[0]
         if self.fit == "stretch":
             return Place(0, 0, self.width, self.height, box)
         scale = min(self.height / size[0], self.width / size[1])
@@ -444,43 +546,15 @@ class Framing:
         return Place(left, top, width, height, box)
 
 
-def _placed_mask(mask: NDArray[np.bool_], place: Place, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask of a photograph of `size`, at any scale, where the photograph lies in the input."""
-    share = _cropped(mask.astype(np.uint8) * np.uint8(255), place.box, size)
-    return np.asarray(resize(share, (place.height, place.width)) >= 128)
-
-
-@lru_cache(16)
-def _placed_region(region: str, place: Place) -> NDArray[np.bool_]:
-    """The same of a model's region, which is as large as its photographs; not to be changed."""
-    height, width = mask_of(region).shape
-    found = _placed_mask(mask_of(region), place, (height, width))
-    found.setflags(write=False)
-    return found
-
-
-def _cropped(image: NDArray[Any], box: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
-    """A box of a photograph of `size`, in pixels of it that may be at another scale."""
-    x1, y1, x2, y2 = box
-    if box == (0, 0, size[1], size[0]):
-        return image
-    down, across = image.shape[0] / size[0], image.shape[1] / size[1]
-    left, top = math.floor(x1 * across), math.floor(y1 * down)
-    right, bottom = math.ceil(x2 * across), math.ceil(y2 * down)
-    return image[top : max(bottom, top + 1), left : max(right, left + 1)]
-
-
-def _after(second: Affine, first: Affine) -> Affine:
-    """One map of points after another."""
-    return np.column_stack(
-        [second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]]
-    )
-
-
-def _scaled(to_input: Affine, size: tuple[int, int], shape: tuple[int, ...]) -> Affine:
-    """For pixels of a photograph of `size` that are at another scale."""
-    scale = np.array([size[1] / shape[1], size[0] / shape[0]])
-    return np.column_stack([to_input[:, :2] * scale, to_input[:, 2]])
+def check_tiles(tiles: Tiles, size: Size) -> None:
+    """Raise OptionError where tiles have fewer pixels than the model's input, (height, width)."""
+    if tiles.height < size[0] or tiles.width < size[1]:
+        fitting = tuple(max(32 * (side // 32), 16) for side in tiles.size)
+        raise OptionError(
+            f"Tiles of {tiles.height}x{tiles.width} pixels (height x width) are smaller than the "
+            f"model's input, {size[0]}x{size[1]}. Choose larger or fewer tiles, or a smaller input "
+            f"such as img_size={fitting}."
+        )
 
 
 def model_inputs(views: NDArray[np.uint8], channels: int) -> list[NDArray[np.uint8]]:

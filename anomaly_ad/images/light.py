@@ -49,10 +49,24 @@ class Light:
         elif self.level is None or self.spread is None:
             raise OptionError(f"Light is a level and a spread, or a field. Received: {self!r}.")
 
+    def measured(
+        self, image: Image, counted: NDArray[np.bool_] | None
+    ) -> tuple[float, float] | None:
+        """Level and spread of an image; None where a field does not ask for them.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (h, w) or (h, w, 3)
+            What a model takes of a photograph.
+        counted : ndarray of bool, shape (h, w), or None
+            The pixels that are measured: those that count.
+        """
+        return None if self.field is not None else _measured(image, counted)
+
     def applied(
         self,
         image: Image,
-        counted: NDArray[np.bool_] | None,
+        measured: tuple[float, float] | None,
         size: tuple[int, int],
         to_input: Affine,
     ) -> Image:
@@ -61,9 +75,9 @@ class Light:
         Parameters
         ----------
         image : ndarray of uint8, shape (h, w) or (h, w, 3)
-            What a model takes of a photograph.
-        counted : ndarray of bool, shape (h, w), or None
-            The pixels that are measured: those that count.
+            What a model takes of a photograph, or a tile of it.
+        measured : (float, float) or None
+            What `measured` gave of the photograph.
         size : (int, int)
             (height, width) of the photograph.
         to_input : ndarray of float64, shape (2, 3)
@@ -72,7 +86,8 @@ class Light:
         if self.field is not None:
             return _divided(image, from_text(self.field, "light"), size, to_input)
         assert self.level is not None and self.spread is not None
-        level, spread = _measured(image, counted)
+        assert measured is not None
+        level, spread = measured
         gain = float(np.clip(self.spread / max(spread, 1.0), 1 / MOST_GAIN, MOST_GAIN))
         offset = float(np.clip(self.level - level, -MOST_OFFSET, MOST_OFFSET))
         levels = (np.arange(256) - level) * gain + level + offset

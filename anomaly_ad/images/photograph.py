@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from ..errors import ImageError, PathError
 from ..support import ordered_map
 from .arrays import check_array
@@ -94,8 +96,8 @@ class Photograph:
         return self.framing.take(self.pixels, self.size, self.name, is_picture=self.is_picture)
 
     def views(self) -> Image:
-        """What the model sees of it, shape (T, height, width, channels)."""
-        return self.take().views
+        """What the model sees of it, shape (t, height, width, channels)."""
+        return np.stack([*self.take().views])
 
     def picture(self, enough: tuple[int, int] | None = None) -> Image:
         """The photograph in the model's gray levels, for people to look at.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -11,17 +12,20 @@ from numpy.typing import NDArray
 
 from .formats import Image
 
+if TYPE_CHECKING:
+    from .tiles import TileViews
+
 Affine = NDArray[np.float64]  # (2, 3): x' = A x + b, from upper left corners
 
 
 @dataclass(frozen=True)
 class Place:
-    """An upright part of a photograph, and where it lies in the model's input.
+    """An upright part of a photograph, and where it lies in a view or a map.
 
     Parameters
     ----------
     left, top, width, height : int
-        In pixels of the input.
+        In pixels of the view.
     box : (int, int, int, int)
         xyxy in pixels of the photograph.
     """
@@ -34,12 +38,12 @@ class Place:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Of an array at the model's scale."""
+        """Of an array at the view's scale."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     @property
     def to_photo(self) -> Affine:
-        """From the input to the photograph."""
+        """From the view to the photograph."""
         x1, y1, x2, y2 = self.box
         a, b = (x2 - x1) / self.width, (y2 - y1) / self.height
         return np.array([[a, 0, x1 - a * self.left], [0, b, y1 - b * self.top]])
@@ -51,36 +55,43 @@ class Taken:
 
     Parameters
     ----------
-    views : ndarray of uint8, shape (T, height, width, channels)
+    views : ndarray of uint8 or TileViews, shape (t, height, width, channels)
         What it sees. Where the framing has an `inside`, a last channel more: 1 where the photograph
-        counts, 0 elsewhere; `framing.model_inputs` takes it apart.
+        counts, 0 elsewhere; `framing.model_inputs` takes it apart. Of tiles, those of which
+        anything counts; each is made when it is asked for.
     size : (int, int)
         (height, width) of the photograph in pixels.
     to_photo : ndarray of float64, shape (2, 3)
-        From points of the model's input to those of the photograph; both from the upper left
-        corner, in pixels.
+        From points of the anomaly map to those of the photograph; both from the upper left corner,
+        in pixels. The map is as large as the model's input; of tiles, see `Framing.map_size`.
+    map_size : (int, int)
+        (height, width) of the map.
     place : Place or None
-        Where the photograph lies in the input, upright; None where it is turned.
-    counted : ndarray of bool, shape (height, width), or None
-        What counts of the input; None for all of it.
+        Where the photograph lies in the map, upright; None where it is turned.
+    counted : ndarray of bool, shape `map_size`, or None
+        What counts of the map; None for all of it.
     has_region : bool
         Whether less is inspected than the photograph shows, so that the edge is drawn.
+    tiles : tuple of int
+        Which tiles the views show; (0,) where there is one view.
     """
 
-    views: Image
+    views: Image | TileViews
     size: tuple[int, int]
     to_photo: Affine
+    map_size: tuple[int, int]
     place: Place | None = None
     counted: NDArray[np.bool_] | None = None
     has_region: bool = False
+    tiles: Sequence[int] = (0,)
 
     def boxes_to_original(self, boxes: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Boxes at the model's scale -> boxes in the photograph.
+        """Boxes at the map's scale -> boxes in the photograph.
 
         Parameters
         ----------
         boxes : ndarray of int, shape (N, 4)
-            xyxy in pixels of the model's input; x2 and y2 are exclusive.
+            xyxy in pixels of the map; x2 and y2 are exclusive.
 
         Returns
         -------
@@ -98,12 +109,12 @@ class Taken:
         return out[(out[:, 2] > out[:, 0]) & (out[:, 3] > out[:, 1])]
 
     def points_to_original(self, points: NDArray[np.floating]) -> NDArray[np.int32]:
-        """Points at the model's scale -> points in the photograph.
+        """Points at the map's scale -> points in the photograph.
 
         Parameters
         ----------
         points : ndarray of float, shape (N, 2)
-            x and y in pixels of the model's input, from its upper left corner.
+            x and y in pixels of the map, from its upper left corner.
 
         Returns
         -------
@@ -115,17 +126,17 @@ class Taken:
 
     @property
     def pixel_area(self) -> float:
-        """How many pixels of the photograph one of the model's input stands for."""
+        """How many pixels of the photograph one of the map stands for."""
         return float(abs(np.linalg.det(self.to_photo[:, :2])))
 
     def map_to_original(
         self, array: NDArray[Any], size: tuple[int, int] | None = None, *, outside: Any = 0
     ) -> NDArray[Any]:
-        """A picture at the model's scale at that of the photograph.
+        """A picture at the map's scale at that of the photograph.
 
         Parameters
         ----------
-        array : ndarray, shape (height, width) or (height, width, C)
+        array : ndarray, shape `map_size` or with C behind
             An anomaly map or a picture of it; float32 or uint8.
         size : (int, int), optional
             (height, width) of the result, with the photograph's shape; None for the photograph's.
@@ -157,7 +168,7 @@ class Taken:
         """Which pixels of the photograph are inspected, shape (H, W); None for all."""
         if not self.has_region and self.place is not None:
             return None
-        counted = np.ones(self.views.shape[1:3], np.float32)
+        counted = np.ones(self.map_size, np.float32)
         if self.counted is not None:
             counted = self.counted.astype(np.float32)
         return np.asarray(self.map_to_original(counted) > 0.5)
@@ -166,7 +177,7 @@ class Taken:
         """The outlines of what is inspected, shape (K, 2): x and y in pixels of the photograph."""
         if not self.has_region:
             return []
-        height, width = self.views.shape[1:3]
+        height, width = self.map_size
         if self.counted is None:
             corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
             return [self.points_to_original(corners)]
@@ -182,12 +193,12 @@ class Taken:
 
         Parameters
         ----------
-        array : ndarray of float, shape (height, width)
+        array : ndarray of float, shape `map_size`
             An anomaly map.
 
         Returns
         -------
-        ndarray of float, shape (height, width)
+        ndarray of float, shape `map_size`
             `array` itself where all of it counts.
         """
         if self.counted is None:
@@ -229,14 +240,19 @@ def turned(
         Value beyond the photograph; None for its mirror image.
     """
     largest = float(np.linalg.svd(to_input[:, :2], compute_uv=False).max())
-    matrix = to_input
-    if largest < 1:
-        height, width = image.shape[:2]
-        small = (max(1, round(height * largest)), max(1, round(width * largest)))
-        image = resize(image, small)
-        scale = np.array([width / small[1], height / small[0]])
-        matrix = np.column_stack([to_input[:, :2] * scale, to_input[:, 2]])
+    height, width = image.shape[:2]
+    image = shrunk_by(image, largest)
+    scale = np.array([width / image.shape[1], height / image.shape[0]])
+    matrix = np.column_stack([to_input[:, :2] * scale, to_input[:, 2]])
     return _warped(image, matrix, size, outside, inverse=False)
+
+
+def shrunk_by(image: NDArray[Any], factor: float) -> NDArray[Any]:
+    """An image at a smaller scale, averaged, as it is before it is turned; not enlarged."""
+    if factor >= 1:
+        return image
+    height, width = image.shape[:2]
+    return resize(image, (max(1, round(height * factor)), max(1, round(width * factor))))
 
 
 def inverted(matrix: Affine) -> Affine:

@@ -47,7 +47,7 @@ class Decision:
         The verdict, and where the image deviates.
     outputs : dict of str to ndarray
         The model's raw outputs, see `images.Framing.merge`.
-    marks : ndarray of bool, shape (height, width), or None
+    marks : ndarray of bool, shape `map_size`, or None
         Which pixels of the map deviate, see `regions.marked`; None for a method without maps.
     taken : Taken or None
         What the model took of the image; None where that is nothing.
@@ -172,6 +172,7 @@ class Inspector:
         self.patch_size = int(patch_size) or plan.patch_size
         self.draw = draw
         self.keep_maps = keep_maps
+        self._cell = max(round(self.patch_size * self.framing.map_scale), 1)  # in the map
         self._raw_threshold = self.calibration.image.raw(self.threshold)
         self._hardcore = bool(hardcore)
         self._pictures = {  # beyond the heatmap
@@ -282,7 +283,7 @@ class Inspector:
             taken = photo.take()
         except PoseError as error:
             return self._out_of_pose(None, photo, str(error))
-        outputs = self.framing.merge(self.engine.run_concurrently(taken.views, _AFTER_MODEL))
+        outputs = self.engine.inspect_concurrently(taken, self.framing, _AFTER_MODEL)
         return self._decide(None, taken, outputs)
 
     def _each(
@@ -301,7 +302,7 @@ class Inspector:
         """
         stacks: list[bool] = []
 
-        def read(source: Source) -> tuple[_Read, Image | None]:
+        def read(source: Source) -> tuple[_Read, Taken | None]:
             try:
                 photo = source.read(self.framing)
                 taken = _take(photo)
@@ -311,24 +312,27 @@ class Inspector:
                 return (source, str(error), ""), None
             if photo.n_pages > 1:
                 stacks.append(True)
-            return (source, photo, taken), None if isinstance(taken, str) else taken.views
+            return (source, photo, taken), None if isinstance(taken, str) else taken
 
         def decide(pair: tuple[_Read, Outputs | None]) -> R:
             (source, photo, taken), outputs = pair
-            merged = {} if outputs is None else self.framing.merge(outputs)
-            return work(self._inspected(source, photo, taken, merged))
+            return work(self._inspected(source, photo, taken, outputs or {}))
 
         def one_by_one() -> Generator[R, None, None]:
             for source in sources:
-                item, views = read(source)
-                outputs = None if views is None else self.engine.run(views, _AFTER_MODEL)
+                item, seen = read(source)
+                outputs = None
+                if seen is not None:
+                    outputs = self.engine.inspect(seen, self.framing, _AFTER_MODEL)
                 yield decide((item, outputs))
 
         def in_order() -> Generator[R, None, None]:
             if promptly:
                 found = one_by_one()
             else:
-                streamed = self.engine.stream(ordered_map(read, sources), _AFTER_MODEL)
+                streamed = self.engine.inspect_all(
+                    ordered_map(read, sources), self.framing, _AFTER_MODEL
+                )
                 found = ordered_map(decide, streamed)
             with closing(found):
                 yield from found
@@ -382,7 +386,7 @@ class Inspector:
             shown = taken.where_counted(outputs["anomaly_map"])
             marks = marked(shown, limit, self.threshold, is_anomalous=is_anomalous)
             if is_anomalous:
-                cells = deviating_cells(marks, self.patch_size)
+                cells = deviating_cells(marks, self._cell)
                 boxes = taken.boxes_to_original(cells)
                 found = regions(marks, shown, limit, taken)
         prediction = Prediction(
@@ -444,7 +448,7 @@ class Inspector:
     def _merged(self, marks: NDArray[np.bool_], taken: Taken) -> list[NDArray[np.int32]]:
         """Outlines of the boxes, neighbours as one."""
         cells = np.zeros_like(marks)
-        for x1, y1, x2, y2 in deviating_cells(marks, self.patch_size).tolist():
+        for x1, y1, x2, y2 in deviating_cells(marks, self._cell).tolist():
             cells[y1:y2, x1:x2] = True
         return [taken.points_to_original(one) for one in outlines(cells)]
 
@@ -467,7 +471,7 @@ class Inspector:
         if isinstance(taken, str):
             right = self._picture(image, self._out_of_pose(None, photo, taken))
             return drawing.side_by_side(image, right)
-        outputs = self.framing.merge(self.engine.run(taken.views))
+        outputs = self.engine.inspect(taken, self.framing)
         if "reconstruction" in outputs:
             right = taken.map_to_original(drawing.to_rgb(outputs["reconstruction"]))
         else:

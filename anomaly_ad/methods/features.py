@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -25,14 +25,34 @@ class FeatureSet:
 
     Parameters
     ----------
-    maps : dict of str to Spool or ndarray, shape (N, T, ...)
-        Of the same length N, the number of images, with T views each.
+    maps : dict of str to Spool or ndarray, shape (V, ...)
+        Of the same length V, the number of views; arrays may have the shape (N, T, ...) instead.
+    tiles : sequence of sequence of int, optional
+        Which tiles the views of each image show; None for as many views of each as arrays have.
+    per_epoch : int, optional
+        As of `ImageSet`.
     """
 
-    BATCH = 128  # images; the features of so many are in memory at a time
+    BATCH = 128  # views; the features of so many are in memory at a time
 
-    def __init__(self, maps: Mapping[str, Spool | NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        maps: Mapping[str, Spool | NDArray[Any]],
+        tiles: Sequence[Sequence[int]] | None = None,
+        per_epoch: int | None = None,
+    ) -> None:
         self._maps = maps
+        self.per_epoch = per_epoch
+        if tiles is None:
+            arrays = [np.asarray(some) for some in maps.values()]
+            count, n_views = arrays[0].shape[:2]
+            tiles = [range(n_views)] * count
+            self._maps = {
+                name: some.reshape(-1, *some.shape[2:])
+                for name, some in zip(maps, arrays, strict=True)
+            }
+        self._tiles = tiles
+        self._ends = np.cumsum([len(some) for some in tiles])
 
     @classmethod
     def compute(
@@ -63,18 +83,26 @@ class FeatureSet:
         """
         with ExitStack() as stack:
             maps: dict[str, Spool] = {}
-            each = ((None, views) for views in images.singly())
-            for index, (_, outputs) in enumerate(engine.stream(each)):
+            tiles: list[Sequence[int]] = []
+
+            def views() -> Iterator[tuple[bool, NDArray[np.uint8]]]:
+                for image in images.singly():
+                    tiles.append(image.tiles)
+                    for number, view in enumerate(image.views, 1):
+                        yield number == len(image.views), view[None]
+
+            for index, (is_last, outputs) in enumerate(engine.stream(views())):
                 assert outputs is not None
                 for name, values in outputs.items():
                     if name not in maps:
                         kept = dtype if values.dtype == np.float32 else values.dtype
-                        spool = Spool(len(images), values.shape, kept)
+                        spool = Spool(images.n_views, values.shape[1:], kept)
                         maps[name] = stack.enter_context(spool)
-                    maps[name][index] = values
-                step("")
+                    maps[name][index] = values[0]
+                if is_last:
+                    step("")
             stack.pop_all()
-        return cls(maps)
+        return cls(maps, tiles, images.per_epoch)
 
     def __enter__(self) -> Self:
         return self
@@ -85,18 +113,34 @@ class FeatureSet:
                 items.close()
 
     def __len__(self) -> int:
-        return len(next(iter(self._maps.values())))
+        return len(self._tiles)
 
     def __getitem__(self, indices: NDArray[np.integer] | slice) -> Features:
         if isinstance(indices, slice):
             indices = np.arange(len(self))[indices]
-        chosen = {name: np.asarray(items[indices]) for name, items in self._maps.items()}
-        return {name: some.reshape(-1, *some.shape[2:]) for name, some in chosen.items()}
+        return self._features(self._rows(indices))
 
     def __iter__(self) -> Iterator[Features]:
         return self.batches(np.arange(len(self)))
 
     def batches(self, indices: NDArray[np.integer]) -> Iterator[Features]:
-        """Some of the images, in batches."""
-        for start in range(0, len(indices), self.BATCH):
-            yield self[indices[start : start + self.BATCH]]
+        """The views of some of the images, in batches."""
+        rows = self._rows(indices)
+        for start in range(0, len(rows), self.BATCH):
+            yield self._features(rows[start : start + self.BATCH])
+
+    def tiles(self, indices: NDArray[np.integer]) -> Iterator[tuple[int, int, bool]]:
+        """Of each of these views: its image, its tile, and whether it is the last of its image."""
+        for index in indices.tolist():
+            last = len(self._tiles[index]) - 1
+            for number, tile in enumerate(self._tiles[index]):
+                yield index, tile, number == last
+
+    def _rows(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Where the views of some of the images are."""
+        counts = np.diff(self._ends, prepend=0)
+        parts = [np.arange(self._ends[n] - counts[n], self._ends[n]) for n in indices]
+        return np.concatenate(parts) if parts else np.empty(0, np.intp)
+
+    def _features(self, rows: NDArray[np.integer]) -> Features:
+        return {name: np.asarray(items[rows]) for name, items in self._maps.items()}

@@ -182,15 +182,16 @@ class Batches(keras.utils.PyDataset):
         self.is_shuffled = seed is not None
         self.random = np.random.default_rng(seed)
         self.order = np.arange(len(items))
+        self.count = min(self.items.per_epoch or len(items), len(items))
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return -(-len(self.items) // self.size)
+        return -(-self.count // self.size)
 
     def on_epoch_end(self) -> None:
         """Shuffle for the next epoch."""
         if self.is_shuffled:
-            self.order = self.random.permutation(len(self.items))
+            self.order = self.random.permutation(len(self.items))[: self.count]
 
     def chosen(self, index: int) -> Any:
         """The items of a batch."""

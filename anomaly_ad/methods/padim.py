@@ -143,8 +143,6 @@ class Padim(GridDetector):
 
     def unseen_distances(self, statistic: Moments) -> Distances | None:
         """Those from the moments without the image."""
-        if self.framing.n_views > 1:
-            return None  # the other views of an image would tell of it
         measure = mahalanobis_unseen(statistic, self.regularization, self.prior)
         return lambda vectors, shares: self._found(np, measure(vectors, shares), shares)
 

@@ -50,6 +50,10 @@ class Preset:
     largest_area : int or None
         For a method whose input takes the shape of the training images: the pixels of its input at
         most, where these have so many. None for one that keeps `img_size` as it is.
+    in_tiles : bool
+        Whether one model serves all tiles of a photograph: none that learns each position.
+    cell : int
+        Pixels of its input that a defect should cover, for `tiles="auto"`.
     formerly : mapping
         Values of options that manifests do not name, or name as null, which were written before
         there were these options.
@@ -66,6 +70,8 @@ class Preset:
     min_images: int = 10
     adds_images: bool = False
     largest_area: int | None = None
+    in_tiles: bool = True
+    cell: int = 16
     formerly: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -163,6 +169,7 @@ PRESETS: dict[str, Preset] = {
             ),
         ),
         adds_images=True,
+        in_tiles=False,
         formerly={"prior": 0.0, "layers": _FINE, "projection": "channels", "top_share": 0.0},
         **_FEATURES,
     ),
@@ -260,6 +267,10 @@ OPTIONS = (
     "ignore",
     "align",
     "normalize",
+    "tiles",
+    "tile_size",
+    "overlap",
+    "smallest_defect",
     "false_alarm_rate",
     "precision",
 )

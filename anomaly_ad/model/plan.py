@@ -15,6 +15,7 @@ from ..images import Framing, ValueRange
 from ..images.light import NORMALIZE, light_from_dict
 from ..images.pose import ALIGN, Pose, pose_from_dict, pose_to_dict
 from ..images.roi import box_of, check_region, is_part, resolve_region
+from ..images.tiles import Tiles, check_tiling, lay_tiles
 from ..methods import registry
 from ..runtime import check_precision
 from .calibration import check_rate
@@ -36,6 +37,7 @@ _FRAMING_FORMERLY: dict[str, Any] = {
     "part_share": None,
     "pose": None,
     "light": None,
+    "tiles": None,
 }
 
 
@@ -146,12 +148,13 @@ class Plan:
         _check_word("align", given.get("align", DEFAULT_ALIGN), ALIGN)
         _check_word("normalize", given.get("normalize", "none"), NORMALIZE)
         region = resolve_region(roi, ignore, image_sizes)
-        if "img_size" in given:
-            size = given["img_size"]
-        else:
-            size = input_size(preset, _taken_sizes(image_sizes, region, pose))
+        size = given.get("img_size", preset.img_size)
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise OptionError(f"img_size is (height, width) in pixels. Received: {size!r}.")
+        tiles = _tiles(method, given, image_sizes, region, pose)
+        if "img_size" not in given:
+            taken = _taken_sizes(image_sizes, region, pose)
+            size = input_size(preset, taken) if tiles is None else _input_of(preset, tiles)
         values = given.get("value_range", value_range)
         framing = Framing.new(
             size[0],
@@ -163,6 +166,7 @@ class Plan:
             region=region,
             only_part=is_part(roi),
             pose=pose,
+            tiles=tiles,
         )
         parameters = {
             name: copy.deepcopy(given.get(name, default))
@@ -205,6 +209,9 @@ class Plan:
             framing["pose"] = pose_from_dict(framing["pose"])
         if framing["light"] is not None:
             framing["light"] = light_from_dict(framing["light"])
+        if framing["tiles"] is not None:
+            photograph = framing["tiles"]["photograph"]
+            framing["tiles"] = Tiles(**{**framing["tiles"], "photograph": tuple(photograph)})
         known["framing"] = Framing(**framing)
         options = {} if method is None else method.formerly
         known["parameters"] = _as_formerly(known["parameters"], options)
@@ -232,6 +239,46 @@ def _taken_sizes(
         x1, y1, x2, y2 = box_of(region)
         return [(y2 - y1, x2 - x1) for _ in sizes]
     return [*sizes]
+
+
+def _tiles(
+    method: str,
+    given: Mapping[str, Any],
+    image_sizes: Sequence[tuple[int, int]],
+    region: str | None,
+    pose: Pose | None,
+) -> Tiles | None:
+    """The tiles that a user asked for; None where one view does."""
+    check_tiling(given)
+    preset = registry.preset(method)
+    if not preset.in_tiles and (given.keys() & {"tiles", "tile_size"}):
+        raise OptionError(
+            f"{method} learns each position of its input by itself, so one model cannot serve all "
+            "tiles, and one for each would take gigabytes. Use patchcore, which learns what a part "
+            "looks like wherever it lies."
+        )
+    largest = preset.img_size
+    if preset.largest_area is not None:
+        largest = (math.isqrt(preset.largest_area),) * 2
+    return lay_tiles(
+        given,
+        image_sizes,
+        lambda size: _taken_sizes([size], region, pose)[0],
+        given.get("img_size", largest),
+        preset.cell,
+    )
+
+
+def _input_of(preset: registry.Preset, tiles: Tiles) -> tuple[int, int]:
+    """The size of the input for tiles: not larger than they are, where a multiple of 32 will do."""
+    size = input_size(preset, [tiles.size])
+    if preset.largest_area is None:
+        return size
+    height, width = (
+        side - 32 if tile < side < tile + 32 else side
+        for side, tile in zip(size, tiles.size, strict=True)
+    )
+    return height, width
 
 
 def input_size(preset: registry.Preset, image_sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -170,11 +170,13 @@ def _look(stored: StoredModel, image: GoodImage, maps: Limit | None) -> dict[str
     except (ImageError, PathError) as error:
         return {"missing": printable(error)}
     if maps is not None and image.anomaly_map is not None and not seen["changed"]:
-        large = cv2.resize(image.anomaly_map, framing.size[::-1], interpolation=cv2.INTER_LINEAR)
+        large = cv2.resize(
+            image.anomaly_map, framing.map_size[::-1], interpolation=cv2.INTER_LINEAR
+        )
         seen["heat"] = _base64(heat(maps.score(large), size, taken))
         inside = taken.where_counted(large)
         y, x = np.unravel_index(np.argmax(inside), inside.shape)
-        half = plan.patch_size // 2
+        half = max(round(plan.patch_size * framing.map_scale / 2), 1)
         around = np.array([[x - half, y - half, x + half, y + half]])
         seen["boxes"] = taken.boxes_to_original(around).tolist()
     return seen

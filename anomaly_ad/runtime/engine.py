@@ -7,9 +7,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
-from ..images import model_inputs
+from ..images import Framing, Seen, model_inputs
 
 T = TypeVar("T")
 Outputs = dict[str, NDArray[np.float32]]
@@ -139,7 +140,7 @@ class Engine:
         Parameters
         ----------
         views : ndarray of uint8, shape (B, height, width, channels)
-            See `images.Framing.views`.
+            See `images.Framing.take`.
         names : collection of str, optional
             The outputs that are wanted, where the model has them; None for all.
 
@@ -176,6 +177,108 @@ class Engine:
             return _copy_outputs(request, names)
         finally:
             self._idle.put(request)
+
+    def inspect(
+        self, seen: Seen, framing: Framing, names: Collection[str] | None = None
+    ) -> Outputs:
+        """What the model says of one image, as fast as one image can be; from any thread.
+
+        The only view of an image gets all cores; several go through the queue together.
+
+        Parameters
+        ----------
+        seen : Taken or other Seen
+            What the model sees of it.
+        framing : Framing
+            How its answers are put together, see `Framing.merge`.
+        names : collection of str, optional
+            As in `run`.
+        """
+        if len(seen.tiles) == 1:
+            return framing.merge(self.run(_alone(seen.views[0]), names), seen.tiles)
+        ((_, outputs),) = self.inspect_all([(None, seen)], framing, names)
+        assert outputs is not None
+        return outputs
+
+    def inspect_concurrently(
+        self, seen: Seen, framing: Framing, names: Collection[str] | None = None
+    ) -> Outputs:
+        """As `inspect`, alongside other threads, see `run_concurrently`.
+
+        Several views use as many requests as are idle; they wait for one only while they hold
+        none, so threads cannot block each other.
+        """
+        merger = framing.merger()
+        held: deque[tuple[int, ov.InferRequest]] = deque()
+
+        def collect() -> None:
+            tile, request = held[0]
+            request.wait()
+            merger.add(tile, _copy_outputs(request, names))
+            held.popleft()
+            self._idle.put(request)
+
+        try:
+            for tile, view in zip(seen.tiles, seen.views, strict=True):
+                try:
+                    request = self._idle.get_nowait()
+                except Empty:
+                    while held:
+                        collect()
+                    request = self._idle.get()
+                try:
+                    request.start_async(self._inputs(_alone(view)))
+                except BaseException:
+                    self._idle.put(request)
+                    raise
+                held.append((tile, request))
+            while held:
+                collect()
+        finally:
+            for _, request in held:  # after an error
+                with suppress(RuntimeError):
+                    request.wait()
+                self._idle.put(request)
+        return merger.result()
+
+    def inspect_all(
+        self,
+        items: Iterable[tuple[T, Seen | None]],
+        framing: Framing,
+        names: Collection[str] | None = None,
+    ) -> Iterator[tuple[T, Outputs | None]]:
+        """What the model says of many images; all their views go through one queue.
+
+        Parameters
+        ----------
+        items : iterable of (anything, Seen or None)
+            What comes back with the result, and what the model sees of an image; None gives None.
+        framing, names
+            As in `inspect`.
+
+        Yields
+        ------
+        (anything, dict or None)
+            In the order of the items.
+        """
+
+        def views() -> Iterator[tuple[tuple[T, int, bool], NDArray[np.uint8] | None]]:
+            for item, seen in items:
+                if seen is None:
+                    yield (item, 0, True), None
+                    continue
+                for tile, view in zip(seen.tiles, seen.views, strict=True):
+                    yield (item, tile, tile == seen.tiles[-1]), _alone(view)
+
+        merger = framing.merger()
+        for (item, tile, is_last), outputs in self.stream(views(), names):
+            if outputs is None:
+                yield item, None
+                continue
+            merger.add(tile, outputs)
+            if is_last:
+                yield item, merger.result()
+                merger = framing.merger()
 
     def run_all(self, views: NDArray[np.uint8], names: Collection[str] | None = None) -> Outputs:
         """Run many views (N, height, width, channels), each alone, and put the results together.
@@ -241,6 +344,11 @@ class Engine:
                 yield done.item, done.outputs
         finally:
             queue.wait_all()
+
+
+def _alone(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A view as a batch of one."""
+    return view[None]
 
 
 def _after_fork() -> None:

@@ -72,7 +72,7 @@ def answer(
         limit = served.stored.manifest.calibration.map
         if limit is not None and taken is not None:
             levels = packed(decision.outputs["anomaly_map"], limit)
-            levels = taken.map_to_original(levels, fitted(photo.size, max(framing.size)))
+            levels = taken.map_to_original(levels, fitted(photo.size, max(framing.map_size)))
             verdict["anomaly_map"] = _png(np.repeat(levels[..., None], 3, axis=2))
     return Verdict.model_validate(verdict)
 

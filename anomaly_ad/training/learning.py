@@ -17,9 +17,10 @@ from ..runtime import Engine
 from ..support import bar, say
 from .unseen import cross_fit
 
-_PARITY_IMAGES = 8
+_PARITY_VIEWS = 8
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
+_VIEWS_PER_EPOCH, _MONITORED_VIEWS = 1024, 256  # at most, of images in tiles
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ def _learn_by_gradient(
         before = None
     if before is not None:
         detector.restore(before.detector_state())
+    views, monitored = fit.as_views(), validation.as_views()
+    if plan.framing.tiles is not None:
+        views, monitored = fit.as_views(_VIEWS_PER_EPOCH), monitored.spread(_MONITORED_VIEWS)
     with bar(epochs, "Training", is_timed=False) as step:
-        detector.fit(fit, validation=validation, epochs=epochs, progress=step)
+        detector.fit(views, validation=monitored, epochs=epochs, progress=step)
     record = {
         "n_fit": len(fit),
         "n_validation": len(validation),
@@ -101,7 +105,7 @@ def _learn_by_gradient(
         "max_epochs": epochs,
         "history": detector.record.history,
     }
-    shown = calibration[slice(0, _PARITY_IMAGES)]
+    shown = _shown(calibration)
     return Learnt(record, shown, calibration=calibration, groups=groups[parts[-1]])
 
 
@@ -134,13 +138,17 @@ def _learn_statistics(
         held_out, folds = cross_fit(detector, features, plan, groups)
     if before is not None:
         held_out = before.joined(held_out)
-    count = detector.statistic.count // plan.framing.n_views
+    count = len(held_out)
     folds = folds * count // len(images)  # of all that was learnt, where images were added
     if before is not None and before.cross_fitted:
         folds = min(folds, FEW_FOLDS)
-    record = {"n_fit": count, "n_calibration": len(held_out), "folds": folds}
-    shown = images[slice(0, _PARITY_IMAGES)]
-    return Learnt(record, shown, held_out=held_out, features=engine)
+    record = {"n_fit": count, "n_calibration": count, "folds": folds}
+    return Learnt(record, _shown(images), held_out=held_out, features=engine)
+
+
+def _shown(images: ImageSet) -> NDArray[np.uint8]:
+    """Some views, to prove the conversion with."""
+    return images.as_views().spread(_PARITY_VIEWS)[slice(None)]
 
 
 def check_input(engine: Engine, plan: Plan) -> None:

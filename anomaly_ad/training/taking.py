@@ -81,11 +81,10 @@ def _light(normalize: str, paths: Sequence[Path], plan: Plan) -> Light | None:
 def _taken(path: Path, plan: Plan) -> tuple[Image, NDArray[np.bool_] | None] | None:
     """What the model takes of a photograph, and what of it counts; None of one that is broken."""
     try:
-        taken = Photograph.read(path, plan.framing).take()
+        taken = Photograph.read(path, plan.framing.overview).take()
     except (ImageError, PathError):
         return None
-    view = taken.views[0][..., : plan.framing.channels]
-    return view if view.shape[-1] == 3 else view[..., 0], taken.counted
+    return plan.framing.apart(taken)
 
 
 def _thumbnails(paths: Sequence[Path], plan: Plan) -> list[Image]:

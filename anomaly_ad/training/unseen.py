@@ -7,7 +7,7 @@ takes is compared with the model that ships.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ParityError
 from ..images import Framing, ImageSet, split_groups
-from ..methods.features import FeatureSet
+from ..methods.features import Features, FeatureSet
 from ..model import FEW_FOLDS, MOST_MAPS, GoodScores, Plan
 from ..runtime import Engine
 from ..support import bar
@@ -44,10 +44,11 @@ def _score(engine: Engine, images: ImageSet, framing: Framing) -> GoodScores:
     """The converted model's own scores of images that the fit has not seen."""
     found = _Scores(cross_fitted=False)
     with bar(len(images), "Calibrating") as step:
-        each = ((None, views) for views in images.singly())
-        for index, (_, outputs) in enumerate(engine.stream(each, ("score", "anomaly_map"))):
+        each = ((None, seen) for seen in images.singly())
+        names = ("score", "anomaly_map")
+        for index, (_, outputs) in enumerate(engine.inspect_all(each, framing, names)):
             assert outputs is not None
-            found.add(index, framing.merge(outputs))
+            found.add(index, outputs)
             step("")
     return found.all()
 
@@ -78,10 +79,8 @@ def cross_fit(
     with bar(len(features), "Calibrating") as step:
         for fold in split_groups(groups, [count // parts] * (parts - 1), plan.seed):
             score = exact or detector.scorer_without(features, fold)
-            batches = (score(batch) for batch in features.batches(fold))
-            each = (one for batch in batches for one in _each(batch, plan.framing))
-            for index, outputs in zip(fold, each, strict=True):
-                found.add(int(index), outputs)
+            for index, outputs in _scored(features, fold, score, plan.framing):
+                found.add(index, outputs)
                 step("")
     return _in_groups(found.all(), groups), folds
 
@@ -93,11 +92,26 @@ def _in_groups(scores: GoodScores, groups: NDArray[np.intp] | None) -> GoodScore
     return replace(scores, groups=groups)
 
 
-def _each(outputs: Mapping[str, NDArray[Any]], framing: Framing) -> Iterator[dict[str, NDArray]]:
-    """Outputs for the views of some images -> those of each image."""
-    for start in range(0, len(outputs["score"]), framing.n_views):
-        views = slice(start, start + framing.n_views)
-        yield framing.merge({name: values[views] for name, values in outputs.items()})
+def _scored(
+    features: FeatureSet,
+    indices: NDArray[np.intp],
+    score: Callable[[Features], dict[str, NDArray]],
+    framing: Framing,
+) -> Iterator[tuple[int, dict[str, NDArray]]]:
+    """What a formula says of some of the images, each with its index."""
+    merger = framing.merger()
+    views = features.tiles(indices)
+    for batch in features.batches(indices):
+        outputs = score(batch)
+        # The batch ends first, so that no view is drawn in vain.
+        for number, (index, tile, is_last) in zip(
+            range(len(outputs["score"])), views, strict=False
+        ):
+            part = slice(number, number + 1)
+            merger.add(tile, {name: values[part] for name, values in outputs.items()})
+            if is_last:
+                yield index, merger.result()
+                merger = framing.merger()
 
 
 class _Scores:
@@ -191,16 +205,17 @@ def _prove_formula(
         )
     if finished.precision == "f32":  # next to nothing
         return _Higher(0.0, 0.0)
-    first, second = _Scores(cross_fitted=False), _Scores(cross_fitted=False)
-    for found, outputs in ((first, expected), (second, received)):
-        for index, one in enumerate(_each(outputs, framing)):
-            if index < good // framing.n_views:
-                found.add(index, one)
-    before, after = first.all(), second.all()
-    maximum = 0.0
-    if before.maxima is not None and after.maxima is not None:
-        maximum = max(float((after.maxima - before.maxima).max()), 0.0)
-    return _Higher(max(float((after.scores - before.scores).max()), 0.0), maximum)
+    # Those of views; of an image it is no more, since its score is that of one of its views.
+    higher = {
+        name: float((_highest(received[name][:good]) - _highest(values[:good])).max())
+        for name, values in expected.items()
+    }
+    return _Higher(max(higher["score"], 0.0), max(higher.get("anomaly_map", 0.0), 0.0))
+
+
+def _highest(values: NDArray[Any]) -> NDArray[Any]:
+    """Of each view."""
+    return values.reshape(len(values), -1).max(axis=1)
 
 
 def with_defects(views: NDArray[np.uint8], framing: Framing) -> NDArray[np.uint8]:

@@ -131,6 +131,8 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
             f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
             "images; set img_size to change it."
         )
+    if choice.option("tiles", choice.option("tile_size", None)) is not None:
+        notes.append(_on_tiles(plan))
     if found.value_range is not None:
         low, high = found.value_range
         notes.append(
@@ -142,6 +144,17 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
     if good.groups:
         notes.append(f"Groups: {good.grouping}, such as {good.groups[0]!r}.")
     return Work(plan, epochs or preset.epochs or 1, tuple(notes))
+
+
+def _on_tiles(plan: Plan) -> str:
+    tiles = plan.framing.tiles
+    if tiles is None:
+        return "Tiles: one view of each photograph is enough; it is inspected without tiles."
+    return (
+        f"Tiles: {tiles} (height x width), {tiles.count} views of each photograph; inspecting "
+        f"takes about {tiles.count} times as long as without. Fewer take less: name the "
+        "smallest_defect, or a larger tile_size."
+    )
 
 
 def train(choice: Choice, good: TrainingImages, work: Work) -> Trained:
