@@ -50,8 +50,9 @@ class Preset:
     largest_area : int or None
         For a method whose input takes the shape of the training images: the pixels of its input at
         most, where these have so many. None for one that keeps `img_size` as it is.
-    in_tiles : bool
-        Whether one model serves all tiles of a photograph: none that learns each position.
+    in_tiles : mapping or None
+        Values of options that begin otherwise where photographs are taken in tiles; None for a
+        method that learns each position, of which one model cannot serve all tiles.
     cell : int
         Pixels of its input that a defect should cover, for `tiles="auto"`.
     formerly : mapping
@@ -70,7 +71,7 @@ class Preset:
     min_images: int = 10
     adds_images: bool = False
     largest_area: int | None = None
-    in_tiles: bool = True
+    in_tiles: Mapping[str, Any] | None = field(default_factory=dict)
     cell: int = 16
     formerly: Mapping[str, Any] = field(default_factory=dict)
 
@@ -169,7 +170,7 @@ PRESETS: dict[str, Preset] = {
             ),
         ),
         adds_images=True,
-        in_tiles=False,
+        in_tiles=None,
         formerly={"prior": 0.0, "layers": _FINE, "projection": "channels", "top_share": 0.0},
         **_FEATURES,
     ),
@@ -189,6 +190,7 @@ PRESETS: dict[str, Preset] = {
                 "share of the cells whose mean is the score; 0: the paper's weighted maximum",
             ),
         ),
+        in_tiles={"top_share": 0.001},  # one cell: a defect in one tile is small
         formerly={"top_share": 0.0},
         **{**_FEATURES, "largest_area": 384 * 384},
     ),

@@ -168,9 +168,9 @@ class Plan:
             pose=pose,
             tiles=tiles,
         )
+        defaults = {**preset.parameters, **((tiles and preset.in_tiles) or {})}
         parameters = {
-            name: copy.deepcopy(given.get(name, default))
-            for name, default in preset.parameters.items()
+            name: copy.deepcopy(given.get(name, default)) for name, default in defaults.items()
         }
         return cls(
             method,
@@ -251,7 +251,7 @@ def _tiles(
     """The tiles that a user asked for; None where one view does."""
     check_tiling(given)
     preset = registry.preset(method)
-    if not preset.in_tiles and (given.keys() & {"tiles", "tile_size"}):
+    if preset.in_tiles is None and (given.keys() & {"tiles", "tile_size"}):
         raise OptionError(
             f"{method} learns each position of its input by itself, so one model cannot serve all "
             "tiles, and one for each would take gigabytes. Use patchcore, which learns what a part "
