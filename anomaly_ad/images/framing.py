@@ -479,7 +479,7 @@ class Framing:
         """What puts together what a model says of the views of an image."""
         if self.tiles is None:
             return Merger(None, (slice(None), slice(None)), self.size)
-        return Merger(*self._merging)
+        return Merger(*self._merging, by_map=self.tiles.by_map)
 
     @cached_property
     def _merging(self) -> tuple[list[tuple[slice, slice]], tuple[slice, slice], Size]:

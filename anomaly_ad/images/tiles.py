@@ -36,6 +36,9 @@ class Tiles:
         Of a tile, in pixels of the photograph.
     rows, columns : int
         How many there are.
+    by_map : bool
+        Whether an image is scored by the largest value of its merged map; otherwise by the largest
+        score of its tiles.
     """
 
     photograph: Size
@@ -43,10 +46,12 @@ class Tiles:
     width: int
     rows: int
     columns: int
+    by_map: bool = False
 
     def __post_init__(self) -> None:
         numbers = (*self.photograph, self.height, self.width, self.rows, self.columns)
-        if len(self.photograph) != 2 or any(type(n) is not int or n < 1 for n in numbers):
+        whole = all(type(n) is int and n > 0 for n in numbers)
+        if len(self.photograph) != 2 or not whole or type(self.by_map) is not bool:
             raise OptionError(f"Tiles are described by whole numbers. Received: {self!r}.")
         object.__setattr__(self, "photograph", tuple(self.photograph))
         if not 2 <= self.count <= MOST_TILES:
@@ -143,6 +148,8 @@ def lay_tiles(
     taken: Callable[[Size], Size],
     largest_input: Size,
     cell: int,
+    *,
+    by_map: bool = False,
 ) -> Tiles | None:
     """The tiles that a user asked for.
 
@@ -158,6 +165,8 @@ def lay_tiles(
         (height, width) of the model's input where tiles are large.
     cell : int
         Pixels of the model's input that a defect should cover.
+    by_map : bool
+        See `Tiles`.
 
     Returns
     -------
@@ -208,7 +217,7 @@ def lay_tiles(
         )
     if rows * columns == 1:
         return None
-    return Tiles(photograph, height, width, rows, columns)
+    return Tiles(photograph, height, width, rows, columns, by_map)
 
 
 def _are_whole(pair: Any, least: int) -> bool:
@@ -275,9 +284,10 @@ class TileViews(Sequence[Image]):
 class Merger:
     """What a model says of the views of an image, as they come -> what it says of the image.
 
-    The score is the largest. Maps are averaged where tiles overlap, weighted by the distance from
-    the nearest edge of the tile, so that no seam shows; the merged one has at most 2^20 pixels,
-    and those of the tiles are averaged to its scale first.
+    Maps are averaged where tiles overlap, weighted by the distance from the nearest edge of the
+    tile: what a model says there is less sure, since it does not see what lies beyond. The merged
+    map has at most 2^20 pixels, and those of the tiles are averaged to its scale first. The score
+    is the largest of the tiles, or the largest value of the merged map.
 
     Parameters
     ----------
@@ -288,6 +298,8 @@ class Merger:
         What of the map of a tile shows the photograph; the rest is padding.
     size : (int, int)
         (height, width) of the merged map.
+    by_map : bool
+        See `Tiles`.
     """
 
     def __init__(
@@ -295,8 +307,11 @@ class Merger:
         places: Sequence[tuple[slice, slice]] | None,
         window: tuple[slice, slice],
         size: Size,
+        *,
+        by_map: bool = False,
     ) -> None:
         self._places, self._window, self._size = places, window, size
+        self._by_map = by_map
         self._score: NDArray[Any] | None = None
         self._sums: dict[str, NDArray[Any]] = {}
         self._weights: NDArray[np.float32] | None = None
@@ -336,6 +351,8 @@ class Merger:
             assert self._weights is not None
             weights = np.maximum(self._weights, np.float32(1e-6))  # 0 where no tile was looked at
             out[name] = total / (weights if total.ndim == 2 else weights[..., None])
+        if self._by_map and "anomaly_map" in out:
+            out["score"] = out["anomaly_map"].max()
         return out
 
 

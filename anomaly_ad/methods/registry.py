@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..errors import OptionError, missing_extra
 from ..statistics.density import RULES
@@ -50,9 +50,10 @@ class Preset:
     largest_area : int or None
         For a method whose input takes the shape of the training images: the pixels of its input at
         most, where these have so many. None for one that keeps `img_size` as it is.
-    in_tiles : mapping or None
-        Values of options that begin otherwise where photographs are taken in tiles; None for a
-        method that learns each position, of which one model cannot serve all tiles.
+    in_tiles : {"score", "map"} or None
+        What scores a photograph that is taken in tiles: the largest score of a tile, or the largest
+        value of the merged map, for a method that scores by its map or the cells of it. None for
+        one that learns each position, of which one model cannot serve all tiles.
     cell : int
         Pixels of its input that a defect should cover, for `tiles="auto"`.
     formerly : mapping
@@ -71,7 +72,7 @@ class Preset:
     min_images: int = 10
     adds_images: bool = False
     largest_area: int | None = None
-    in_tiles: Mapping[str, Any] | None = field(default_factory=dict)
+    in_tiles: Literal["score", "map"] | None = "score"
     cell: int = 16
     formerly: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +102,7 @@ _AUTOENCODER: dict[str, Any] = {
     "img_size": (200, 200),
     "patch_size": 40,
     "epochs": 75,
+    "in_tiles": "map",
 }
 _CODE = (
     WholeNumber("code_channels", 4, "channels of the code", 1, 64),
@@ -190,7 +192,7 @@ PRESETS: dict[str, Preset] = {
                 "share of the cells whose mean is the score; 0: the paper's weighted maximum",
             ),
         ),
-        in_tiles={"top_share": 0.001},  # one cell: a defect in one tile is small
+        in_tiles="map",
         formerly={"top_share": 0.0},
         **{**_FEATURES, "largest_area": 384 * 384},
     ),
@@ -249,7 +251,7 @@ PRESETS: dict[str, Preset] = {
             _BETA,
             Number("layer_weight", 0.1, "weight of the layers' errors", 0, 10),
         ),
-        **{**_AUTOENCODER, "module": "lake", "cls": "LAKE"},
+        **{**_AUTOENCODER, "module": "lake", "cls": "LAKE", "in_tiles": "score"},
     ),
 }
 

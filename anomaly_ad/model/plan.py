@@ -168,9 +168,9 @@ class Plan:
             pose=pose,
             tiles=tiles,
         )
-        defaults = {**preset.parameters, **((tiles and preset.in_tiles) or {})}
         parameters = {
-            name: copy.deepcopy(given.get(name, default)) for name, default in defaults.items()
+            name: copy.deepcopy(given.get(name, default))
+            for name, default in preset.parameters.items()
         }
         return cls(
             method,
@@ -266,6 +266,7 @@ def _tiles(
         lambda size: _taken_sizes([size], region, pose)[0],
         given.get("img_size", largest),
         preset.cell,
+        by_map=preset.in_tiles == "map",
     )
 
 

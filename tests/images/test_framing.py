@@ -1,16 +1,13 @@
 """What a model takes of a photograph with padding, and images of several views."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from conftest import draw_part, write_parts
 
 from anomaly_ad import AD
 from anomaly_ad.errors import OptionError
-from anomaly_ad.images import Framing, Photograph, find_training_images, model_inputs
+from anomaly_ad.images import Framing, model_inputs
 from anomaly_ad.images.framing import OUTSIDE
-from anomaly_ad.inspection import Inspector
 from anomaly_ad.model import Plan
 
 
@@ -76,48 +73,3 @@ def test_a_model_that_pads(method, tmp_path):
     if method == "padim":
         assert (defect.anomaly_map[:, :16] == 0).all() and (defect.anomaly_map[:, 80:] == 0).all()
         assert len(defect.boxes) and (defect.boxes >= 0).all() and (defect.boxes <= 64).all()
-
-
-class Halves(Framing):
-    """The left and the right half of a photograph as views of their own."""
-
-    @property
-    def n_views(self):
-        return 2
-
-    def take(self, image, image_size=None, name="The image", *, is_picture=False):
-        middle = image.shape[1] // 2
-        taken = [Framing.take(self, half) for half in (image[:, :middle], image[:, middle:])]
-        views = np.concatenate([half.views for half in taken])
-        return replace(taken[0], views=views, size=image.shape[:2])
-
-    def merge(self, outputs):
-        merged = {"score": outputs["score"].max()}
-        if "anomaly_map" in outputs:
-            merged["anomaly_map"] = np.concatenate(outputs["anomaly_map"], axis=1)
-        return merged
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["patchcore", "dfm", "dfkde", "AD0"])
-def test_images_of_several_views(method, tmp_path):
-    """Scores, limits and digests are those of images, whatever the number of their views."""
-    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-    from anomaly_ad.training import steps
-
-    good = find_training_images(write_parts(tmp_path / "parts", 15))
-    plan = Plan.from_options(method, {"img_size": (48, 48), "patch_size": 16})
-    plan = replace(plan, framing=Halves(48, 48, 3))
-    stored = steps.train(plan, good, tmp_path / "model", epochs=2)
-    training = stored.manifest.training
-    assert len(training["sets"][0]["digests"]) == 15
-    assert stored.manifest.calibration.image.n_images == (3 if method == "AD0" else 15)
-    stored = replace(stored, manifest=replace(stored.manifest, plan=plan))
-    image = draw_part(99)
-    found = (
-        Inspector(stored, threshold=1).inspect(Photograph.of_array(image, plan.framing)).prediction
-    )
-    outputs = stored.engine.run(plan.framing.views(image))
-    assert found.raw_score == pytest.approx(outputs["score"].max(), rel=1e-5)
-    if "anomaly_map" in outputs:
-        assert found.anomaly_map.shape == (48, 96)

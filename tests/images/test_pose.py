@@ -177,10 +177,11 @@ def test_gain_brings_an_image_to_the_light_of_the_others():
     light = learn_gain([(image, None) for image in good])
     eye = np.eye(2, 3)
     dark = (good[0] * 0.8).astype(np.uint8)
-    out = light.applied(dark, None, (40, 40), eye)
+    out = light.applied(dark, light.measured(dark, None), (40, 40), eye)
     assert abs(np.median(out) - 120) < 3 and abs(out.std() - good[0].std()) < 2
     # Within bounds: what is black stays dark, and noise is not blown up.
-    black = light.applied(random.integers(0, 3, (40, 40, 3), dtype=np.uint8), None, (40, 40), eye)
+    noise = random.integers(0, 3, (40, 40, 3), dtype=np.uint8)
+    black = light.applied(noise, light.measured(noise, None), (40, 40), eye)
     assert black.max() < 70 and np.ptp(black) <= 2 * MOST_GAIN + 1
 
 
@@ -190,7 +191,7 @@ def test_light_is_measured_where_it_counts():
     image[:, 10:] = 250
     counted = np.zeros((20, 20), bool)
     counted[:, :10] = True
-    out = light.applied(image, counted, (20, 20), np.eye(2, 3))
+    out = light.applied(image, light.measured(image, counted), (20, 20), np.eye(2, 3))
     assert (out[:, :10] == 100).all()
 
 

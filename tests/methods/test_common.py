@@ -23,6 +23,7 @@ from anomaly_ad.errors import PoseError
 from anomaly_ad.images import Framing, ImageSet
 from anomaly_ad.images.pose import learn_pose
 from anomaly_ad.images.roi import resolve_region
+from anomaly_ad.images.tiles import Tiles
 from anomaly_ad.methods import registry
 from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.model.plan import Plan
@@ -53,7 +54,7 @@ ADDED, CLASSES = registered(FILES)
 PRESETS = {**registry.PRESETS, **ADDED}
 STATISTICAL = [name for name, preset in PRESETS.items() if preset.is_statistical]
 ADDS_IMAGES = [name for name in STATISTICAL if PRESETS[name].adds_images]
-TAKEN = "in a region and a pose"
+TAKEN, TILES = "in a region and a pose", "in tiles"
 CONFIGURATIONS = {
     "gray": Framing(96, 96, 1),
     "colour": Framing(96, 96, 3),
@@ -67,6 +68,7 @@ CONFIGURATIONS = {
         pose=learn_pose("translation", (draw_part(n, size=96) for n in range(9)))[0],
     ),
 }
+IN_TILES = Framing.new(64, 64, 3, tiles=Tiles((96, 96), 64, 64, 2, 2))
 # One of each family stands for the others in the rest of the configurations. The first of a method
 # is its fast test; the others are slow ones.
 FEWER = {
@@ -80,6 +82,7 @@ FEWER = {
     "feature_autoencoder": ["colour", "padded", TAKEN],
 }
 STAND_FOR = ("AD1", "vae")  # AD0 in gray, and half of lake: these stand for them
+FAST_IN_TILES = ("patchcore", "dfkde", "AD0")  # a statistical, an image-level, a gradient method
 CASES = [
     pytest.param(
         (name, CONFIGURATIONS[label]),
@@ -88,6 +91,14 @@ CASES = [
     )
     for name in PRESETS
     for number, label in enumerate(FEWER.get(name, reversed(CONFIGURATIONS)))
+] + [
+    pytest.param(
+        (name, IN_TILES),
+        id=f"{name}-{TILES}",
+        marks=[pytest.mark.slow] * (name not in FAST_IN_TILES),
+    )
+    for name, preset in PRESETS.items()
+    if preset.in_tiles is not None
 ]
 
 
@@ -114,7 +125,7 @@ def fitted(name, framing, seed=0, epochs=4):
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
     name, framing = request.param
-    detector = fitted(name, framing, epochs=20)
+    detector = fitted(name, framing, epochs=20 if framing.tiles is None else 8)
     return name, framing, detector, detector.graph()
 
 
@@ -126,15 +137,24 @@ def images_of(framing, *, defect=False, count=3):
     return np.concatenate([framing.views(image) for image in drawn])
 
 
+def merged(framing, outputs):
+    """Outputs for the views of images -> those of each image."""
+    starts = range(0, len(outputs["score"]), framing.n_views)
+    parts = [slice(start, start + framing.n_views) for start in starts]
+    each = ({name: values[part] for name, values in outputs.items()} for part in parts)
+    return [framing.merge(one, range(framing.n_views)) for one in each]
+
+
 def test_shapes_and_types(case):
     _, framing, _, graph = case
-    out = run(graph, images_of(framing))
-    assert out["score"].shape == (3,) and out["score"].dtype == np.float32
+    images = images_of(framing)
+    out, count = run(graph, images), len(images)
+    assert out["score"].shape == (count,) and out["score"].dtype == np.float32
     if "anomaly_map" in out:
-        assert out["anomaly_map"].shape == (3, *framing.size)
+        assert out["anomaly_map"].shape == (count, *framing.size)
         assert out["anomaly_map"].dtype == np.float32
     if "reconstruction" in out:
-        assert out["reconstruction"].shape == (3, *framing.shape)
+        assert out["reconstruction"].shape == (count, *framing.shape)
         assert out["reconstruction"].min() >= 0 and out["reconstruction"].max() <= 255
 
 
@@ -144,8 +164,9 @@ def test_finite_on_constant_and_noise_images(case):
         with pytest.raises(PoseError):  # it never comes to the model
             framing.take(np.full((96, 96, 3), 128, np.uint8))
         return
-    noise = np.random.default_rng(0).integers(0, 256, (96, 90, 3), dtype=np.uint8)
-    constant = [np.full((96, 90, 3), value, np.uint8) for value in (0, 128, 255)]
+    size = (96, 90) if framing.tiles is None else framing.tiles.photograph
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    constant = [np.full((*size, 3), value, np.uint8) for value in (0, 128, 255)]
     views = np.concatenate([framing.views(image) for image in (noise, *constant)])
     for values in run(graph, views).values():
         assert np.isfinite(values).all()
@@ -154,11 +175,16 @@ def test_finite_on_constant_and_noise_images(case):
 def test_a_planted_defect_scores_higher_and_the_map_peaks_on_it(case):
     _, framing, _, graph = case
     good, bad = images_of(framing), images_of(framing, defect=True)
-    good_out, bad_out = run(graph, good), run(graph, bad)
-    assert bad_out["score"].min() > good_out["score"].max()
-    for n, anomaly_map in enumerate(bad_out.get("anomaly_map", [])):
-        different = np.abs(bad[n].astype(int) - good[n]).max(axis=-1) > 60
-        ys, xs = np.nonzero(different)
+    good_out, bad_out = (merged(framing, run(graph, images)) for images in (good, bad))
+    assert min(one["score"] for one in bad_out) > max(one["score"] for one in good_out)
+    apart = np.abs(bad.astype(int) - good).max(axis=-1).astype(np.float32)
+    apart = merged(framing, {"score": np.zeros(len(apart)), "anomaly_map": apart})
+    for one, different in zip(bad_out, apart, strict=True):
+        if "anomaly_map" not in one:
+            continue
+        anomaly_map = one["anomaly_map"]
+        assert anomaly_map.shape == framing.map_size
+        ys, xs = np.nonzero(different["anomaly_map"] > 60)
         y, x = np.unravel_index(np.argmax(anomaly_map), anomaly_map.shape)
         assert ys.min() - 6 <= y <= ys.max() + 6 and xs.min() - 6 <= x <= xs.max() + 6
 
