@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from ..errors import AnomalyADError, DataError, ModelError
 from .calibration import Calibration
+from .outside import outside_the_graph
 from .plan import Plan
 
 FORMAT = 1  # raise it when a reader of the old number would misread a new directory, and keep
@@ -111,8 +112,12 @@ class Manifest:
         return frozenset(label for entry in sets for label in entry.get("groups", []))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return {**asdict(self), "plan": self.plan.to_dict()}
+        """As plain values, and in words what lies outside the graph."""
+        return {
+            **asdict(self),
+            "plan": self.plan.to_dict(),
+            "outside_the_graph": outside_the_graph(self.plan.framing),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
