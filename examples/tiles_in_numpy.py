@@ -4,8 +4,8 @@
 
 For whoever runs the graph elsewhere. The manifest of a model says in words what lies outside its
 graph (`outside_the_graph`); this is the same as code, for photographs of 8 bits in colour of which
-a rectangle is inspected, in tiles or as a whole, not turned or padded. The tests check that it gives
-what the package gives bit for bit; `tiles_in_numpy.json` has test vectors for other languages.
+a rectangle is inspected, in tiles or as a whole, not turned or padded. It gives what the package
+gives bit for bit, which is tested; `tiles_in_numpy.json` has test vectors for other languages.
 """
 
 from __future__ import annotations

@@ -421,8 +421,8 @@ class Framing:
     @property
     def overview(self) -> Framing:
         """The same without tiles, and with the light as it is."""
-        small = self if self.tiles is None else replace(self, height=_OVERVIEW, width=_OVERVIEW)
-        return replace(small, tiles=None, light=None)
+        size = self.size if self.tiles is None else (_OVERVIEW, _OVERVIEW)
+        return replace(self, height=size[0], width=size[1], tiles=None, light=None)
 
     def around_part(self, small: Image) -> NDArray[np.bool_]:
         """The part and a margin in a thumbnail of a photograph; PoseError where there is none.
