@@ -17,6 +17,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD, DataError
 from anomaly_ad.errors import ImageError, OptionError
 from anomaly_ad.images import Photograph
+from anomaly_ad.images.dataset import SeenImage
 from anomaly_ad.inspection import Inspector
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiles_in_numpy.py"
@@ -90,13 +91,10 @@ def test_an_image_that_fails_leaves_no_request_behind(trained):
     views = [*taken.views]
     expected = engine.inspect(taken, framing)["score"]
 
-    class Broken:
-        tiles = taken.tiles
-        views = [views[0], views[1], views[2][:10]]
-
+    broken = SeenImage([views[0], views[1], views[2][:10]], taken.tiles[:3])
     for _ in range(8):
         with pytest.raises((RuntimeError, ValueError)):
-            engine.inspect_concurrently(Broken, framing)
+            engine.inspect_concurrently(broken, framing)
     assert engine.inspect_concurrently(taken, framing)["score"] == expected
 
 
@@ -142,15 +140,15 @@ def test_the_reference_scores_as_the_package(folder, tmp_path):
 @pytest.mark.slow
 def test_the_command_line_takes_tiles(folder, tmp_path):
     common = ["train", folder / "train", "--detector", "dfkde", "--save-path", tmp_path]
-    done = run_command(*common, "--tiles", "2,3", "--img-size", 64, 64)
-    assert "Tiles: 2 x 3 tiles" in done.stderr
+    _, said = run_command(*common, "--tiles", "2,3", "--img-size", 64, 64)
+    assert "Tiles: 2 x 3 tiles" in said
     plan = AD(tmp_path / "model").model.manifest.plan
     assert (plan.framing.tiles.rows, plan.framing.tiles.columns) == (2, 3)
     assert not plan.framing.tiles.by_map
-    done = run_command(*common, "--tiles", "auto", "--smallest-defect", 300)
-    assert "one view of each photograph is enough" in done.stderr
-    done = run_command(*common, "--tiles", "all", code=1)
-    assert 'or "auto"' in done.stderr
+    _, said = run_command(*common, "--tiles", "auto", "--smallest-defect", 300)
+    assert "one view of each photograph is enough" in said
+    _, said = run_command(*common, "--tiles", "all", code=1)
+    assert 'or "auto"' in said
 
 
 @pytest.mark.slow
