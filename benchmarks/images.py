@@ -14,8 +14,12 @@ reduced  the same of a set of 2000x3000 JPEGs decoded at a reduced scale, agains
 pose     an elongated part in any rotation as it lies and with align="auto"; what "auto" decides of
          other sets, real ones among them; washers in any rotation, registered; what a pose costs
 region   washers on tables that differ, with and without a region of interest
+tiles    small defects in photographs of 2000x3000, as a whole and in tiles; a photograph of
+         3000x4096 in tiles against its decoding and the bare inference of its tiles; the peak
+         memory beyond decoding, of 2 tiles and of 200
 
     python benchmarks/images.py --only pose region --data $ANOMALY_AD_DATA
+    python benchmarks/images.py --only tiles
 """
 
 import argparse
@@ -37,7 +41,14 @@ from sklearn.metrics import roc_auc_score
 
 from anomaly_ad import AD
 from anomaly_ad.data.sample import render_part, render_sample
-from anomaly_ad.images import Framing, Photograph, find_training_images, read_image, survey
+from anomaly_ad.images import (
+    Framing,
+    Photograph,
+    find_training_images,
+    read_image,
+    read_mask,
+    survey,
+)
 from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.images.part import shrunk
 from anomaly_ad.images.pose import learn_pose
@@ -46,10 +57,44 @@ from anomaly_ad.inspection import Inspector
 from anomaly_ad.model import Plan
 from anomaly_ad.training import steps
 
+PARTS = ["depth", "pose", "region", "tiles"]
 ROUNDS = 15
+NEAR = 24  # pixels from a defect within which a peak lies on it: a cell and a half
 FRAMING = Framing.new(256, 256, 3)
 DEEP = Framing.new(256, 256, 3, value_range=(0, 4095), deep=True)
 LARGE = (2000, 3000)
+
+# Peak memory of an inspection beyond the decoded photograph, in MB.
+PEAK = """
+import re, sys
+from dataclasses import replace
+from pathlib import Path
+from anomaly_ad.images import Photograph
+from anomaly_ad.images.tiles import Tiles
+from anomaly_ad.inspection import Inspector
+from anomaly_ad.model import load
+
+def memory(what):
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(what + r":\\s+(\\d+)", status).group(1)) / 1024
+
+stored = load(Path(sys.argv[1]))
+plan = stored.manifest.plan
+rows, columns = int(sys.argv[3]), int(sys.argv[4])
+size = Photograph.read(sys.argv[2], plan.framing).size
+side = [max(plan.framing.height, -(-s // n)) for s, n in zip(size, (rows, columns))]
+framing = replace(plan.framing, tiles=Tiles(size, *side, rows, columns, True))
+manifest = replace(stored.manifest, plan=replace(plan, framing=framing))
+inspector = Inspector(replace(stored, manifest=manifest))
+photo = Photograph.read(sys.argv[2], framing)
+few = Tiles(size, *size, 1, 2, True)
+warm = replace(framing, tiles=few)
+stored.engine.inspect(warm.take(photo.pixels), warm)
+before = memory("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+inspector.inspect(photo)
+print(memory("VmHWM") - before)
+"""
 
 # What another version does with a file, once a line that comes in; prints seconds.
 WORKER = """
@@ -69,10 +114,16 @@ for line in sys.stdin:
 """
 
 
-def ratio(name: str, ours: Callable[[], float], theirs: Callable[[], float], bar: str) -> None:
+def ratio(
+    name: str,
+    ours: Callable[[], float],
+    theirs: Callable[[], float],
+    bar: str,
+    rounds: int = ROUNDS,
+) -> None:
     """Run both in turn; print the medians and the median of the ratios of neighbours."""
     ours(), theirs()
-    pairs = [(ours(), theirs()) for _ in range(ROUNDS)]
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
     first, second = (1000 * statistics.median(some) for some in zip(*pairs, strict=True))
     share = statistics.median(a / b for a, b in pairs)
     print(f"{name:28} {first:7.1f} ms against {second:7.1f} ms   ratio {share:.2f}   ({bar})")
@@ -225,19 +276,85 @@ def regions(folder: Path) -> None:
         trained("region: other tables", tables, method, roi="part")
 
 
+def tiles(folder: Path) -> None:
+    """Print what tiles find, and what they cost."""
+    counts = {"n_train": 60, "n_test_good": 20, "n_per_defect": 5}
+    data = render_sample(folder / "small", size=LARGE, defect_px=(12, 20), progress=True, **counts)
+    peaks(data, "patchcore")
+    peaks(data, "patchcore", tiles="auto", smallest_defect=12)
+    counts = {"n_train": 12, "n_test_good": 1, "n_per_defect": 0}
+    data = render_sample(folder / "largest", size=(3000, 4096), progress=True, **counts)
+    photograph = data / "test" / "good" / "000.jpg"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ad = AD("patchcore", data, save_path=folder, name="tiles", tiles="auto").train(review=False)
+    framing, engine = ad.model.manifest.plan.framing, ad.model.engine
+    views = [(None, view[None]) for view in Photograph.read(photograph, framing).views()]
+    inspector = Inspector(ad.model)
+
+    def alone() -> None:
+        Photograph.read(photograph, framing)
+        for _ in engine.stream(views, ()):
+            pass
+
+    def whole() -> None:
+        list(inspector.scan(file_sources([photograph]), lambda one: None))
+
+    name = f"tiles: {framing.tiles.count} of 3000x4096"
+    ratio(name, timed(whole), timed(alone), "at most 1.30", rounds=5)
+    for rows, columns in ((1, 2), (10, 20)):
+        arguments = [ad.model.directory, photograph, rows, columns]
+        command = [sys.executable, "-c", PEAK, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"tiles: {rows * columns:3} tiles, peak beyond decoding {float(done.stdout):.0f} MB")
+
+
+def peaks(data: Path, method: str, **options: object) -> None:
+    """Train, and print what is found and where the maps peak."""
+    with tempfile.TemporaryDirectory() as models:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            ad = AD(method, data, save_path=models, **options).train(review=False)
+        items = find_labelled(data).items
+
+        def peak(one: Inspected) -> np.ndarray:
+            raw = one.taken.where_counted(one.outputs["anomaly_map"])
+            y, x = np.unravel_index(raw.argmax(), raw.shape)
+            return one.taken.points_to_original(np.array([[x + 0.5, y + 0.5]]))[0]
+
+        sources = file_sources([item.path for item in items])
+        found = [*Inspector(ad.model).scan(sources, peak)]
+        del ad
+    bad = np.array([item.is_defective for item in items])
+    scores = np.array([one.raw_score for one, _ in found])
+    flagged = np.array([one.is_anomalous for one, _ in found])
+    hits = []
+    for item, (_, (x, y)) in zip(items, found, strict=True):
+        if item.mask is not None:
+            ys, xs = np.nonzero(read_mask(item.mask))
+            hits.append(np.hypot(xs - x, ys - y).min() <= NEAR)
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "as a whole"
+    print(
+        f"tiles: {method}, {given}: AUROC {roc_auc_score(bad, scores):.4f}   found "
+        f"{flagged[bad].sum()} of {bad.sum()}, rejected {flagged[~bad].sum()} of {(~bad).sum()}, "
+        f"peak on the defect in {sum(hits)} of {len(hits)}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--before", type=Path, help="checkout of another version")
     parser.add_argument("--methods", nargs="+", default=["padim", "patchcore"])
     parser.add_argument("--data", type=Path, help="folder of real sets, for their poses")
-    parser.add_argument("--only", nargs="+", choices=["depth", "pose", "region"])
+    parser.add_argument("--only", nargs="+", choices=PARTS)
     options = parser.parse_args()
-    wanted = options.only or ["depth", "pose", "region"]
+    wanted = options.only or PARTS
     with tempfile.TemporaryDirectory() as folder:
         if "pose" in wanted:
             poses(Path(folder), options.data)
         if "region" in wanted:
             regions(Path(folder))
+        if "tiles" in wanted:
+            tiles(Path(folder))
         if "depth" not in wanted:
             return
         reading(Path(folder), options.before)
