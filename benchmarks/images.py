@@ -53,7 +53,7 @@ from anomaly_ad.images.labelled import find_labelled
 from anomaly_ad.images.part import shrunk
 from anomaly_ad.images.pose import learn_pose
 from anomaly_ad.images.sources import file_sources
-from anomaly_ad.inspection import Inspector
+from anomaly_ad.inspection import Inspected, Inspector
 from anomaly_ad.model import Plan
 from anomaly_ad.training import steps
 
@@ -89,7 +89,7 @@ inspector = Inspector(replace(stored, manifest=manifest))
 photo = Photograph.read(sys.argv[2], framing)
 few = Tiles(size, *size, 1, 2, True)
 warm = replace(framing, tiles=few)
-stored.engine.inspect(warm.take(photo.pixels), warm)
+stored.engine.inspect(replace(photo, framing=warm).take(), warm)
 before = memory("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 inspector.inspect(photo)
