@@ -301,7 +301,7 @@ def tiles(folder: Path) -> None:
 
     name = f"tiles: {framing.tiles.count} of 3000x4096"
     ratio(name, timed(whole), timed(alone), "at most 1.30", rounds=5)
-    for rows, columns in ((1, 2), (10, 20)):
+    for rows, columns in ((1, 2), (5, 6), (10, 20), (25, 32)):
         arguments = [ad.model.directory, photograph, rows, columns]
         command = [sys.executable, "-c", PEAK, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -343,14 +343,15 @@ class Merger:
             self._weights[place] += weights
 
     def result(self) -> dict[str, NDArray[Any]]:
-        """What the model says of the image: "score" (), and maps of the image."""
+        """What the model says of the image: "score" (), and maps of the image; ask once."""
         if self._places is None:
             return self._sums
         out = {} if self._score is None else {"score": self._score}
         for name, total in self._sums.items():
             assert self._weights is not None
-            weights = np.maximum(self._weights, np.float32(1e-6))  # 0 where no tile was looked at
-            out[name] = total / (weights if total.ndim == 2 else weights[..., None])
+            weights = self._weights if total.ndim == 2 else self._weights[..., None]
+            # In place, since maps are large; where no tile was looked at, both are 0.
+            out[name] = np.divide(total, weights, out=total, where=weights > 0)
         if self._by_map and "anomaly_map" in out:
             out["score"] = out["anomaly_map"].max()
         return out
