@@ -85,7 +85,7 @@ def load(data: Path) -> tuple[Plan, StatisticalDetector, np.ndarray, list[Path]]
     detector = build(plan)
     with ImageSet.decode(good.paths, plan.framing) as images:
         engine = Engine(to_openvino(detector.features()))
-        each = ((None, views) for views in images.singly())
+        each = ((None, seen.views) for seen in images.singly())
         features = np.stack([out["features"] for _, out in engine.stream(each)])
     return plan, detector, features, [*good.paths]
 
