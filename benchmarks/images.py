@@ -91,7 +91,7 @@ few = Tiles(size, *size, 1, 2, True)
 warm = replace(framing, tiles=few)
 stored.engine.inspect(replace(photo, framing=warm).take(), warm)
 before = memory("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
 inspector.inspect(photo)
 print(memory("VmHWM") - before)
 """

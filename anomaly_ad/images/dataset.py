@@ -45,7 +45,7 @@ class ImageSet:
     n_views : int
         T.
     per_epoch : int, optional
-        How many images an epoch of training shows, drawn anew each time; None for all.
+        How many images an epoch of training shows, another draw each time; None for all.
     """
 
     BATCH = 32

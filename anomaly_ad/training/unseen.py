@@ -205,7 +205,7 @@ def _prove_formula(
         )
     if finished.precision == "f32":  # next to nothing
         return _Higher(0.0, 0.0)
-    # Of views; that of an image is no higher, since it is that of one of its views, or of the map.
+    # Of views. That of an image does not exceed it: its score is one of theirs, or of their maps.
     higher = {
         name: float((_highest(received[name][:good]) - _highest(values[:good])).max())
         for name, values in expected.items()
