@@ -182,7 +182,8 @@ class Batches(keras.utils.PyDataset):
         self.is_shuffled = seed is not None
         self.random = np.random.default_rng(seed)
         self.order = np.arange(len(items))
-        self.count = min(self.items.per_epoch or len(items), len(items))
+        drawn = items.per_epoch if self.is_shuffled else None
+        self.count = min(drawn or len(items), len(items))
         self.on_epoch_end()
 
     def __len__(self) -> int:

@@ -247,7 +247,7 @@ def command(stored: StoredModel) -> str:
     listed = any(one.get("listed") or not one.get("folder") for one in sets)
     network = str(plan.parameters.get("backbone", "")).startswith("own:")
     framing = plan.framing
-    if framing.has_region or framing.pose is not None or framing.light is not None:
+    if framing.has_region or any((framing.pose, framing.light, framing.tiles)):
         return python
     if own is None or not own.module or labels or listed or network or len(sets) != 1:
         return python
@@ -262,6 +262,8 @@ def command(stored: StoredModel) -> str:
         words += ["--img-size", *framing.size]
     if plan.patch_size != min(own.patch_size, *framing.size):
         words += ["--patch-size", plan.patch_size]
+    if framing.deep and framing.value_range is not None:
+        words += ["--value-range", *(f"{value:g}" for value in framing.value_range)]
     for name, value, usual in (
         ("--seed", plan.seed, 0),
         ("--fit", framing.fit, "stretch"),

@@ -50,3 +50,36 @@ def test_of_arrays_in_memory():
     with FeatureSet({"features": np.arange(12.0).reshape(3, 2, 2)}) as features:  # two views each
         assert features[np.array([2])]["features"].tolist() == [[8, 9], [10, 11]]
         assert len(features) == 3
+
+
+def test_images_of_which_some_tiles_are_left_out(engine):
+    """As many views of each image as count; batches and images are those of the views."""
+    views = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), np.uint8)
+    rows = [np.array(some) for some in ([0, 1, 3], [4], [9, 10])]
+    steps = []
+    images = ImageSet(views, rows, n_views=4, per_epoch=7)
+    with FeatureSet.compute(engine, images, steps.append) as features:
+        assert len(features) == len(steps) == 3 and features.per_epoch == 7
+        expected = [(0, 0, False), (0, 1, False), (0, 3, True), (2, 1, False), (2, 2, True)]
+        assert [*features.tiles(np.array([0, 2]))] == expected
+        np.testing.assert_array_equal(features[np.array([2, 1])]["fine"], views[[9, 10, 4]])
+        together = np.concatenate([batch["fine"] for batch in features])
+        np.testing.assert_array_equal(together, views[[0, 1, 3, 4, 9, 10]])
+
+
+def test_an_epoch_shows_so_many_of_the_views_and_others_the_next_time():
+    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+    from anomaly_ad.methods.gradient import Batches
+
+    views = np.arange(40, dtype=np.uint8).repeat(64).reshape(40, 8, 8, 1)
+    images = ImageSet(views[:, None]).as_views(per_epoch=10)
+    batches = Batches(images, 4, seed=0)
+    epochs = []
+    for _ in range(2):
+        assert len(batches) == 3
+        found = np.concatenate([batches[n] for n in range(3)])[:, 0, 0, 0]
+        assert len(found) == len(set(found.tolist())) == 10
+        epochs.append(set(found.tolist()))
+        batches.on_epoch_end()
+    assert epochs[0] != epochs[1]
+    assert len(Batches(images, 4)) == 10  # what is monitored is all

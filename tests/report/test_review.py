@@ -22,6 +22,8 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD
 from anomaly_ad.errors import DataError, ModelError, OptionError
 from anomaly_ad.evaluation.odd import odd_images
+from anomaly_ad.images.light import Light
+from anomaly_ad.images.tiles import Tiles
 from anomaly_ad.model import StoredModel
 from anomaly_ad.report.review import after_training, command, page_of
 
@@ -263,6 +265,13 @@ def test_the_command_to_train_again(ad, parts, monkeypatch):
     in_python = 'ad.train(exclude="exclude.txt")'
     assert told(grouped_by="labels") == told(listed=True) == in_python
     assert told(plan={"parameters": {**own_plan.parameters, "backbone": "own:1"}}) == in_python
+    # A command that left these out would train another model.
+    framing = own_plan.framing
+    tiled = replace(framing, tiles=Tiles((128, 128), 64, 64, 2, 2))
+    lit = replace(framing, light=Light(100.0, 50.0))
+    assert told(plan={"framing": tiled}) == told(plan={"framing": lit}) == in_python
+    deep = replace(framing, deep=True, value_range=(0, 4095))
+    assert "--value-range 0 4095" in told(plan={"framing": deep})
 
 
 @pytest.mark.slow
