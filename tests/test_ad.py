@@ -629,14 +629,14 @@ def test_resume_takes_from_the_record_what_it_has(ad, dataset, tmp_path, monkeyp
     folder = dataset / "test"
     first = ad.predict(folder / "bar", tmp_path)  # not the same folder, but the same paths
     inspected = []
-    real = type(ad.model.engine).stream
+    real = type(ad.model.engine).inspect_all
 
-    def spy(engine, items, names):
-        for item, image in items:
+    def spy(engine, items, framing, names):
+        for item, taken in items:
             inspected.append(item[0].name)
-            yield from real(engine, [(item, image)], names)
+            yield from real(engine, [(item, taken)], framing, names)
 
-    monkeypatch.setattr(type(ad.model.engine), "stream", spy)
+    monkeypatch.setattr(type(ad.model.engine), "inspect_all", spy)
     again = ad.predict(folder, tmp_path, resume=True)
     assert len(inspected) == 4 and all("good" in name for name in inspected)
     assert [p.path for p in again] == [str(path) for path in sorted(folder.rglob("*.png"))]
