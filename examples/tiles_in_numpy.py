@@ -17,10 +17,23 @@ from pathlib import Path
 
 import numpy as np
 
+# What this program does without; other values in a manifest are errors.
+COVERED = {
+    "channels": 3,
+    "fit": "stretch",
+    "value_range": [0, 255],
+    "deep": False,
+    "only_part": False,
+    "pose": None,
+    "light": None,
+}
+
 
 def views_of(photograph, manifest):
     """uint8 (H, W, 3), RGB -> what the graph takes, uint8 (T, height, width, 3)."""
     spec = manifest["plan"]["spec"]
+    if beyond := [name for name, usual in COVERED.items() if spec.get(name, usual) != usual]:
+        raise ValueError(f"This program leaves out what the model needs: {', '.join(beyond)}.")
     inspected = rectangle(photograph, manifest)
     return np.stack(
         [
@@ -32,6 +45,8 @@ def views_of(photograph, manifest):
 
 def rectangle(photograph, manifest):
     """What is inspected of a photograph."""
+    if manifest["plan"]["spec"].get("outside") is not None:
+        raise ValueError("This program covers regions that are rectangles.")
     box = manifest["outside_the_graph"]["rectangle"]
     x1, y1, x2, y2 = box or (0, 0, photograph.shape[1], photograph.shape[0])
     return photograph[y1:y2, x1:x2]
@@ -54,7 +69,7 @@ def tile_boxes(whole, tiles):
 
 def shrink(image, size):
     """OpenCV's INTER_AREA for uint8 (h, w, C), to (height, width); neither side may grow."""
-    if image.shape[:2] == size:
+    if image.shape[:2] == tuple(size):
         return image
     steps = [side / to for side, to in zip(image.shape[:2], size, strict=True)]
     if min(steps) < 1:
@@ -67,14 +82,21 @@ def shrink(image, size):
             return ((sums + 2) >> 2).astype(np.uint8)
         factor = np.float32(1 / (down * across))
         return np.rint(sums.astype(np.float32) * factor).astype(np.uint8)
-    # Rows of shares, summed in single precision and in this order, as OpenCV does.
-    across = np.zeros((image.shape[0], size[1], image.shape[2]), np.float32)
+    return np.clip(np.rint(averaged(image, size)), 0, 255).astype(np.uint8)
+
+
+def averaged(image, size):
+    """The same for float32, (h, w) or (h, w, C), without rounding.
+
+    Summed in single precision and in this order, as OpenCV does.
+    """
+    across = np.zeros((image.shape[0], size[1], *image.shape[2:]), np.float32)
     for to, source, share in shares(image.shape[1], size[1]):
         across[:, to] += image[:, source].astype(np.float32) * share
-    out = np.zeros((*size, image.shape[2]), np.float32)
+    out = np.zeros((*size, *image.shape[2:]), np.float32)
     for to, source, share in shares(image.shape[0], size[0]):
         out[to] += across[source] * share
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    return out
 
 
 def shares(side, to):
@@ -96,8 +118,8 @@ def shares(side, to):
 def merged(maps, whole, tiles, size):
     """The maps of the tiles, (T, height, width) -> the map of what is inspected, of `size`.
 
-    `size` stands in `outside_the_graph`. Maps that must shrink, since the merged one would have
-    more than 2^20 pixels, are averaged first, as by OpenCV's INTER_AREA.
+    `size` stands in `outside_the_graph`. Maps shrink to their places in it first, since the merged
+    one has 2^20 pixels at most; there the last digits may differ from OpenCV's.
     """
     down, across = (to / side for to, side in zip(size, whole, strict=True))
     total, weights = np.zeros(size, np.float32), np.zeros(size, np.float32)
@@ -105,7 +127,7 @@ def merged(maps, whole, tiles, size):
         top, bottom = round(y1 * down), round(y2 * down)
         left, right = round(x1 * across), round(x2 * across)
         if anomaly_map.shape != (bottom - top, right - left):
-            raise ValueError("The maps of tiles must be resized to their places first.")
+            anomaly_map = averaged(anomaly_map, (bottom - top, right - left))
         y, x = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in anomaly_map.shape)
         weight = np.minimum.outer(y, x).astype(np.float32) + np.float32(0.5)
         total[top:bottom, left:right] += anomaly_map * weight
@@ -122,7 +144,8 @@ def main():
     manifest = json.loads((folder / "manifest.json").read_text())
     (xml,) = (name for name in manifest["files"] if name.endswith(".xml"))
     photograph = cv2.imread(sys.argv[2])[..., ::-1]
-    model = ov.Core().compile_model(folder / xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    precision = {"INFERENCE_PRECISION_HINT": manifest["plan"]["precision"]}
+    model = ov.Core().compile_model(folder / xml, "CPU", precision)
     answers = [model(view[None]) for view in views_of(photograph, manifest)]
     tiles = manifest["plan"]["spec"].get("tiles")
     if tiles is not None and tiles["by_map"]:

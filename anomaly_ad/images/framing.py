@@ -1,6 +1,6 @@
 """What a model takes of a photograph, and how its answers become those of the photograph.
 
-What a model sees is made by `Framing.views` and by nothing else, in training, in calibration and in
+What a model sees is made by `Framing.take` and by nothing else, in training, in calibration and in
 prediction alike; what it says of the views of an image is put together by `Framing.merge`.
 """
 
@@ -32,7 +32,7 @@ from .values import (
     gray_levels,
     picture_of,
 )
-from .view import Box, Size, View
+from .view import Box, Size, View, cropped
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128
@@ -238,7 +238,7 @@ class Framing:
         return out
 
     def least_size(self, image_size: Size) -> Size:
-        """(height, width) at which a photograph of `image_size` is large enough for `views`."""
+        """(height, width) at which a photograph of `image_size` is large enough for `take`."""
         x1, y1, x2, y2 = self._boxes(self._box(self._plane(image_size)))[0]
         placed = self._placed((x1, y1, x2, y2))
         by = max(placed.height / (y2 - y1), placed.width / (x2 - x1))
@@ -322,10 +322,11 @@ class Framing:
             if (
                 self.value_range is not None and not is_picture
             ):  # as a whole, since a tile may well be black
-                some = out if self.value_range == EIGHT_BITS else shrunk(out)
+                some = out if self.pose else cropped(out, self._box(size), size)
+                some = some if self.value_range == EIGHT_BITS else shrunk(some)
                 check_values(some, self.value_range, name, deep=self.deep)
             measured = None
-            if self.light is not None:
+            if self.light is not None and self.light.field is None:
                 overview = self.overview.take(image, size, name, is_picture=is_picture)
                 measured = self.light.measured(*self.apart(overview))
             out = views[0].shrunk(out, size)

@@ -72,7 +72,7 @@ class Taken:
         What counts of the map; None for all of it.
     has_region : bool
         Whether less is inspected than the photograph shows, so that the edge is drawn.
-    tiles : tuple of int
+    tiles : sequence of int
         Which tiles the views show; (0,) where there is one view.
     """
 
@@ -221,6 +221,19 @@ def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     if shrunk != size:
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     return image
+
+
+def with_peaks(anomaly_map: NDArray[Any], factor: float) -> NDArray[Any]:
+    """A map that is going to be shrunk by much: a small peak is widened, so that it stays as high.
+
+    Where it shrinks to no less than a third it is left as it is.
+    """
+    if factor >= 1 / 3:
+        return anomaly_map
+    side = round(1 / factor)
+    return np.asarray(
+        cv2.dilate(np.ascontiguousarray(anomaly_map), np.ones((side, side), np.uint8))
+    )
 
 
 def turned(

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .roi import mask_of
+from .roi import is_rectangle, mask_of
 from .taken import Affine, Place, inverted, resize, shrunk_by, turned
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -89,13 +89,14 @@ class View:
         if self.place is not None:
             if around is not None:
                 counted[self.window] &= _placed_mask(around, self.place, photograph)
-            if region is not None:
+            if region is not None and not is_rectangle(region):  # of which all is taken
                 counted[self.window] &= _placed_region(region, self.place)
             return None if counted.all() else counted
-        masks = [] if around is None else [around]
-        masks += [] if region is None else [mask_of(region)]
-        for mask in masks:
-            share = self.shrunk(mask.astype(np.uint8) * np.uint8(255), photograph)
+        to_view = inverted(self.to_photo)
+        factor = float(np.linalg.svd(to_view[:, :2], compute_uv=False).max())
+        shares = [] if around is None else [around.astype(np.uint8) * np.uint8(255)]
+        shares += [] if region is None else [_shrunk_region(region, round(factor, 6))]
+        for share in shares:
             to_view = scaled(inverted(self.to_photo), photograph, share.shape)
             counted &= turned(share, to_view, self.size, 0) >= 128
         return None if counted.all() else counted
@@ -108,9 +109,12 @@ class View:
         reached = corners @ self.to_photo[:, :2].T + self.to_photo[:, 2]
         if (reached >= 0).all() and (reached <= photograph[::-1]).all():
             return None
-        photo = np.full((8, 8), 255, np.uint8)
-        to_view = scaled(inverted(self.to_photo), photograph, photo.shape)
-        return np.asarray(turned(photo, to_view, self.size, 0) < 128)
+        y, x = (np.arange(side) + 0.5 for side in self.size)
+        out = np.zeros(self.size, bool)
+        for (across, down, shift), side in zip(self.to_photo, photograph[::-1], strict=True):
+            place = np.add.outer(down * y, across * x + shift)  # of the pixels' centres
+            out |= (place < 0) | (place > side)
+        return out if out.any() else None
 
     def padded(self, out: NDArray[np.uint8], outside: int | None) -> NDArray[np.uint8]:
         """What `pixels` gave, at the view's size; None repeats border pixels outwards."""
@@ -128,8 +132,16 @@ class View:
 
 def _placed_mask(mask: NDArray[np.bool_], place: Place, photograph: Size) -> NDArray[np.bool_]:
     """A mask of a photograph, at any scale, where the photograph lies in the view."""
-    share = cropped(mask.astype(np.uint8) * np.uint8(255), place.box, photograph)
+    share = cropped(mask, place.box, photograph).astype(np.uint8) * np.uint8(255)
     return np.asarray(resize(share, (place.height, place.width)) >= 128)
+
+
+@lru_cache(4)
+def _shrunk_region(region: str, factor: float) -> NDArray[np.uint8]:
+    """A model's region at the scale of its views, 255 inside; not to be changed."""
+    share: NDArray[np.uint8] = shrunk_by(mask_of(region).astype(np.uint8) * np.uint8(255), factor)
+    share.setflags(write=False)
+    return share
 
 
 @lru_cache(16)

@@ -153,7 +153,7 @@ class StatisticalDetector(Detector):
     def unseen_scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]] | None:
         """As `scorer`, for images that the statistic has learnt: as if it had not learnt each.
 
-        None where there is no such formula; then `folds` are fitted.
+        None where there is no such formula; then `folds` are fitted, as for images in tiles.
         """
         return None
 

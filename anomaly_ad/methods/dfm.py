@@ -183,7 +183,7 @@ class CellsAndImages:
 
     @property
     def count(self) -> int:
-        """Number of images."""
+        """Number of views of images."""
         return self.images.count
 
     def merge(self, other: CellsAndImages) -> Self:

@@ -64,6 +64,8 @@ def _before(framing: Framing, box: list[int] | None) -> list[str]:
             "from the edge, with S the side of what is divided and s that of a tile. Each is a "
             "view of its own."
         )
+        if framing.has_inside:
+            out.append("Tiles of which nothing counts are left out, before the graph and after it.")
     fit = "each axis by its own factor"
     if framing.fit == "pad":
         fit = "both axes by one factor, so that it fits, centred"
@@ -73,16 +75,19 @@ def _before(framing: Framing, box: list[int] | None) -> list[str]:
     )
     if framing.channels == 1:
         out.append("Gray is 0.299 R + 0.587 G + 0.114 B, as OpenCV's RGB2GRAY rounds it.")
-    if framing.value_range not in (None, EIGHT_BITS):
+    if framing.value_range is None:
+        out.append("Of 16 bits the upper 8 are taken, before resizing.")
+    elif framing.value_range != EIGHT_BITS:
         low, high = framing.value_range
         out.append(f"Values from {low:g} to {high:g} become 0 to 255, rounded and clipped.")
     if framing.light is not None:
         what = (
             "Divide by the field of light of the training images (`plan.spec.light.field`)."
             if framing.light.field is not None
-            else "Bring the middle and the distance of the 5th and 95th percentile of the "
-            "photograph's gray levels to those of `plan.spec.light`, by a factor from 1/1.5 to 1.5 "
-            "and 64 levels at most."
+            else "Bring the middle and the distance of the 5th and 95th percentile of the gray "
+            "levels to those of `plan.spec.light`, by a factor from 1/1.5 to 1.5 and 64 levels at "
+            "most. They are measured where the photograph counts"
+            + (", on all that is inspected at 256x256." if framing.tiles else ".")
         )
         out.append(what)
     if framing.has_inside:
@@ -103,8 +108,10 @@ def _after(framing: Framing) -> list[str]:
     if framing.tiles is not None:
         height, width = framing.map_size
         out.append(
-            f"Merge the maps of the tiles, at {height}x{width} (height x width): the mean where "
-            "tiles overlap, weighted by the distance from the nearest edge of each tile."
+            f"Merge the maps of the tiles to {height}x{width} (height x width), without what shows "
+            "padding: bring each to its place, whose edges are rounded to whole pixels, by "
+            "averaging; take the mean where tiles overlap, weighted by the distance from the "
+            "nearest edge of the place, 0.5 for the outermost pixels."
         )
         out.append(
             "The image's score is the largest value of the merged map."

@@ -154,7 +154,9 @@ class Plan:
         tiles = _tiles(method, given, image_sizes, region, pose)
         if "img_size" not in given:
             taken = _taken_sizes(image_sizes, region, pose)
-            size = input_size(preset, taken) if tiles is None else _input_of(preset, tiles)
+            size = input_size(preset, taken)
+            if tiles is not None:
+                size = _input_of(preset, tiles, chosen=given.get("tiles") == "auto")
         values = given.get("value_range", value_range)
         framing = Framing.new(
             size[0],
@@ -270,13 +272,16 @@ def _tiles(
     )
 
 
-def _input_of(preset: registry.Preset, tiles: Tiles) -> tuple[int, int]:
-    """The size of the input for tiles: not larger than they are, where a multiple of 32 will do."""
+def _input_of(preset: registry.Preset, tiles: Tiles, *, chosen: bool) -> tuple[int, int]:
+    """The size of the input for tiles: not larger than they are, where that is near enough.
+
+    Where the tiles were `chosen` for the user, who then cannot choose larger ones, it always is.
+    """
     size = input_size(preset, [tiles.size])
     if preset.largest_area is None:
         return size
     height, width = (
-        side - 32 if tile < side < tile + 32 else side
+        max(32 * (tile // 32), 16) if tile < side and (chosen or side < tile + 32) else side
         for side, tile in zip(size, tiles.size, strict=True)
     )
     return height, width

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..drawing import pictures as drawing
 from ..images import Image, Taken
 from ..images.labelled import GOOD
+from ..images.taken import with_peaks
 from ..inspection import Inspected, Prediction
 from ..inspection.pages import fitted, packed
 from ..inspection.records import cannot_write
@@ -168,8 +169,9 @@ def photograph(image: Image, size: tuple[int, int], most_bytes: float) -> bytes:
 def heat(scores: NDArray[np.float32], size: tuple[int, int], taken: Taken) -> bytes:
     """Colours above the limit as a WebP, for a picture of `size`; nothing where nothing is above.
 
-    `scores` are a calibrated map, shape (height, width) of the model's input.
+    `scores` are a calibrated map, shape `taken.map_size`.
     """
+    scores = _with_peaks(scores, size, taken)
     marks = scores > LIMIT_SCORE
     if not marks.any():
         return b""
@@ -179,12 +181,19 @@ def heat(scores: NDArray[np.float32], size: tuple[int, int], taken: Taken) -> by
 
 def _levels(levels: NDArray[np.uint8], size: tuple[int, int], taken: Taken) -> bytes:
     """A packed map as a WebP, for a picture of `size`."""
+    levels = _with_peaks(levels, size, taken)
     return _webp(cv2.cvtColor(taken.map_to_original(levels, _half(size)), cv2.COLOR_GRAY2BGR), 75)
 
 
 def _half(size: tuple[int, int]) -> tuple[int, int]:
     """What does for a map, which is smooth."""
     return max(size[0] // 2, 1), max(size[1] // 2, 1)
+
+
+def _with_peaks(values: NDArray[Any], size: tuple[int, int], taken: Taken) -> NDArray[Any]:
+    """A map for a picture of `size`; of tiles it may be much larger, and defects in it small."""
+    pixels = np.sqrt(taken.pixel_area)  # of the photograph, in a pixel of the map
+    return with_peaks(values, float(pixels * max(_half(size)) / max(taken.size)))
 
 
 def _webp(picture: NDArray[Any], quality: int) -> bytes:

@@ -194,11 +194,9 @@ class Engine:
         names : collection of str, optional
             As in `run`.
         """
-        if len(seen.tiles) == 1:
-            return framing.merge(self.run(_alone(seen.views[0]), names), seen.tiles)
-        ((_, outputs),) = self.inspect_all([(None, seen)], framing, names)
-        assert outputs is not None
-        return outputs
+        if len(seen.tiles) > 1:
+            return self.inspect_concurrently(seen, framing, names)
+        return framing.merge(self.run(_alone(seen.views[0]), names), seen.tiles)
 
     def inspect_concurrently(
         self, seen: Seen, framing: Framing, names: Collection[str] | None = None
@@ -220,12 +218,12 @@ class Engine:
 
         try:
             for tile, view in zip(seen.tiles, seen.views, strict=True):
-                try:
-                    request = self._idle.get_nowait()
-                except Empty:
-                    while held:
+                request = None
+                while request is None:
+                    try:
+                        request = self._idle.get(block=not held)
+                    except Empty:
                         collect()
-                    request = self._idle.get()
                 try:
                     request.start_async(self._inputs(_alone(view)))
                 except BaseException:

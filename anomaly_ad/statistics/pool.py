@@ -35,7 +35,7 @@ class VectorPool:
         self._clear()
 
     def _clear(self) -> None:
-        self.count = 0  # images
+        self.count = 0  # views of images
         self.keys = np.empty(0, np.uint64)
         self.times = np.empty(0, np.int64)  # how often a vector came: a black background is one
         self.vectors = np.empty((0, self.channels), np.float32)

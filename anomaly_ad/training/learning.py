@@ -17,7 +17,7 @@ from ..runtime import Engine
 from ..support import bar, say
 from .unseen import cross_fit
 
-_PARITY_VIEWS = 8
+_PARITY_VIEWS, _PARITY_TILES = 8, 32
 _VALIDATION_SHARE = 0.1
 _CALIBRATION_SHARE = 0.2
 _VIEWS_PER_EPOCH, _MONITORED_VIEWS = 1024, 256  # at most, of images in tiles
@@ -148,7 +148,8 @@ def _learn_statistics(
 
 def _shown(images: ImageSet) -> NDArray[np.uint8]:
     """Some views, to prove the conversion with."""
-    return images.as_views().spread(_PARITY_VIEWS)[slice(None)]
+    most = _PARITY_VIEWS if images.n_views == len(images) else _PARITY_TILES
+    return images.as_views().spread(most)[slice(None)]
 
 
 def check_input(engine: Engine, plan: Plan) -> None:

@@ -325,7 +325,7 @@ def _excluded(good: TrainingImages, framing: Framing) -> list[dict[str, str | No
 
     def digest(path: Path) -> str | None:
         try:
-            return image_digest(Photograph.read(path, framing).views())
+            return image_digest(Photograph.read(path, framing).take().views)
         except (ImageError, PathError):
             return None
 

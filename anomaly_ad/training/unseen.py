@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ParityError
 from ..images import Framing, ImageSet, split_groups
+from ..images.taken import with_peaks
 from ..methods.features import Features, FeatureSet
 from ..model import FEW_FOLDS, MOST_MAPS, GoodScores, Plan
 from ..runtime import Engine
@@ -70,7 +71,8 @@ def cross_fit(
     """
     count = int(groups.max()) + 1
     exact = None
-    if count == len(features):  # the formula leaves out one image, not the others of its group
+    # The formula leaves out one view: not the other tiles of its image, or images of its group.
+    if count == len(features) and plan.framing.tiles is None:
         exact = detector.unseen_scorer(detector.statistic)
     folds = count if exact else detector.folds(count)
     # As many as a batch are scored at a time where the formula leaves out each by itself.
@@ -156,7 +158,8 @@ def _reduced(anomaly_map: NDArray[Any]) -> NDArray[np.float32]:
     height, width = anomaly_map.shape
     scale = min(_MAP_SIDE / max(height, width), 1)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    out = cv2.resize(anomaly_map.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    out = with_peaks(anomaly_map.astype(np.float32), scale)
+    out = cv2.resize(out, size, interpolation=cv2.INTER_AREA)
     return np.asarray(out, np.float32)
 
 

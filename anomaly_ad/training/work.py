@@ -129,7 +129,7 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
         height, width = plan.framing.size
         notes.append(
             f"Model input: {height}x{width} pixels (height x width), to match the shape of the "
-            "images; set img_size to change it."
+            f"{'images' if plan.framing.tiles is None else 'tiles'}; set img_size to change it."
         )
     if choice.option("tiles", choice.option("tile_size", None)) is not None:
         notes.append(_on_tiles(plan))

@@ -16,7 +16,9 @@ from anomaly_ad.images import Framing, ImageSet, Photograph, image_digest
 from anomaly_ad.images.light import learn_gain
 from anomaly_ad.images.pose import learn_pose
 from anomaly_ad.images.roi import resolve_region
+from anomaly_ad.images.taken import Place, resize, with_peaks
 from anomaly_ad.images.tiles import MOST_MAP, MOST_TILES, Tiles, check_tiling, lay_tiles
+from anomaly_ad.images.view import View
 from anomaly_ad.model import Plan
 from anomaly_ad.model.outside import outside_the_graph
 
@@ -153,6 +155,12 @@ def test_tiles_that_do_not_fit_the_photographs(options, sizes, message):
         Plan.from_options("patchcore", options, sizes)
 
 
+def test_auto_takes_narrow_photographs_as_they_are():
+    for size, expected in (((128, 3000), (128, 384)), ((150, 3000), (128, 384))):
+        framing = Plan.from_options("patchcore", {"tiles": "auto"}, [size] * 9).framing
+        assert framing.size == expected and framing.tiles.height == size[0]
+
+
 def test_padim_names_the_method_that_can():
     with pytest.raises(OptionError, match="Use patchcore"):
         Plan.from_options("padim", {"tiles": (2, 2)})
@@ -254,6 +262,25 @@ def test_tiles_in_a_pose_show_the_turned_photograph():
     inner = np.s_[8:-8, 8:-8]
     assert np.abs(picture[inner] - view[inner][..., 0]).mean() < 2
     np.testing.assert_allclose(taken.to_photo, whole.take(photo).to_photo, atol=1e-6)
+
+
+def test_the_border_of_a_moved_photograph_is_where_it_is():
+    """What lies beyond is its mirror image and does not count, to the pixel, also in a tile."""
+    shift = np.array([[1.0, 0, 100], [0, 1, 0]])  # the photograph begins at column 100
+    box = (0, 0, 256, 256)
+    view = View.of((256, 256), Place(0, 0, 256, 256, box), shift)
+    beyond = view.beyond((3000, 3000))
+    assert beyond[:, :100].all() and not beyond[:, 100:].any()
+    assert View.of((256, 256), Place(0, 0, 256, 256, box), None).beyond((3000, 3000)) is None
+
+
+def test_a_small_peak_survives_shrinking():
+    anomaly_map = np.zeros((900, 900), np.float32)
+    anomaly_map[450:456, 300:306] = 1
+    small = resize(with_peaks(anomaly_map, 1 / 9), (100, 100))
+    y, x = np.unravel_index(small.argmax(), small.shape)
+    assert small.max() > 0.9 and abs(y - 50) <= 1 and abs(x - 33) <= 1
+    assert with_peaks(anomaly_map, 0.5) is anomaly_map
 
 
 def test_light_is_that_of_the_photograph_and_not_of_a_tile():
@@ -410,11 +437,31 @@ def test_vectors_are_what_package_and_reference_give(case):
 )
 @settings(max_examples=80, deadline=None)
 def test_the_reference_shrinks_bit_for_bit(size, by, seed):
-    from anomaly_ad.images.taken import resize
-
     target = tuple(max(round(side * f), 2) for side, f in zip(size, by, strict=True))
     image = noise(*size, seed)
     np.testing.assert_array_equal(REFERENCE["shrink"](image, target), resize(image, target))
+
+
+def test_the_reference_merges_maps_that_shrink():
+    way = framed((3000, 2000), (128, 128), tile_size=(128, 128))
+    maps = np.random.default_rng(0).random((way.n_views, 128, 128), np.float32)
+    outputs = {"score": np.zeros(len(maps)), "anomaly_map": maps}
+    expected = way.merge(outputs, range(len(maps)))["anomaly_map"]
+    assert way.map_scale < 0.5
+    tiles = {"height": 128, "width": 128, "rows": way.tiles.rows, "columns": way.tiles.columns}
+    received = REFERENCE["merged"](maps, (3000, 2000), tiles, way.map_size)
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"channels": 1}, {"light": {"level": 1}}, {"pose": {}}, {"deep": True}, {"outside": 128}],
+)
+def test_the_reference_refuses_what_it_leaves_out(spec):
+    manifest = {"plan": {"spec": {"height": 32, "width": 32, **spec}}}
+    manifest["outside_the_graph"] = {"rectangle": None}
+    with pytest.raises(ValueError, match="leaves out|covers"):
+        REFERENCE["views_of"](noise(64, 64), manifest)
 
 
 def test_the_reference_merges_bit_for_bit():

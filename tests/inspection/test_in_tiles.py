@@ -179,3 +179,17 @@ def test_odd_views_of_an_image_cannot_hide(trained):
             photo = Photograph.of_array(board(300, defect=(x, y)), framing)
             bad = Inspector(replace(model)).inspect(photo).prediction
             assert bad.raw_score > 1.2 * good
+
+
+@pytest.mark.slow
+def test_other_tiles_of_an_image_tell_nothing_of_it(folder, tmp_path, monkeypatch):
+    """A method whose formula leaves out one vector gets folds: all tiles of an image are left out."""
+    from anomaly_ad.methods.dfkde import DFKDE
+
+    def formula(self, statistic):
+        raise AssertionError("it would have seen the other tiles")
+
+    monkeypatch.setattr(DFKDE, "unseen_scorer", formula)
+    options = {"save_path": tmp_path, "tiles": (2, 3), "img_size": (64, 64)}
+    ad = AD("dfkde", folder / "train", **options).train(review=False)
+    assert ad.model.manifest.training["folds"] == 14
