@@ -45,7 +45,7 @@ def views_of(photograph, manifest):
 
 def rectangle(photograph, manifest):
     """What is inspected of a photograph."""
-    if manifest["plan"]["spec"].get("outside") is not None:
+    if "inside" in manifest["outside_the_graph"]["inputs"]:
         raise ValueError("This program covers regions that are rectangles.")
     box = manifest["outside_the_graph"]["rectangle"]
     x1, y1, x2, y2 = box or (0, 0, photograph.shape[1], photograph.shape[0])

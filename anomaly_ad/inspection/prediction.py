@@ -32,8 +32,9 @@ class Prediction:
     is_anomalous : bool or None
         Whether the image exceeds the threshold.
     anomaly_map : ndarray of float32, shape (h, w), or None
-        Calibrated to [0, 1), at the scale of the model's input or, of tiles, smaller; 0.8 is the largest value of good images. None
-        for methods without a map, and for the elements of a list unless maps are asked for.
+        Calibrated to [0, 1), at the scale of the model's input or, of tiles, smaller; 0.8 is the
+        largest value of good images. None for methods without a map, and for the elements of a
+        list unless maps are asked for.
     boxes : ndarray of int32, shape (N, 4)
         xyxy in pixels of the original, x2 and y2 exclusive: the patches that deviate. (0, 4) for
         an image that is not anomalous, and for methods without a map.

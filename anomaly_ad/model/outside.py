@@ -18,7 +18,7 @@ def outside_the_graph(framing: Framing) -> dict[str, Any]:
     dict
         "before" and "after": lists of sentences, in the order of the steps. "rectangle": xyxy in
         pixels of the photograph, what is taken of it; None for all of it, or where it is turned.
-        "map_size": (height, width) of the anomaly map of an image.
+        "map_size": (height, width) of the anomaly map of an image. "inputs": those of the graph.
     """
     box = None
     if framing.region is not None and framing.pose is None:
@@ -28,6 +28,7 @@ def outside_the_graph(framing: Framing) -> dict[str, Any]:
         "after": _after(framing),
         "rectangle": box,
         "map_size": [*framing.map_size],
+        "inputs": ["images", "inside"] if framing.has_inside else ["images"],
     }
 
 

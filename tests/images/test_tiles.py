@@ -455,12 +455,12 @@ def test_the_reference_merges_maps_that_shrink():
 
 @pytest.mark.parametrize(
     "spec",
-    [{"channels": 1}, {"light": {"level": 1}}, {"pose": {}}, {"deep": True}, {"outside": 128}],
+    [{"channels": 1}, {"light": {"level": 1}}, {"pose": {}}, {"deep": True}, {}],
 )
 def test_the_reference_refuses_what_it_leaves_out(spec):
     manifest = {"plan": {"spec": {"height": 32, "width": 32, **spec}}}
-    manifest["outside_the_graph"] = {"rectangle": None}
-    with pytest.raises(ValueError, match="leaves out|covers"):
+    manifest["outside_the_graph"] = {"rectangle": None, "inputs": ["images", "inside"]}
+    with pytest.raises(ValueError, match=r"leaves out|covers"):
         REFERENCE["views_of"](noise(64, 64), manifest)
 
 

@@ -183,7 +183,7 @@ def test_odd_views_of_an_image_cannot_hide(trained):
 
 @pytest.mark.slow
 def test_other_tiles_of_an_image_tell_nothing_of_it(folder, tmp_path, monkeypatch):
-    """A method whose formula leaves out one vector gets folds: all tiles of an image are left out."""
+    """A method with a formula for one vector left out gets folds, which leave out all tiles."""
     from anomaly_ad.methods.dfkde import DFKDE
 
     def formula(self, statistic):
