@@ -148,7 +148,7 @@ class ImageSet:
         return ImageSet(self._items, _chosen(self._rows, indices), self._n_views)
 
     @property
-    def n_views(self) -> int:
+    def total_views(self) -> int:
         """How many views all images have together."""
         return sum(len(rows) for rows in self._rows)
 

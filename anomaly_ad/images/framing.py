@@ -23,7 +23,7 @@ from .part import around_part, shrunk
 from .pose import OwnAxes, Pose, Registration
 from .roi import box_of, check_size, is_rectangle
 from .taken import Affine, Place, Taken, inverted
-from .tiles import Merger, Tiles, TileViews, map_size
+from .tiles import Box, Merger, Size, Tiles, TileViews, map_size
 from .values import (
     EIGHT_BITS,
     ValueRange,
@@ -32,7 +32,7 @@ from .values import (
     gray_levels,
     picture_of,
 )
-from .view import Box, Size, View, cropped
+from .view import View, cropped
 
 # Gray level of what does not count, in models that are made now.
 OUTSIDE = 128

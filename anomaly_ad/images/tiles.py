@@ -17,7 +17,7 @@ from .formats import Image
 from .taken import resize
 
 Size = tuple[int, int]  # (height, width) in pixels
-Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]  # xyxy in pixels
 
 MOST_TILES = 1024
 MOST_MAP = 2**20  # pixels of a merged map

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from .roi import is_rectangle, mask_of
 from .taken import Affine, Place, inverted, resize, shrunk_by, turned
-
-Size = tuple[int, int]  # (height, width) in pixels
-Box = tuple[int, int, int, int]
+from .tiles import Box, Size
 
 
 @dataclass(frozen=True, eq=False)

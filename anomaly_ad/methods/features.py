@@ -96,7 +96,7 @@ class FeatureSet:
                 for name, values in outputs.items():
                     if name not in maps:
                         kept = dtype if values.dtype == np.float32 else values.dtype
-                        spool = Spool(images.n_views, values.shape[1:], kept)
+                        spool = Spool(images.total_views, values.shape[1:], kept)
                         maps[name] = stack.enter_context(spool)
                     maps[name][index] = values[0]
                 if is_last:

@@ -196,7 +196,7 @@ class Engine:
         """
         if len(seen.tiles) > 1:
             return self.inspect_concurrently(seen, framing, names)
-        return framing.merge(self.run(_alone(seen.views[0]), names), seen.tiles)
+        return framing.merge(self.run(seen.views[0][None], names), seen.tiles)
 
     def inspect_concurrently(
         self, seen: Seen, framing: Framing, names: Collection[str] | None = None
@@ -225,7 +225,7 @@ class Engine:
                     except Empty:
                         collect()
                 try:
-                    request.start_async(self._inputs(_alone(view)))
+                    request.start_async(self._inputs(view[None]))
                 except BaseException:
                     self._idle.put(request)
                     raise
@@ -266,7 +266,7 @@ class Engine:
                     yield (item, 0, True), None
                     continue
                 for tile, view in zip(seen.tiles, seen.views, strict=True):
-                    yield (item, tile, tile == seen.tiles[-1]), _alone(view)
+                    yield (item, tile, tile == seen.tiles[-1]), view[None]
 
         merger = framing.merger()
         for (item, tile, is_last), outputs in self.stream(views(), names):
@@ -342,11 +342,6 @@ class Engine:
                 yield done.item, done.outputs
         finally:
             queue.wait_all()
-
-
-def _alone(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A view as a batch of one."""
-    return view[None]
 
 
 def _after_fork() -> None:

@@ -148,7 +148,7 @@ def _learn_statistics(
 
 def _shown(images: ImageSet) -> NDArray[np.uint8]:
     """Some views, to prove the conversion with."""
-    most = _PARITY_VIEWS if images.n_views == len(images) else _PARITY_TILES
+    most = _PARITY_VIEWS if images.total_views == len(images) else _PARITY_TILES
     return images.as_views().spread(most)[slice(None)]
 
 

@@ -374,7 +374,7 @@ def test_sets_hold_images_and_give_views():
     views = np.stack([way.views(noise(64, 96, n)) for n in range(5)])
     images = ImageSet(views)
     count = way.n_views
-    assert len(images) == 5 and images.n_views == 5 * count
+    assert len(images) == 5 and images.total_views == 5 * count
     assert images[np.array([3, 1])].shape == (2 * count, 32, 32, 3)
     assert max(len(batch) for batch in images) <= ImageSet.BATCH
     np.testing.assert_array_equal(np.concatenate([*images]), views.reshape(-1, 32, 32, 3))
@@ -396,7 +396,7 @@ def test_decoded_sets_leave_out_what_does_not_count(tmp_path):
             taken = Photograph.read(path, way).take()
             assert image.tiles == [*taken.tiles]
             np.testing.assert_array_equal(image.views, np.stack([*taken.views]))
-        assert images.n_views < 3 * way.n_views
+        assert images.total_views < 3 * way.n_views
 
 
 # ----------------------------------------------------------------- the reference in numpy
