@@ -34,6 +34,10 @@ class DataError(AnomalyADError, ValueError):
     """A set of images cannot be learned from: too few, broken, or not clearly good parts only."""
 
 
+class TrainingError(AnomalyADError, RuntimeError):
+    """A training has come to nothing that could be used."""
+
+
 class NotTrainedError(AnomalyADError, RuntimeError):
     """A model is needed, and there is none yet."""
 

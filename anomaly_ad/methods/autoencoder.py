@@ -23,7 +23,7 @@ instead of many), and the error is standardised at each place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -39,7 +39,8 @@ from ..layers.maps import along_axes, gaussian_matrix, upsampling_matrix
 from ..layers.similarity import CELL, cell_mean, structural_dissimilarity
 from ..runtime.convert import run_graph
 from .base import Arrays, TrainingRecord, check_state
-from .gradient import Batches, GradientDetector, Items
+from .blocks import Blocks, cropped
+from .gradient import Batches, GradientDetector, Items, without_course
 from .heads import highest, joined, masked, model_input, shares_of
 
 STRIDE = 16  # of the code, in pixels
@@ -161,11 +162,11 @@ class Autoencoder(GradientDetector):
         """The loss of images with hidden patches, `x`, and the same without them, `y`."""
         return self.loss(_pictures(y), self.network(_pictures(x), training=training))
 
-    def batches(self, items: Items) -> keras.utils.PyDataset:
+    def batches(self, items: Items) -> Batches:
         """Varied images with hidden patches, and the same without them."""
         return _MaskedBatches(self, items)
 
-    def validation_batches(self, items: Items) -> keras.utils.PyDataset:
+    def validation_batches(self, items: Items) -> Batches:
         """Images as they are."""
         return _Batches(self, items)
 
@@ -192,7 +193,8 @@ class Autoencoder(GradientDetector):
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
         own = Autoencoder.state(self)  # a subclass has more, and sees to it
-        check_state(state, {name: array.shape for name, array in own.items()})
+        shapes = {name: array.shape for name, array in without_course(own).items()}
+        check_state(without_course(state), shapes)
         super().restore(state)
         for name in self.mean:
             self.mean[name] = np.array(state[f"{name}_mean"], np.float32)
@@ -288,22 +290,8 @@ def _network(
     Stride 8 is reached in one step and left in one (each cell gives 4 x 4 pixels): a plain network
     spends most of its time on the few channels that it has at full size.
     """
-    seeds = iter(range(1000 * seed, 1000 * seed + 1000))
-
-    def initializer() -> keras.Initializer:
-        return keras.initializers.HeNormal(seed=next(seeds))
-
-    def conv(x: keras.KerasTensor, filters: int, size: int, strides: int = 1) -> keras.KerasTensor:
-        weights = {"padding": "same", "kernel_initializer": initializer()}
-        return kl.Conv2D(filters, size, strides, **weights)(x)
-
-    def active(x: keras.KerasTensor) -> keras.KerasTensor:
-        return kl.LeakyReLU(negative_slope=0.1)(kl.BatchNormalization(momentum=0.9)(x))
-
-    def doubled(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        weights = {"padding": "same", "kernel_initializer": initializer()}
-        return kl.Conv2DTranspose(filters, 4, 2, **weights)(x)
-
+    blocks = Blocks(seed)
+    conv, doubled, active = blocks.conv, blocks.doubled, blocks.active
     pictures = keras.Input(framing.shape)
     found = {}
     x = found["encoded_8"] = active(conv(pictures, WIDTHS[0], 8, strides=8))
@@ -311,18 +299,12 @@ def _network(
     x = found["encoded_16"] = active(conv(x, WIDTHS[1], 3))
     found |= squeeze(x, conv)
     x = found["decoded_16"] = active(conv(found["code"], WIDTHS[1], 3))
-    x = _cropped(doubled(x, WIDTHS[0]), found["encoded_8"].shape[1:3])
+    x = cropped(doubled(x, WIDTHS[0]), found["encoded_8"].shape[1:3])
     x = found["decoded_8"] = active(conv(active(x), WIDTHS[0], 3))
     x = _cells_to_pixels(conv(x, 16 * framing.channels, 1), 4, framing.channels)
     halved = [-(-pixels // CELL) for pixels in framing.size]
-    found["rebuilt"] = kl.Activation("sigmoid")(_cropped(x, halved))
+    found["rebuilt"] = kl.Activation("sigmoid")(cropped(x, halved))
     return keras.Model(pictures, found)
-
-
-def _cropped(x: keras.KerasTensor, size: Sequence[int]) -> keras.KerasTensor:
-    """Without the rows and columns at the end that `size` has not."""
-    beyond = [(0, longer - wanted) for longer, wanted in zip(x.shape[1:3], size, strict=True)]
-    return kl.Cropping2D(beyond)(x) if np.any(beyond) else x
 
 
 def _cells_to_pixels(x: keras.KerasTensor, side: int, channels: int) -> keras.KerasTensor:
@@ -359,8 +341,9 @@ class _MaskedBatches(_Batches):
         super().__init__(detector, items, detector.seed)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        target = np.stack([_vary(image, self.random) for image in self.chosen(index)])
-        hidden = hide(target, self.detector.patch_size, self.detector.hidden_share, self.random)
+        random = self.random(index)
+        target = np.stack([_vary(image, random) for image in self.chosen(index)])
+        hidden = hide(target, self.detector.patch_size, self.detector.hidden_share, random)
         return hidden, target
 
 

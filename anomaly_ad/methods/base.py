@@ -23,6 +23,9 @@ class TrainingRecord:
 
     epochs: int | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    max_epochs: int | None = None
+    is_interrupted: bool = False
 
 
 class Detector:
@@ -50,6 +53,7 @@ class Detector:
         validation: ImageSet,
         epochs: int,
         progress: Callable[[str], None],
+        defects: ImageSet | None = None,
     ) -> Self:
         """Learn from good images; on a detector that is fitted already, go on.
 
@@ -61,6 +65,9 @@ class Detector:
             Passes over the images, for methods that learn by gradient.
         progress : callable
             Called after each epoch with a short note.
+        defects : ImageSet, optional
+            Views of validation images with rendered defects, for methods that are validated by
+            them.
         """
         raise NotImplementedError
 
@@ -94,6 +101,7 @@ class Detector:
         raise NotImplementedError
 
     record: TrainingRecord
+    scores_are_logs = False  # whether its scores are logarithms already, as those of densities are
 
 
 class StatisticalDetector(Detector):

@@ -59,6 +59,8 @@ class DFKDE(StatisticalDetector):
         deviations, from 0.01 to 100.
     """
 
+    scores_are_logs = True
+
     def __init__(
         self,
         framing: Framing,

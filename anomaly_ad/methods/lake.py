@@ -62,6 +62,8 @@ class LAKE(VAE):
         10.
     """
 
+    scores_are_logs = True
+
     def __init__(
         self,
         framing: Framing,

@@ -1,19 +1,25 @@
-"""The end of a training by gradient: when nothing is gained any more, and how long until then."""
+"""The course of a training by gradient: best weights, learning rate, end, and time left."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import TrainingError
 from ..support import duration
 
 _LITTLE = 0.005  # of all that was gained since the first epoch
+_LEAST_GAIN = 1e-4  # that counts as an improvement, for the learning rate
+# For people, of figures whose names say too little.
+MISSED = "missed"
+_WORDS = {MISSED: "rendered defects missed"}
 _BESIDES = 1.1  # times the batches of the first epoch: validation, and what is done between them
 
 
@@ -71,28 +77,99 @@ def expected_end(losses: Sequence[float], epochs: int) -> int:
     return min(epochs, max(len(losses), len(losses) - count + end))
 
 
-class EndOfGain(keras.callbacks.Callback):
-    """Ends training when nothing is gained any more; says after each epoch how long it will take.
+def halvings(losses: Sequence[float], patience: int) -> int:
+    """How often the learning rate is halved: each time `patience` epochs bring no improvement."""
+    best, waited, count = math.inf, 0, 0
+    for loss in losses:
+        if loss < best - _LEAST_GAIN:
+            best, waited = loss, 0
+            continue
+        waited += 1
+        if waited == patience:
+            count, waited = count + 1, 0
+    return count
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a training by gradient has come, after a whole epoch.
+
+    Parameters
+    ----------
+    history : dict of str to list of float
+        "loss" and what is monitored, of each epoch.
+    best : list of ndarray
+        The weights of the epoch with the best monitored value.
+    last : list of ndarray
+        All variables after the last epoch, also those of the optimiser.
+    """
+
+    history: dict[str, list[float]]
+    best: list[NDArray[Any]]
+    last: list[NDArray[Any]]
+
+
+class Course(keras.callbacks.Callback):
+    """Keeps what a training has reached, sets the learning rate, and ends when nothing is gained.
 
     Parameters
     ----------
     monitored : str
-        The name of the loss; smaller is better.
+        Name of the figure; smaller is better.
     epochs : int
-        How many are run at most.
+        How many are run at most, with those that were run before.
     progress : callable
-        Takes a line after each epoch: the loss, how long training takes at most from here on and,
-        from the second epoch on, how long at the present rate of improvement.
+        Takes a line after each epoch: the loss, the figure, how long training takes at most from
+        here on and, from the second epoch on, how long at the present rate of improvement.
+    weights : callable
+        Gives a copy of the weights of which the best are kept.
+    variables : sequence of keras.Variable
+        All that training changes.
+    rate : float
+        The learning rate at first.
+    patience : int
+        See `halvings`.
+    reached : Reached, optional
+        Where an earlier training ended that this one goes on with.
+    measure : callable, optional
+        Gives the figure, where it is not among those that Keras computes.
+
+    Raises
+    ------
+    TrainingError
+        After an epoch whose loss is not finite.
     """
 
-    def __init__(self, monitored: str, epochs: int, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        monitored: str,
+        epochs: int,
+        progress: Callable[[str], None],
+        *,
+        weights: Callable[[], list[NDArray[Any]]] = list,
+        variables: Sequence[keras.Variable] = (),
+        rate: float = 0.0,
+        patience: int = 4,
+        reached: Reached | None = None,
+        measure: Callable[[], float] | None = None,
+    ) -> None:
         super().__init__()
         self.monitored = monitored
         self.epochs = epochs
         self.progress = progress
-        self.losses: list[float] = []
+        self.reached = reached
+        self.measure = measure
+        self._weights = weights
+        self._variables = variables
+        self._rate, self._patience = rate, patience
+        self._first_epoch = len(self.losses)
         self._batches: list[float] = []  # when each of the first epoch ended
         self._first = 0.0  # when the first epoch ended
+
+    @property
+    def losses(self) -> list[float]:
+        """The monitored figure after each epoch."""
+        return [] if self.reached is None else self.reached.history[self.monitored]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """As Keras calls it."""
@@ -100,28 +177,55 @@ class EndOfGain(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """As Keras calls it."""
-        if not self.losses:
+        if not self._first:
             self._batches.append(time.perf_counter())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """As Keras calls it."""
-        self.losses.append(float((logs or {})[self.monitored]))
-        each, done = self._seconds_of_an_epoch(), len(self.losses)
-        words = [f"{self.monitored} {self.losses[-1]:.4f}"]
-        if is_over(self.losses, self.epochs):
+        known = logs or {}
+        loss = float(known["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"Training has diverged: the loss of epoch {epoch + 1} is {loss}. Nothing was "
+                "saved. Train again with another seed; if that diverges too, report it as a bug."
+            )
+        figure = float(known[self.monitored] if self.measure is None else self.measure())
+        self._keep({"loss": loss, self.monitored: figure})
+        losses = self.losses
+        if self._variables:
+            self.model.optimizer.learning_rate = self._rate * 0.5 ** halvings(
+                losses, self._patience
+            )
+        each, done = self._seconds_of_an_epoch(), len(losses)
+        words = [f"loss {loss:.4f}, {_WORDS.get(self.monitored, self.monitored)} {figure:.4f}"]
+        if is_over(losses, self.epochs):
             self.model.stop_training = True
         elif done < self.epochs:
             words.append(f"at most about {duration(each * (self.epochs - done))} left")
             if done > 1:
-                left = each * (expected_end(self.losses, self.epochs) - done)
+                left = each * (expected_end(losses, self.epochs) - done)
                 words.append(f"{duration(left)} at the present rate of improvement")
         self.progress(", ".join(words))
+
+    def _keep(self, figures: dict[str, float]) -> None:
+        """One assignment, so that an interruption leaves a whole epoch."""
+        before = {} if self.reached is None else self.reached.history
+        history = {name: [*before.get(name, []), value] for name, value in figures.items()}
+        *earlier, now = history[self.monitored]
+        known = [value for value in earlier if math.isfinite(value)]
+        if self.reached is None or (math.isfinite(now) and now < min(known, default=math.inf)):
+            best = self._weights()
+        else:
+            best = self.reached.best
+        last = [np.array(each) for each in self._variables]
+        self.reached = Reached(history, best, last)
 
     def _seconds_of_an_epoch(self) -> float:
         """Without what is done once: the first batch compiles what trains."""
         now = time.perf_counter()
-        if len(self.losses) > 1:
-            return (now - self._first) / (len(self.losses) - 1)
+        done = len(self.losses) - self._first_epoch
+        if done > 1:
+            return (now - self._first) / (done - 1)
         self._first = now
         count = len(self._batches)
         if count < 2:

@@ -56,6 +56,8 @@ class Preset:
         one that learns each position, of which one model cannot serve all tiles.
     cell : int
         Pixels of its input that a defect should cover, for `tiles="auto"`.
+    combines : bool
+        Whether it is made of other methods, its members.
     formerly : mapping
         Values of options that manifests do not name, or name as null, which were written before
         there were these options.
@@ -74,12 +76,13 @@ class Preset:
     largest_area: int | None = None
     in_tiles: Literal["score", "map"] | None = "score"
     cell: int = 16
+    combines: bool = False
     formerly: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_statistical(self) -> bool:
         """Whether it learns in one pass over features, rather than by gradient in epochs."""
-        return self.epochs is None
+        return self.epochs is None and not self.combines
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -229,6 +232,46 @@ PRESETS: dict[str, Preset] = {
             ),
         ),
         adds_images=True,
+        **_FEATURES,
+    ),
+    "rd": Preset(
+        "Reverse distillation: pretrained features that a decoder of good ones cannot give back",
+        module="rd",
+        cls="ReverseDistillation",
+        options=(_BACKBONE, _layers(*_FINE), _BLUR),
+        in_tiles="map",
+        **{**_FEATURES, "epochs": 60},
+    ),
+    "cfa": Preset(
+        "Pretrained features drawn together around a memory of good ones",
+        module="cfa",
+        cls="CFA",
+        options=(_BACKBONE, _layers(*_FINE), _BLUR),
+        in_tiles=None,
+        **{**_FEATURES, "epochs": 30},
+    ),
+    "simplenet": Preset(
+        "A network that tells pretrained features from the same with noise",
+        module="simplenet",
+        cls="SimpleNet",
+        options=(
+            _BACKBONE,
+            _layers(*_FINE),
+            _BLUR,
+            Number(
+                "noise", 0.15, "standard deviation of the noise, in that of features", 0.001, 10
+            ),
+            Choice("noise_in", "patches", "where images get noise", ("patches", "everywhere")),
+        ),
+        in_tiles="map",
+        **{**_FEATURES, "epochs": 100},
+    ),
+    "ensemble": Preset(
+        "Several methods as one: the mean of their answers in one unit",
+        module="ensemble",
+        cls="Ensemble",
+        options=(Names("members", ["padim", "dfm"], "methods, or paths of saved models"),),
+        combines=True,
         **_FEATURES,
     ),
     "AD0": Preset(

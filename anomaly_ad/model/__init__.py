@@ -18,6 +18,7 @@ from .calibration import (
 )
 from .choice import SAVE_PATH, Choice
 from .manifest import Manifest, check_new_groups, is_model, models_below
+from .members import framing_of, saved_members
 from .plan import Plan, check_patch_size, input_size
 from .store import StoredModel, load
 from .writer import ModelWriter
@@ -39,10 +40,12 @@ __all__ = [
     "check_patch_size",
     "check_rate",
     "check_threshold",
+    "framing_of",
     "images_needed",
     "input_size",
     "is_model",
     "load",
     "models_below",
+    "saved_members",
     "standing",
 ]

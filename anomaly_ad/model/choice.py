@@ -13,10 +13,26 @@ from ..images import PathLike, Survey, check_path
 from ..images.pose import Pose
 from ..methods import registry
 from .manifest import is_model, models_below
+from .members import framing_of, saved_members
 from .plan import Plan
 from .store import StoredModel, load
 
 SAVE_PATH = "Models/"
+# Options that saved members of an ensemble have fixed.
+_OF_FRAMING = (
+    "gray_scale",
+    "img_size",
+    "fit",
+    "value_range",
+    "roi",
+    "ignore",
+    "align",
+    "normalize",
+    "tiles",
+    "tile_size",
+    "overlap",
+    "smallest_defect",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,8 @@ class Choice:
     stored : StoredModel or None
         The model that was loaded or trained.
     options : dict or None
-        What the user gave, by the names of `AD`; None where a saved model has fixed it.
+        What the user gave, by the names of `AD`; None where a saved model has fixed it, or the
+        saved members of an ensemble have.
     network : keras.Model or None
         A backbone of the user's own.
     """
@@ -56,7 +73,19 @@ class Choice:
             options["backbone"] = _own_name(network)
         if isinstance(model_name, str) and model_name in registry.PRESETS:
             plan = Plan.from_options(model_name, options)
-            return cls(plan, directory, options=options, network=network)
+            framing = None
+            if registry.preset(model_name).combines:
+                framing = framing_of(saved_members(plan.parameters["members"]))
+            if framing is None:
+                return cls(plan, directory, options=options, network=network)
+            fixed = sorted(name for name in _OF_FRAMING if options.get(name) is not None)
+            if fixed:
+                raise OptionError(
+                    f"The saved members have their own {', '.join(fixed)}. Leave the option out, "
+                    "or name methods instead of saved models."
+                )
+            patch_size = min(plan.patch_size, *framing.size)
+            return cls(replace(plan, framing=framing, patch_size=patch_size), directory)
         own = options.pop("backbone") if network is not None else None
         stored = _load(model_name, options)
         plan = stored.manifest.plan

@@ -21,6 +21,10 @@ from ..runtime import check_precision
 from .calibration import check_rate
 
 DEFAULT_ALIGN = "auto"
+NOT_IN_TILES = (
+    "An ensemble does not take photographs in tiles, since what its members say of a whole "
+    "photograph is not what they say of its tiles."
+)
 
 # Manifests name some fields otherwise than the code.
 _IN_MANIFESTS = {"framing": "spec"}
@@ -254,6 +258,8 @@ def _tiles(
     check_tiling(given)
     preset = registry.preset(method)
     if preset.in_tiles is None and (given.keys() & {"tiles", "tile_size"}):
+        if preset.combines:
+            raise OptionError(f"{NOT_IN_TILES} Use one method, such as patchcore.")
         raise OptionError(
             f"{method} learns each position of its input by itself, so one model cannot serve all "
             "tiles, and one for each would take gigabytes. Use patchcore, which learns what a part "

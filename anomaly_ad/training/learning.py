@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,9 @@ from ..methods import registry
 from ..methods.features import FeatureSet
 from ..model import FEW_FOLDS, GoodScores, Plan, StoredModel
 from ..runtime import Engine
-from ..support import bar, say
-from .unseen import cross_fit
+from ..support import Spool, bar, say
+from .defects import rendered
+from .unseen import Also, Scores, cross_fit, in_groups, inspected
 
 _PARITY_VIEWS, _PARITY_TILES = 8, 32
 _VALIDATION_SHARE = 0.1
@@ -38,9 +41,9 @@ class Learnt:
     groups : ndarray of int, shape (N,), or None
         Their groups.
     held_out : GoodScores or None
-        For a statistical one, what each image scored by the statistics of the others.
-    features : Engine or None
-        For a statistical one, its features, compiled.
+        For other methods, what each image scored by the statistics of the others.
+    formula : callable or None
+        For these, what the graph computes, as these scores are computed: views -> outputs.
     """
 
     record: dict[str, Any]
@@ -48,7 +51,7 @@ class Learnt:
     calibration: ImageSet | None = None
     groups: NDArray[np.intp] | None = None
     held_out: GoodScores | None = None
-    features: Engine | None = None
+    formula: Callable[[NDArray[np.uint8]], dict[str, NDArray]] | None = None
 
 
 def learn(
@@ -56,7 +59,7 @@ def learn(
     images: ImageSet,
     plan: Plan,
     *,
-    epochs: int,
+    epochs: int | None = None,
     before: StoredModel | None = None,
     held_out: GoodScores | None = None,
     groups: NDArray[np.intp] | None = None,
@@ -67,7 +70,10 @@ def learn(
     learnt before, `groups` the group of each image, numbered from 0 (None: each by itself).
     """
     groups = np.arange(len(images)) if groups is None else groups
-    if registry.preset(plan.method).is_statistical:
+    preset = registry.preset(plan.method)
+    if preset.combines:
+        return _learn_members(detector, images, groups, plan, epochs)
+    if preset.is_statistical:
         return _learn_statistics(detector, images, groups, plan, held_out)
     return _learn_by_gradient(detector, images, groups, plan, epochs, before)
 
@@ -77,9 +83,10 @@ def _learn_by_gradient(
     images: ImageSet,
     groups: NDArray[np.intp],
     plan: Plan,
-    epochs: int,
-    before: StoredModel | None,
+    epochs: int | None,
+    before: StoredModel | None = None,
 ) -> Learnt:
+    epochs = epochs or registry.preset(plan.method).epochs or 1
     parts = split_groups(groups, part_sizes(int(groups.max()) + 1), plan.seed)
     fit, validation, calibration = (images.subset(part) for part in parts)
     if before is not None and not detector.can_restore(before.detector_state()):
@@ -93,17 +100,16 @@ def _learn_by_gradient(
     views, monitored = fit.as_views(), validation.as_views()
     if plan.framing.tiles is not None:
         views, monitored = fit.as_views(_VIEWS_PER_EPOCH), monitored.spread(_MONITORED_VIEWS)
-    with bar(epochs, "Training", is_timed=False) as step:
-        detector.fit(views, validation=monitored, epochs=epochs, progress=step)
+    defects = rendered(monitored, plan.framing, plan.seed) if detector.needs_defects else None
+    with bar(epochs, f"Training {plan.method}", is_timed=False) as step:
+        detector.fit(views, validation=monitored, epochs=epochs, progress=step, defects=defects)
     record = {
         "n_fit": len(fit),
         "n_validation": len(validation),
         "n_calibration": len(calibration),
         "calibrated_on": parts[-1].tolist(),  # places among the images of the set
         "continued_from": None if before is None else before.digest,
-        "epochs": detector.record.epochs,
-        "max_epochs": epochs,
-        "history": detector.record.history,
+        **asdict(detector.record),
     }
     shown = _shown(calibration)
     return Learnt(record, shown, calibration=calibration, groups=groups[parts[-1]])
@@ -114,9 +120,12 @@ def part_sizes(count: int) -> list[int]:
     return [max(2, round(share * count)) for share in (_VALIDATION_SHARE, _CALIBRATION_SHARE)]
 
 
-def least_groups(method: str) -> int:
+def least_groups(plan: Plan, detector: Any) -> int:
     """How few groups a method can learn from and be calibrated with."""
-    return 2 if registry.preset(method).is_statistical else 1 + sum(part_sizes(1))
+    methods = [member.method for member in getattr(detector, "members", ())] or [plan.method]
+    if all(registry.preset(method).is_statistical for method in methods):
+        return 2
+    return 1 + sum(part_sizes(1))
 
 
 def _learn_statistics(
@@ -124,7 +133,10 @@ def _learn_statistics(
     images: ImageSet,
     groups: NDArray[np.intp],
     plan: Plan,
-    before: GoodScores | None,
+    before: GoodScores | None = None,
+    *,
+    is_fitted: bool = False,
+    also: Also | None = None,
 ) -> Learnt:
     """Add images to a detector's statistic; score each by the statistic without its fold."""
     from ..runtime.convert import to_openvino
@@ -134,8 +146,9 @@ def _learn_statistics(
     with bar(len(images), "Features") as step:
         features = FeatureSet.compute(engine, images, step)
     with features:
-        detector.learn_all(features)
-        held_out, folds = cross_fit(detector, features, plan, groups)
+        if not is_fitted:
+            detector.learn_all(features)
+        held_out, folds = cross_fit(detector, features, plan, groups, also)
     if before is not None:
         held_out = before.joined(held_out)
     count = len(held_out)
@@ -143,7 +156,123 @@ def _learn_statistics(
     if before is not None and before.cross_fitted:
         folds = min(folds, FEW_FOLDS)
     record = {"n_fit": count, "n_calibration": count, "folds": folds}
-    return Learnt(record, _shown(images), held_out=held_out, features=engine)
+    score = detector.scorer(detector.statistic)
+    return Learnt(
+        record,
+        _shown(images),
+        held_out=held_out,
+        formula=lambda views: score(engine.run_all(views)),
+    )
+
+
+def _learn_members(
+    ensemble: Any, images: ImageSet, groups: NDArray[np.intp], plan: Plan, epochs: int | None
+) -> Learnt:
+    """Fit the members that are not yet; join what they say of images that none has learnt."""
+    from ..runtime.convert import to_openvino
+
+    with ExitStack() as stack:
+        unseen, records, formulas = [], [], []
+        for member in ensemble.members:
+            own = replace(plan, method=member.method, parameters=member.parameters)
+            kept = stack.enter_context(Unseen(len(images), plan.framing.map_size))
+            unseen.append(kept)
+            if registry.preset(member.method).is_statistical:
+                learnt = _learn_statistics(
+                    member.detector,
+                    images,
+                    groups,
+                    own,
+                    is_fitted=member.is_fitted,
+                    also=kept.add,
+                )
+                record, formula = learnt.record, learnt.formula
+            else:
+                record = {"calibrated_on": member.calibrated_on}
+                if not member.is_fitted:
+                    record = _learn_by_gradient(member.detector, images, groups, own, epochs).record
+                engine = Engine(to_openvino(member.detector.graph()), plan.precision)
+                places, formula = record["calibrated_on"], engine.run_all
+                some = images.subset(np.array(places))
+                for index, outputs in inspected(engine, some, plan.framing):
+                    kept.add(places[index], outputs)
+            assert formula is not None
+            formulas.append(formula)
+            records.append({"name": member.name, "method": member.method, **record})
+        joint = np.flatnonzero(np.all([kept.is_known for kept in unseen], axis=0))
+        ensemble.standardise([kept.values for kept in unseen])
+        is_crossed = any(record.get("folds", FEW_FOLDS + 1) <= FEW_FOLDS for record in records)
+        found = Scores(cross_fitted=is_crossed)
+        for number, index in enumerate(joint.tolist()):
+            outputs = ensemble.combined(np, [kept.outputs(index) for kept in unseen])
+            found.add(number, {name: values[0] for name, values in outputs.items()})
+    record = {"n_fit": len(images), "n_calibration": len(joint), "members": records}
+    if len(joint) < len(images):
+        record["calibrated_on"] = joint.tolist()
+    else:
+        record["folds"] = min(each["folds"] for each in records)
+
+    def formula_of_all(views: NDArray[np.uint8]) -> dict[str, NDArray]:
+        inside = views[..., -1] if plan.framing.has_inside else None
+        return dict(ensemble.combined(np, [formula(views) for formula in formulas], inside))
+
+    return Learnt(
+        record,
+        _shown(images),
+        held_out=in_groups(found.all(), groups[joint]),
+        formula=formula_of_all,
+    )
+
+
+class Unseen:
+    """What a member said of images that it had not learnt, by their index; maps are on disk.
+
+    Parameters
+    ----------
+    count : int
+        Of the images.
+    map_size : (int, int)
+        (height, width) of a map.
+    """
+
+    def __init__(self, count: int, map_size: tuple[int, int]) -> None:
+        self._scores = np.full(count, np.nan)
+        self._maxima = np.full(count, np.nan)
+        self._maps: Spool | None = None
+        self._new_maps = lambda: Spool(count, map_size, np.float32)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._maps is not None:
+            self._maps.close()
+
+    def add(self, index: int, outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Keep what was said of an image."""
+        self._scores[index] = outputs["score"]
+        if "anomaly_map" in outputs:
+            self._maps = self._maps or self._new_maps()
+            self._maps[index] = outputs["anomaly_map"]
+            self._maxima[index] = outputs["anomaly_map"].max()
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Of which images something was said, shape (count,)."""
+        return np.isfinite(self._scores)
+
+    @property
+    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Scores, and the largest values of the maps; None for a member without maps."""
+        known = self.is_known
+        return self._scores[known], None if self._maps is None else self._maxima[known]
+
+    def outputs(self, index: int) -> dict[str, NDArray[Any]]:
+        """What was said of an image, as a batch of one."""
+        found: dict[str, NDArray[Any]] = {"score": self._scores[[index]]}
+        if self._maps is not None:
+            found["anomaly_map"] = self._maps[np.array([index])]
+        return found
 
 
 def _shown(images: ImageSet) -> NDArray[np.uint8]:

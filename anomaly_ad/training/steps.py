@@ -21,7 +21,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from .._version import __version__
-from ..errors import DataError, ImageError, ModelError, PathError
+from ..errors import DataError, ImageError, ModelError, OptionError, PathError
 from ..images import Framing, ImageSet, Photograph, TrainingImages, image_digest
 from ..images.exclusion import located
 from ..images.groups import numbered
@@ -33,7 +33,9 @@ from ..model import (
     Plan,
     StoredModel,
     check_new_groups,
+    framing_of,
     load,
+    saved_members,
 )
 from ..runtime import Engine
 from ..support import bar, ordered_map, say
@@ -46,7 +48,7 @@ def train(
     good: TrainingImages,
     directory: Path,
     *,
-    epochs: int,
+    epochs: int | None,
     before: StoredModel | None = None,
     network: Any = None,
 ) -> StoredModel:
@@ -65,8 +67,8 @@ def train(
         Images of good parts.
     directory : Path
         The model directory; a model there is replaced.
-    epochs : int
-        Passes over the images, for methods that learn by gradient.
+    epochs : int or None
+        Passes over the images, for methods that learn by gradient; None for the method's own.
     before : StoredModel, optional
         A model of the same plan. A method that learns by gradient goes on from its weights if it
         was trained on the same images in the same groups, and begins from the start if not; a
@@ -87,17 +89,19 @@ def train(
     OutputError
         The model cannot be saved.
     """
-    least = registry.preset(plan.method).min_images
     start = time.perf_counter()
     detector = build(plan, network)
+    least = _least_images(plan, detector)
     _check_count(len(good.paths), least)
     excluded = _excluded(good, plan.framing)
     if good.groups:
-        _check_groups(numbered(good.groups), plan.method)
+        _check_groups(numbered(good.groups), plan, detector)
     with _decode(good, plan, {one["digest"] for one in excluded}) as (images, own):
         _check_count(len(images), least)
         groups = _groups_of(own, len(images))
-        _check_groups(groups, plan.method)
+        _check_groups(groups, plan, detector)
+        if registry.preset(plan.method).combines:
+            _check_members(plan, own)
         if before is not None and not _same_images(before.manifest.training, own):
             # Other images are divided otherwise: some that the old weights were fitted to would be
             # calibrated with, and the stated false alarm rate would not hold.
@@ -161,7 +165,7 @@ def _make(
     record: dict[str, Any],
     directory: Path,
     *,
-    epochs: int = 1,
+    epochs: int | None = None,
     before: StoredModel | None = None,
     held_out: GoodScores | None = None,
 ) -> StoredModel:
@@ -190,7 +194,7 @@ def _make(
         parity = prove_parity(graph, engine, with_defects(learnt.shown, plan.framing))
         if plan.precision != "f32":
             engine = Engine(writer.xml, plan.precision)
-        good = unseen_scores(detector, learnt, engine, plan.framing)
+        good = unseen_scores(learnt, engine, plan.framing)
         if record.get("excluded"):
             n_kept = sum(len(own["digests"]) for own in record["sets"])
             good = replace(good, n_kept=n_kept)
@@ -218,10 +222,61 @@ def _of_training(stored: StoredModel) -> GoodScores:
 
 
 def build(plan: Plan, network: Any = None) -> Any:
-    """The detector of a plan, not fitted yet; `network` takes the place of its backbone's name."""
+    """The detector of a plan, not fitted yet; `network` takes the place of its backbone's name.
+
+    Of an ensemble, the members that are saved models are restored.
+    """
     cls = registry.detector_class(plan.method)
+    if registry.preset(plan.method).combines:
+        return cls(plan.framing, plan.patch_size, plan.seed, members=_members(plan))
     own = {} if network is None else {"backbone": network}
     return cls(plan.framing, plan.patch_size, plan.seed, **{**plan.parameters, **own})
+
+
+def _members(plan: Plan) -> list[Any]:
+    from ..methods.ensemble import Member
+
+    names = plan.parameters["members"]
+    stored = saved_members(names)
+    framing = framing_of(stored)
+    if framing is not None and framing != plan.framing:
+        raise OptionError(
+            f"The saved members of this ensemble ({', '.join(stored)}) have changed since it was "
+            "trained: they take other photographs. Make a new ensemble of them."
+        )
+    members = []
+    for name in names:
+        if name in stored:
+            own = stored[name].manifest
+            found = build(own.plan).restore(stored[name].detector_state())
+            places = own.training.get("calibrated_on")
+            members.append(
+                Member(
+                    name,
+                    own.plan.method,
+                    own.plan.parameters,
+                    found,
+                    None if places is None else tuple(places),
+                    is_fitted=True,
+                )
+            )
+        else:
+            parameters = registry.preset(name).parameters
+            own_plan = replace(plan, method=name, parameters=parameters)
+            members.append(Member(name, name, parameters, build(own_plan)))
+    return members
+
+
+def _check_members(plan: Plan, about: Mapping[str, Any]) -> None:
+    """Raise DataError unless the saved members of an ensemble have learnt these images."""
+    for name, stored in saved_members(plan.parameters["members"]).items():
+        if not _same_images(stored.manifest.training, about):
+            raise DataError(
+                f"The member {name} was trained on other images, or on other groups of them, so "
+                "it cannot be told what it says of those it has not learnt. Train the ensemble on "
+                "the images that all members were trained on, or name methods instead of saved "
+                "models."
+            )
 
 
 def _check_count(count: int, minimum: int) -> None:
@@ -232,22 +287,27 @@ def _check_count(count: int, minimum: int) -> None:
         )
 
 
+def _least_images(plan: Plan, detector: Any) -> int:
+    methods = [plan.method, *(member.method for member in getattr(detector, "members", ()))]
+    return max(registry.preset(method).min_images for method in methods)
+
+
 def _groups_of(about: Mapping[str, Any], count: int) -> NDArray[np.intp]:
     """The group of each of `count` images, as `_decode` describes them; shape (N,)."""
     return numbered(about["groups"]) if "groups" in about else np.arange(count)
 
 
-def _check_groups(groups: NDArray[np.intp], method: str) -> None:
+def _check_groups(groups: NDArray[np.intp], plan: Plan, detector: Any) -> None:
     sizes = np.bincount(groups)
-    least = least_groups(method)
+    least = least_groups(plan, detector)
     if len(sizes) < least:
         raise DataError(
             f"The {len(groups)} images are of {len(sizes)} "
-            f"{'group' if len(sizes) == 1 else 'groups'}; {method} needs at least {least}, since "
-            "each is either learnt from or scored as unseen. Check `groups`, or take photographs "
+            f"{'group' if len(sizes) == 1 else 'groups'}; {plan.method} needs at least {least}, "
+            "since each is either learnt from or scored as unseen. Check `groups`, or take photographs "
             "of more parts."
         )
-    others, least = len(groups) - int(sizes.max()), registry.preset(method).min_images // 2
+    others, least = len(groups) - int(sizes.max()), _least_images(plan, detector) // 2
     if others < least:
         raise DataError(
             f"{sizes.max()} of {len(groups)} images are of one group; to score it as unseen, at "

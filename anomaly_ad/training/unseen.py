@@ -31,27 +31,33 @@ if TYPE_CHECKING:
 _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
 _MAP_SIDE = 128  # pixels, of maps that are kept for looking at
 
+# Takes what was said of an image, and its index.
+Also = Callable[[int, Mapping[str, NDArray[Any]]], None]
 
-def unseen_scores(detector: Any, learnt: Learnt, engine: Engine, framing: Framing) -> GoodScores:
+
+def unseen_scores(learnt: Learnt, engine: Engine, framing: Framing) -> GoodScores:
     """What good images score that the fit has not seen, by the finished engine's arithmetic."""
     if learnt.calibration is not None:
-        return _in_groups(_score(engine, learnt.calibration, framing), learnt.groups)
-    assert learnt.held_out is not None and learnt.features is not None
-    higher = _prove_formula(detector, learnt.features, engine, learnt.shown, framing)
+        found = Scores(cross_fitted=False)
+        for index, outputs in inspected(engine, learnt.calibration, framing):
+            found.add(index, outputs)
+        return in_groups(found.all(), learnt.groups)
+    assert learnt.held_out is not None and learnt.formula is not None
+    higher = _prove_formula(learnt.formula, engine, learnt.shown, framing)
     return replace(learnt.held_out, raised=(higher.score, higher.maximum))
 
 
-def _score(engine: Engine, images: ImageSet, framing: Framing) -> GoodScores:
-    """The converted model's own scores of images that the fit has not seen."""
-    found = _Scores(cross_fitted=False)
+def inspected(
+    engine: Engine, images: ImageSet, framing: Framing
+) -> Iterator[tuple[int, Mapping[str, NDArray]]]:
+    """What a converted model says of each image, with its index."""
     with bar(len(images), "Calibrating") as step:
         each = ((None, seen) for seen in images.singly())
         names = ("score", "anomaly_map")
         for index, (_, outputs) in enumerate(engine.inspect_all(each, framing, names)):
             assert outputs is not None
-            found.add(index, outputs)
+            yield index, outputs
             step("")
-    return found.all()
 
 
 def cross_fit(
@@ -59,10 +65,12 @@ def cross_fit(
     features: FeatureSet,
     plan: Plan,
     groups: NDArray[np.intp],
+    also: Also | None = None,
 ) -> tuple[GoodScores, int]:
     """Score each image by what a detector that has learnt all has without it, or its fold.
 
-    Groups of images, shape (N,), are left out as a whole.
+    Groups of images, shape (N,), are left out as a whole. `also` gets each image's index, and what
+    was said of it.
 
     Returns
     -------
@@ -77,17 +85,19 @@ def cross_fit(
     folds = count if exact else detector.folds(count)
     # As many as a batch are scored at a time where the formula leaves out each by itself.
     parts = 1 if exact else folds
-    found = _Scores(cross_fitted=folds <= FEW_FOLDS)
+    found = Scores(cross_fitted=folds <= FEW_FOLDS)
     with bar(len(features), "Calibrating") as step:
         for fold in split_groups(groups, [count // parts] * (parts - 1), plan.seed):
             score = exact or detector.scorer_without(features, fold)
             for index, outputs in _scored(features, fold, score, plan.framing):
                 found.add(index, outputs)
+                if also is not None:
+                    also(index, outputs)
                 step("")
-    return _in_groups(found.all(), groups), folds
+    return in_groups(found.all(), groups), folds
 
 
-def _in_groups(scores: GoodScores, groups: NDArray[np.intp] | None) -> GoodScores:
+def in_groups(scores: GoodScores, groups: NDArray[np.intp] | None) -> GoodScores:
     """The scores with their groups, where any is of more than one image."""
     if groups is None or len(np.unique(groups)) == len(groups):
         return scores
@@ -116,7 +126,7 @@ def _scored(
                 merger = framing.merger()
 
 
-class _Scores:
+class Scores:
     """Raw scores and maxima of the maps, by image; and the maps of the highest scores."""
 
     def __init__(self, *, cross_fitted: bool) -> None:
@@ -126,6 +136,7 @@ class _Scores:
         self._maps: dict[int, NDArray[np.float32]] = {}
 
     def add(self, index: int, outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Take what was said of an image."""
         self._scores[index] = float(outputs["score"])
         if "anomaly_map" in outputs:
             self._maxima[index] = float(outputs["anomaly_map"].max())
@@ -141,6 +152,7 @@ class _Scores:
         self._maps[index] = _reduced(anomaly_map)
 
     def all(self) -> GoodScores:
+        """Of all images that were added, in the order of their indices."""
         scores, maxima = (
             np.array([some[index] for index in sorted(some)])
             for some in (self._scores, self._maxima)
@@ -176,8 +188,7 @@ class _Higher:
 
 
 def _prove_formula(
-    detector: StatisticalDetector,
-    features: Engine,
+    formula: Callable[[NDArray[np.uint8]], dict[str, NDArray]],
     finished: Engine,
     views: NDArray[np.uint8],
     framing: Framing,
@@ -187,7 +198,7 @@ def _prove_formula(
 
     good = len(views)
     views = with_defects(views, framing)
-    expected = detector.scorer(detector.statistic)(features.run_all(views))
+    expected = formula(views)
     received = finished.run_all(views, expected)
     largest = max(
         float(np.abs(values - received[name]).max()) / extent(expected, name)

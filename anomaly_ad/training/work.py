@@ -29,14 +29,14 @@ class Work:
     ----------
     plan : Plan
         What is going to be made.
-    epochs : int
-        Passes over the images.
+    epochs : int or None
+        Passes over the images; None for the method's own.
     notes : tuple of str
         Lines for people.
     """
 
     plan: Plan
-    epochs: int
+    epochs: int | None
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -143,7 +143,7 @@ def prepare(choice: Choice, good: TrainingImages, epochs: int | None) -> Work:
         notes.append(f"Excluded by the user: {len(good.excluded)}; {len(good.paths)} are left.")
     if good.groups:
         notes.append(f"Groups: {good.grouping}, such as {good.groups[0]!r}.")
-    return Work(plan, epochs or preset.epochs or 1, tuple(notes))
+    return Work(plan, epochs, tuple(notes))
 
 
 def _on_tiles(plan: Plan) -> str:
@@ -220,7 +220,8 @@ def doubts(good: TrainingImages) -> list[str]:
 
 def still_falling(record: Mapping[str, Any]) -> str:
     """A word of warning where all epochs were run and it was still getting better; else empty."""
-    losses = record.get("history", {}).get("val_loss", [])
+    history = record.get("history", {})
+    losses = history.get("val_loss", history.get("missed", []))
     epochs = len(losses)
     if epochs < record.get("max_epochs", epochs):
         return ""

@@ -1,0 +1,161 @@
+"""Reverse distillation: a decoder that has learnt to give good features back fails on odd ones.
+
+The feature maps of a few layers of a frozen backbone are squeezed through a one-class bottleneck, a
+coarse map of few channels, and a decoder rebuilds each of them from it. It has only seen good
+parts, so where a part deviates it gives back what a good one would have, and the angle between the
+two vectors there is the anomaly map: 1 - cosine, summed over the layers, enlarged to the image and
+blurred. The image score is the map's maximum.
+
+References
+----------
+Deng, Li 2022, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR, arXiv
+2201.10703, section 3: the loss is equation 2 in its flattened form (1 - cosine of the whole maps,
+summed over the layers), the map equations 1 and 3. Deviations: the backbone is EfficientNet-Lite0
+instead of a WideResNet50, so the decoder is a few plain convolutions instead of a mirrored ResNet,
+and the bottleneck has one strided 3 x 3 convolution instead of a ResNet block; the map of each
+layer is not averaged; the epoch is the one that rendered defects choose, instead of the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from ..backbones.networks import feature_maps
+from ..errors import OptionError
+from ..images import Framing
+from .base import TrainingRecord
+from .blocks import Blocks, cropped
+from .gradient import GradientDetector, Tensors
+from .heads import MapHead, highest, joined, model_input
+from .plateau import MISSED
+
+_LITTLE = 1e-6
+_BOTTLENECK = 256  # channels
+_DECODER = (128, 96, 64)  # channels of the decoder, from the coarsest layer on
+
+
+class ReverseDistillation(GradientDetector):
+    """Reverse distillation.
+
+    Parameters
+    ----------
+    framing, patch_size, seed
+        See `Detector`. `patch_size` is the side of boxes only.
+    backbone : str or keras.Model
+        See `backbones.networks.feature_maps`.
+    layers : sequence of str
+        From the finest to the coarsest, each with half of the cells of the one before along each
+        axis, rounded up.
+    blur : float
+        Standard deviation of the map's blur in pixels.
+    """
+
+    learning_rate = 5e-3
+    batch_size = 16
+    monitored = MISSED
+
+    def __init__(
+        self,
+        framing: Framing,
+        patch_size: int,
+        seed: int,
+        *,
+        backbone: str | keras.Model,
+        layers: Sequence[str],
+        blur: float,
+    ) -> None:
+        self.seed = seed
+        self.record = TrainingRecord()
+        images, inside = model_input(framing)
+        maps = feature_maps(images, framing, backbone, layers)
+        grids = [tuple(each.shape[1:3]) for each in maps]
+        halves = [tuple(-(-cells // 2) for cells in grid) for grid in grids[:-1]]
+        if not 1 <= len(maps) <= len(_DECODER) or halves != grids[1:]:
+            raise OptionError(
+                f"rd takes one to {len(_DECODER)} layers, each with half of the cells of the one "
+                "before along each axis. Received: "
+                f"{', '.join(f'{n} {h}x{w}' for n, (h, w) in zip(layers, grids, strict=True))}."
+            )
+        self._names = [f"map_{number}" for number in range(len(maps))]
+        found = dict(zip(self._names, maps, strict=True))
+        if inside is not None:
+            found["inside"] = inside
+        self._frozen = keras.Model(joined(images, inside), found)
+        self.heads = [MapHead(framing.size, grid, blur) for grid in grids]
+        self.networks = {"decoder": _network([each.shape[1:] for each in maps], seed)}
+
+    def frozen(self) -> keras.Model:
+        """Images -> the maps of the layers, and `inside`."""
+        return self._frozen
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """As in the paper."""
+        return keras.optimizers.Adam(self.learning_rate, beta_1=0.5)
+
+    def _pairs(
+        self, features: Tensors, *, training: bool
+    ) -> list[tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor | None]]:
+        """Of each layer its map, the map that is rebuilt, and how much of each cell counts."""
+        maps = [features[name] for name in self._names]
+        rebuilt = self.networks["decoder"](maps, training=training)
+        rebuilt = rebuilt if isinstance(rebuilt, (list, tuple)) else [rebuilt]
+        shares = [head.shares(ops, features.get("inside")) for head in self.heads]
+        return [*zip(maps, rebuilt, shares, strict=True)]
+
+    def batch_loss(self, x: Any, y: Any, *, training: bool) -> keras.KerasTensor:
+        """1 - the cosine of whole maps, summed over the layers: equation 2."""
+        losses = []
+        for wanted, rebuilt, shares in self._pairs(x, training=training):
+            if shares is not None:
+                counts = ops.sign(ops.reshape(shares, (-1, *wanted.shape[1:3], 1)))
+                wanted, rebuilt = wanted * counts, rebuilt * counts
+            losses.append(ops.mean(1 - _cosine(wanted, rebuilt, (1, 2, 3))))
+        return sum(losses[1:], losses[0])
+
+    def outputs(self, features: Tensors) -> Tensors:
+        """The angles of the cells' vectors, enlarged and summed: equations 1 and 3."""
+        inside = features.get("inside")
+        maps = [
+            head(ops, 1 - _cosine(wanted, rebuilt, -1), inside)
+            for head, (wanted, rebuilt, _) in zip(
+                self.heads, self._pairs(features, training=False), strict=True
+            )
+        ]
+        anomaly_map = sum(maps[1:], maps[0])
+        return {"anomaly_map": anomaly_map, "score": highest(ops, anomaly_map)}
+
+
+def _cosine(one: keras.KerasTensor, other: keras.KerasTensor, axis: Any) -> keras.KerasTensor:
+    """The cosine of the angle between vectors along one or more axes."""
+    product = ops.sum(one * other, axis=axis)
+    lengths = ops.sum(ops.square(one), axis=axis) * ops.sum(ops.square(other), axis=axis)
+    return product / ops.sqrt(ops.maximum(lengths, _LITTLE))
+
+
+def _network(shapes: Sequence[tuple[int, int, int]], seed: int) -> keras.Model:
+    """Maps of these shapes, from the finest on -> the same maps, rebuilt from a bottleneck."""
+    blocks = Blocks(seed, slope=0.0)
+    maps = [keras.Input(shape) for shape in shapes]
+    coarsest = len(maps) - 1
+    paths = []
+    for level, x in enumerate(maps):
+        for step in range(coarsest - level):
+            width = 128 if step == coarsest - level - 1 else 64
+            x = blocks.active(blocks.conv(x, width, 3, strides=2))
+        paths.append(x)
+    x = keras.layers.Concatenate()(paths) if len(paths) > 1 else paths[0]
+    x = blocks.active(blocks.conv(x, _BOTTLENECK, 1))
+    x = blocks.active(blocks.conv(x, _BOTTLENECK, 3, strides=2))
+    x = blocks.active(blocks.conv(x, _BOTTLENECK, 3))
+    rebuilt = []
+    for level in range(coarsest, -1, -1):
+        height, width, channels = shapes[level]
+        filters = _DECODER[coarsest - level]
+        x = blocks.active(cropped(blocks.doubled(x, filters), (height, width)))
+        x = blocks.active(blocks.conv(x, filters, 3))
+        rebuilt.append(blocks.conv(x, channels, 1))
+    return keras.Model(maps, rebuilt[::-1])
