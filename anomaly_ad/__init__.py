@@ -26,6 +26,7 @@ from .errors import (
     OutputError,
     ParityError,
     PathError,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "ParityError",
     "PathError",
     "Prediction",
+    "TrainingError",
     "__version__",
 ]
 

@@ -6,16 +6,21 @@ good images, before training. Training draws each descriptor towards its nearest
 good ones lie close around them. The distance to the nearest centre, weighted by how much nearer it
 is than the next two, is the anomaly map, and the map's maximum the image score.
 
+With d_k the squared distance of a descriptor to its k-th nearest centre and r a radius that is
+trained, the loss is 1000 times the mean of max(0, d_k - r²) over the three nearest (attraction) and
+of max(0, r² - d_k - margin) over the three after these (repulsion). A cell of the map is
+
+    exp(-D_1) / (exp(-D_1) + exp(-D_2) + exp(-D_3)) * D_1,    D_k = sqrt(d_k).
+
 References
 ----------
 Lee, Lee, Song 2022, CFA: Coupled-hypersphere-based Feature Adaptation for Target-Oriented Anomaly
-Localization, IEEE Access 10, arXiv 2206.04325: attraction and repulsion, equations 1 and 2 (K = J =
-3, margin 0.1, the radius is trained), the score equation 6 (softmin times distance). Deviations: the
-backbone is EfficientNet-Lite0 on a grid of 8 x 8 pixels, its channels are standardised and the
-convolution begins as an orthogonal matrix, so that distances begin as those of the features;
-squared distances are divided by the number of channels, and the margin is in that unit; the memory
-is not compressed; the epoch is the one that rendered defects choose, instead of the best of the
-test set.
+Localization, IEEE Access 10, arXiv 2206.04325, section III: descriptor, attraction and repulsion
+with K = J = 3, and the score. Deviations: the backbone is EfficientNet-Lite0 on a grid of 8 x 8
+pixels, its channels are standardised and the convolution begins as an orthogonal matrix, so that
+distances begin as those of the features; squared distances are means over the channels, and the
+margin of 0.1 is in that unit; the memory is not compressed; the epoch is the one that rendered
+defects choose, instead of the best of the test set.
 """
 
 from __future__ import annotations
@@ -81,7 +86,7 @@ class CFA(CellDetector):
         self, features: Any, *, training: bool
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """The descriptors (B, height, width, C), and the radius."""
-        cells = self.standardised(features)
+        cells = self.standard(features)
         places = ops.zeros_like(cells[..., :2]) + self._places  # for each image of the batch
         return self.networks["descriptor"](
             ops.concatenate([cells, places], axis=-1), training=training
@@ -100,16 +105,16 @@ class CFA(CellDetector):
         return ops.reshape(squared, (-1, height, width, count))
 
     def batch_loss(self, x: Any, y: Any, *, training: bool) -> keras.KerasTensor:
-        """Attraction and repulsion: equations 1 and 2."""
+        """Attraction and repulsion."""
         descriptors, radius = self.descriptors(x, training=training)
-        squared, shares = self.distances(descriptors, 2 * _NEAREST), self.shares(ops, x)
+        squared, shares = self.distances(descriptors, 2 * _NEAREST), self.standard.shares(ops, x)
         limit = ops.square(radius)
         attraction = ops.relu(squared[..., :_NEAREST] - limit)
         repulsion = ops.relu(limit - squared[..., _NEAREST:] - _MARGIN)
         return _WEIGHT * (mean_over(attraction, shares) + mean_over(repulsion, shares))
 
     def outputs(self, features: Tensors) -> Tensors:
-        """Softmin of the nearest distances, times the nearest: equation 6."""
+        """Softmin of the nearest distances, times the nearest."""
         descriptors, _ = self.descriptors(features, training=False)
         distances = ops.sqrt(self.distances(descriptors, _NEAREST) + _NOISE)
         cells = ops.softmax(-distances, axis=-1)[..., 0] * distances[..., 0]
@@ -123,7 +128,7 @@ class CFA(CellDetector):
         height, width, channels = self.shape
         total, count = np.zeros((height, width, channels)), np.zeros((height, width, 1))
         for batch in items:
-            shares = self.shares(np, batch)
+            shares = self.standard.shares(np, batch)
             counts = np.ones((len(batch["features"]), height, width, 1))
             counts = counts if shares is None else np.sign(shares)
             found = np.asarray(self.descriptors(batch, training=False)[0])
@@ -131,7 +136,7 @@ class CFA(CellDetector):
             count += counts.sum(axis=0)
         usual = total.sum(axis=(0, 1)) / count.sum()
         centres = np.where(count > 0, total / np.maximum(count, 1), usual)
-        self.centres = centres.reshape(-1, channels).astype(np.float32)
+        self.centres[:] = centres.reshape(-1, channels)
 
     def constants(self) -> dict[str, NDArray[Any]]:
         """Mean and scale of the channels, and the centres."""

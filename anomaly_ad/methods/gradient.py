@@ -122,6 +122,10 @@ class GradientDetector(Detector):
     def learn_before(self, items: Items) -> None:
         """What is learnt before the weights; not again where training goes on."""
 
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """What `learn_before` has learnt, by names without "weight_": the arrays themselves."""
+        return {}
+
     def learn_after(self, items: Items, validation: Items) -> None:
         """What is learnt once the weights are."""
 
@@ -236,8 +240,8 @@ class GradientDetector(Detector):
         return self
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The weights of the networks, and what training goes on from."""
-        return {**self._weights(), **_stored(self._reached)}
+        """The weights of the networks, the constants, and what training goes on from."""
+        return {**self._weights(), **self.constants(), **_stored(self._reached)}
 
     def _all_weights(self) -> list[NDArray[Any]]:
         """Of all networks, one after the other."""
@@ -260,26 +264,29 @@ class GradientDetector(Detector):
 
     def can_restore(self, state: Arrays) -> bool:
         """Whether a state is of networks like these; those of another version may be others."""
-        return not misfits(_weights(state), self._shapes())
+        own = self._own()
+        return not misfits({n: state[n] for n in state if n in own or _WEIGHT in n}, _shapes(own))
 
     def restore(self, state: Arrays) -> Self:
         """Take over what `state` gave."""
-        own = self._shapes()
-        check_state(_weights(state), own)
-        best = [np.asarray(state[name]) for name in own]
+        own = self._own()
+        check_state({n: state[n] for n in state if n in own or _WEIGHT in n}, _shapes(own))
+        best = [np.asarray(state[name]) for name in self._weights()]
         self._set_weights(best)
+        for name, array in self.constants().items():
+            array[...] = state[name]
         self._reached = _restored(state, self.monitored, best)
         return self
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: array.shape for name, array in self._weights().items()}
+    def _own(self) -> dict[str, NDArray[Any]]:
+        return {**self._weights(), **self.constants()}
 
     def _prefix(self, name: str) -> str:
         return _WEIGHT if len(self.networks) == 1 else f"{name}_{_WEIGHT}"
 
 
-def _weights(state: Arrays) -> dict[str, NDArray[Any]]:
-    return {name: state[name] for name in state if _WEIGHT in name}
+def _shapes(arrays: Arrays) -> dict[str, tuple[int | None, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def without_course(state: Arrays) -> dict[str, NDArray[Any]]:

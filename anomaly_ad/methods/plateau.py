@@ -175,6 +175,11 @@ class Course(keras.callbacks.Callback):
         """As Keras calls it."""
         self._begun = time.perf_counter()
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """As Keras calls it."""
+        share = 0.5 ** halvings(self.losses, self._patience)
+        self.model.optimizer.learning_rate = self._rate * share
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """As Keras calls it."""
         if not self._first:
@@ -192,10 +197,6 @@ class Course(keras.callbacks.Callback):
         figure = float(known[self.monitored] if self.measure is None else self.measure())
         self._keep({"loss": loss, self.monitored: figure})
         losses = self.losses
-        if self._variables:
-            self.model.optimizer.learning_rate = self._rate * 0.5 ** halvings(
-                losses, self._patience
-            )
         each, done = self._seconds_of_an_epoch(), len(losses)
         words = [f"loss {loss:.4f}, {_WORDS.get(self.monitored, self.monitored)} {figure:.4f}"]
         if is_over(losses, self.epochs):

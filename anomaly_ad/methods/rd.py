@@ -23,15 +23,17 @@ from typing import Any
 
 import keras
 from keras import ops
+from numpy.typing import NDArray
 
 from ..backbones.networks import feature_maps
 from ..errors import OptionError
 from ..images import Framing
 from .base import TrainingRecord
 from .blocks import Blocks, cropped
-from .gradient import GradientDetector, Tensors
+from .gradient import GradientDetector, Items, Tensors
 from .heads import MapHead, highest, joined, model_input
 from .plateau import MISSED
+from .standard import Standard
 
 _LITTLE = 1e-6
 _BOTTLENECK = 256  # channels
@@ -55,7 +57,8 @@ class ReverseDistillation(GradientDetector):
     """
 
     learning_rate = 5e-3
-    batch_size = 16
+    batch_size = 8
+    least_per_epoch = 160
     monitored = MISSED
 
     def __init__(
@@ -85,7 +88,11 @@ class ReverseDistillation(GradientDetector):
         if inside is not None:
             found["inside"] = inside
         self._frozen = keras.Model(joined(images, inside), found)
-        self.heads = [MapHead(framing.size, grid, blur) for grid in grids]
+        heads = [MapHead(framing.size, grid, blur) for grid in grids]
+        self.standards = [
+            Standard(name, head, each.shape[-1])
+            for name, head, each in zip(self._names, heads, maps, strict=True)
+        ]
         self.networks = {"decoder": _network([each.shape[1:] for each in maps], seed)}
 
     def frozen(self) -> keras.Model:
@@ -96,14 +103,23 @@ class ReverseDistillation(GradientDetector):
         """As in the paper."""
         return keras.optimizers.Adam(self.learning_rate, beta_1=0.5)
 
+    def learn_before(self, items: Items) -> None:
+        """Mean and deviation of the channels of each layer."""
+        for standard in self.standards:
+            standard.learn(items)
+
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """Mean and scale of the channels of each layer."""
+        return {n: array for each in self.standards for n, array in each.arrays().items()}
+
     def _pairs(
         self, features: Tensors, *, training: bool
     ) -> list[tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor | None]]:
         """Of each layer its map, the map that is rebuilt, and how much of each cell counts."""
-        maps = [features[name] for name in self._names]
+        maps = [standard(features) for standard in self.standards]
         rebuilt = self.networks["decoder"](maps, training=training)
         rebuilt = rebuilt if isinstance(rebuilt, (list, tuple)) else [rebuilt]
-        shares = [head.shares(ops, features.get("inside")) for head in self.heads]
+        shares = [standard.shares(ops, features) for standard in self.standards]
         return [*zip(maps, rebuilt, shares, strict=True)]
 
     def batch_loss(self, x: Any, y: Any, *, training: bool) -> keras.KerasTensor:
@@ -111,8 +127,7 @@ class ReverseDistillation(GradientDetector):
         losses = []
         for wanted, rebuilt, shares in self._pairs(x, training=training):
             if shares is not None:
-                counts = ops.sign(ops.reshape(shares, (-1, *wanted.shape[1:3], 1)))
-                wanted, rebuilt = wanted * counts, rebuilt * counts
+                wanted, rebuilt = wanted * ops.sign(shares), rebuilt * ops.sign(shares)
             losses.append(ops.mean(1 - _cosine(wanted, rebuilt, (1, 2, 3))))
         return sum(losses[1:], losses[0])
 
@@ -120,9 +135,9 @@ class ReverseDistillation(GradientDetector):
         """The angles of the cells' vectors, enlarged and summed: equations 1 and 3."""
         inside = features.get("inside")
         maps = [
-            head(ops, 1 - _cosine(wanted, rebuilt, -1), inside)
-            for head, (wanted, rebuilt, _) in zip(
-                self.heads, self._pairs(features, training=False), strict=True
+            standard.head(ops, 1 - _cosine(wanted, rebuilt, -1), inside)
+            for standard, (wanted, rebuilt, _) in zip(
+                self.standards, self._pairs(features, training=False), strict=True
             )
         ]
         anomaly_map = sum(maps[1:], maps[0])

@@ -272,6 +272,7 @@ PRESETS: dict[str, Preset] = {
         cls="Ensemble",
         options=(Names("members", ["padim", "dfm"], "methods, or paths of saved models"),),
         combines=True,
+        in_tiles=None,
         **_FEATURES,
     ),
     "AD0": Preset(

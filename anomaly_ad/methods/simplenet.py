@@ -1,20 +1,22 @@
 """SimpleNet: a small network that tells good features from the same with noise.
 
 The vector of each cell of a grid goes through a linear adaptor; Gaussian noise is added to a copy,
-in patches of irregular shape, and a discriminator of two layers learns to tell the cells with noise
+and a discriminator of two layers learns to tell the cells with noise
 from those without. Its answer is the anomaly map, and the map's maximum the image score.
+
+With D the answer of the discriminator, high for odd cells, the loss is the mean of
+max(0, 0.5 + D(good)) + max(0, 0.5 - D(good + noise)).
 
 References
 ----------
 Liu, Zhou, Xu, Wang 2023, SimpleNet: A Simple Network for Image Anomaly Detection and Localization,
-CVPR, arXiv 2303.15140: adaptor and discriminator, sections 3.2 and 3.4; noise in the space of
-features, equation 5; the truncated L1 loss with margins of 0.5, equation 7. Rolih, Fučka, Skočaj
-2024, SuperSimpleNet, ICPR, arXiv 2408.03143, section 3.2: noise within masks of thresholded Perlin
-noise. Deviations: the backbone is EfficientNet-Lite0 on a grid of 8 x 8 pixels, and its channels
-are standardised, so the noise is in units of their deviation; adaptor and discriminator share one
-optimiser and rate; the adaptor begins as an orthogonal matrix; of SuperSimpleNet neither the second
-head for the image nor the focal loss is taken; the epoch is the one that rendered defects choose,
-instead of the best of the test set.
+CVPR, arXiv 2303.15140, section 3: adaptor, noise in the space of features, discriminator, and the
+truncated L1 loss with margins of 0.5. Rolih, Fučka, Skočaj 2024, SuperSimpleNet, ICPR, arXiv
+2408.03143, section 3: noise within masks of thresholded Perlin noise. Deviations: the backbone is
+EfficientNet-Lite0 on a grid of 8 x 8 pixels, and its channels are standardised, so the noise is in
+units of their deviation; adaptor and discriminator share one optimiser and rate; the adaptor begins
+as an orthogonal matrix; of SuperSimpleNet neither the second head for the image nor the focal loss
+is taken; the epoch is the one that rendered defects choose, instead of the best of the test set.
 """
 
 from __future__ import annotations
@@ -86,21 +88,21 @@ class SimpleNet(CellDetector):
         return _NoisyBatches(self, items)
 
     def batch_loss(self, x: Any, y: Any, *, training: bool) -> keras.KerasTensor:
-        """The truncated L1 loss of cells without and with noise: equation 7.
+        """The truncated L1 loss of cells without and with noise.
 
         Cells without noise should give at most -margin, those with noise at least +margin.
         """
-        good = self.networks["adaptor"](self.standardised(x), training=training)
+        good = self.networks["adaptor"](self.standard(x), training=training)
         both = ops.concatenate([good, good + x["noise"]], axis=0)
         found = self.networks["discriminator"](both, training=training)
         is_odd = ops.concatenate([ops.zeros_like(x["mask"]), x["mask"]], axis=0)
-        shares = self.shares(ops, x)
+        shares = self.standard.shares(ops, x)
         shares = None if shares is None else ops.concatenate([shares, shares], axis=0)
         return mean_over(ops.relu(_MARGIN - (2 * is_odd - 1) * found), shares)
 
     def outputs(self, features: Tensors) -> Tensors:
         """How far a cell's answer is above that of one that is clearly good."""
-        adapted = self.networks["adaptor"](self.standardised(features), training=False)
+        adapted = self.networks["adaptor"](self.standard(features), training=False)
         found = self.networks["discriminator"](adapted, training=False)[..., 0]
         inside = features.get("inside")
         # Above zero: the map is zero where nothing counts.

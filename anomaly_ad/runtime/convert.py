@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,44 @@ def to_openvino(graph: keras.Model) -> ov.Model:
     signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
     function = tf.function(lambda *inputs: _call(graph, [*inputs]), signature)
     with _unreported():
-        return ov.convert_model(function)
+        model = ov.convert_model(function)
+    _merge_equal(model)
+    return model
+
+
+def _merge_equal(model: ov.Model) -> None:
+    """Compute once what several parts of a graph compute alike, such as a shared backbone.
+
+    The converter does that for most of a graph; behind a transposition there and back it does not.
+    """
+    known: dict[tuple[Any, ...], ov.Node] = {}
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind in ("Parameter", "Result") or "Random" in kind:
+            continue
+        what = [repr(sorted(node.get_attributes().items()))]
+        if kind == "Constant":
+            what.append(hashlib.sha256(np.ascontiguousarray(node.data).tobytes()).hexdigest())
+        sources = (each.get_source_output() for each in node.inputs())
+        places = tuple((each.get_node().get_friendly_name(), each.get_index()) for each in sources)
+        first = known.setdefault((kind, *what, places), node)
+        if (undone := _undone(node)) is not None:
+            node.output(0).replace(undone)
+        elif first is not node:
+            for output, same in zip(node.outputs(), first.outputs(), strict=True):
+                output.replace(same)
+
+
+def _undone(node: ov.Node) -> ov.Output | None:
+    """What a transposition is of, where that was transposed before so that both do nothing."""
+    before = node.input_value(0).get_node() if node.get_input_size() else None
+    if before is None or {node.get_type_name(), before.get_type_name()} != {"Transpose"}:
+        return None
+    orders = [each.input_value(1).get_node() for each in (before, node)]
+    if any(order.get_type_name() != "Constant" for order in orders):
+        return None
+    first, second = (order.data for order in orders)
+    return before.input_value(0) if (first[second] == np.arange(len(first))).all() else None
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def rendered(images: ImageSet, framing: Framing, seed: int) -> ImageSet:
     out = []
     for number, place in enumerate(places.tolist()):
         kind, step = KINDS[number % len(KINDS)], steps[number // len(KINDS)]
-        size = _between(_SIZES, step) * min(framing.size)
+        size = max(_between(_SIZES, step) * min(framing.size), LEAST_SIZE)
         contrast = _between(_CONTRASTS, random.random())
         view = images[np.array([place])][0]
         drawn = _drawn(view, framing, kind, size, contrast, random)

@@ -304,8 +304,8 @@ def _check_groups(groups: NDArray[np.intp], plan: Plan, detector: Any) -> None:
         raise DataError(
             f"The {len(groups)} images are of {len(sizes)} "
             f"{'group' if len(sizes) == 1 else 'groups'}; {plan.method} needs at least {least}, "
-            "since each is either learnt from or scored as unseen. Check `groups`, or take photographs "
-            "of more parts."
+            "since each is either learnt from or scored as unseen. Check `groups`, or take "
+            "photographs of more parts."
         )
     others, least = len(groups) - int(sizes.max()), _least_images(plan, detector) // 2
     if others < least:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad.methods import plateau
-from anomaly_ad.methods.plateau import EndOfGain, expected_end, is_over, window
+from anomaly_ad.methods.plateau import Course, expected_end, halvings, is_over, window
 
 losses = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80)
 
@@ -90,31 +90,40 @@ def run(callback, clock, curve, batches=5, batch=2.0, compiling=100.0):
         for number in range(batches):
             clock.now += batch + (compiling if epoch == number == 0 else 0)
             callback.on_train_batch_end(number)
-        callback.on_epoch_end(epoch, {"val_loss": loss})
+        callback.on_epoch_end(epoch, {"loss": 2 * loss, "val_loss": loss})
         if callback.model.stop_training:
             return
 
 
 def test_what_is_said_after_each_epoch(clock):
     notes = []
-    run(EndOfGain("val_loss", 75, notes.append), clock, [0.1 + 0.5 / n for n in range(1, 76)])
+    run(Course("val_loss", 75, notes.append), clock, [0.1 + 0.5 / n for n in range(1, 76)])
     # 74 epochs of 10 s and a tenth for what comes with them; what is compiled once does not count.
-    assert notes[0] == "val_loss 0.6000, at most about 14 min left"
+    assert notes[0] == "loss 1.2000, val_loss 0.6000, at most about 14 min left"
     both = "at most about 12 min left, 10 min at the present rate of improvement"
-    assert notes[1] == f"val_loss 0.3500, {both}"  # 73 epochs; those up to the 63rd
-    assert notes[-1] == f"val_loss {0.1 + 0.5 / len(notes):.4f}"
+    assert notes[1] == f"loss 0.7000, val_loss 0.3500, {both}"  # 73 epochs; those up to the 63rd
+    last = 0.1 + 0.5 / len(notes)
+    assert notes[-1] == f"loss {2 * last:.4f}, val_loss {last:.4f}"
 
 
 def test_training_is_stopped_when_nothing_is_gained(clock):
     notes = []
-    callback = EndOfGain("val_loss", 75, notes.append)
+    callback = Course("val_loss", 75, notes.append)
     run(callback, clock, [1.0, 0.5, *[0.4] * 73])
     assert callback.model.stop_training and len(notes) == 3 + window(75)
-    assert notes[-1] == "val_loss 0.4000"
+    assert notes[-1] == "loss 0.8000, val_loss 0.4000"
 
 
 def test_an_epoch_of_one_batch_is_measured_as_a_whole(clock):
     notes = []
-    run(EndOfGain("val_loss", 4, notes.append), clock, [3.0, 2.0, 1.0], 1, 3.0, 0.0)
-    assert notes[0] == "val_loss 3.0000, at most about 9 s left"
+    run(Course("val_loss", 4, notes.append), clock, [3.0, 2.0, 1.0], 1, 3.0, 0.0)
+    assert notes[0] == "loss 6.0000, val_loss 3.0000, at most about 9 s left"
     assert np.isfinite(expected_end([3.0], 4))
+
+
+def test_the_rate_is_halved_each_time_that_so_many_epochs_bring_nothing():
+    assert halvings([1.0, 0.9, 0.8], 2) == 0
+    assert halvings([1.0, 1.0, 1.0], 2) == 1
+    assert halvings([1.0, 1.0, 1.0, 1.0, 1.0], 2) == 2
+    assert halvings([1.0, 1.0, 0.5, 0.6, 0.4, 0.4, 0.4], 2) == 1
+    assert halvings([np.nan, np.nan, 1.0], 2) == 1
