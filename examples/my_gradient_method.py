@@ -65,11 +65,10 @@ class FeatureAutoencoder(GradientDetector):
     def batch_loss(self, x, y, *, training):
         return ops.mean(self.errors(x["features"], training))
 
-    def graph(self):
-        features, inside = self._frozen.output["features"], self._frozen.output.get("inside")
-        anomaly_map = self.head(ops, self.errors(features, False), inside)
-        outputs = {"anomaly_map": anomaly_map, "score": highest(ops, anomaly_map)}
-        return keras.Model(self._frozen.input, outputs)
+    def outputs(self, features):
+        cells = self.errors(features["features"], False)
+        anomaly_map = self.head(ops, cells, features.get("inside"))
+        return {"anomaly_map": anomaly_map, "score": highest(ops, anomaly_map)}
 
 
 if __name__ == "__main__":

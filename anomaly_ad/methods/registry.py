@@ -261,7 +261,7 @@ PRESETS: dict[str, Preset] = {
             Number(
                 "noise", 0.15, "standard deviation of the noise, in that of features", 0.001, 10
             ),
-            Choice("noise_in", "patches", "where images get noise", ("patches", "everywhere")),
+            Choice("noise_in", "everywhere", "where images get noise", ("patches", "everywhere")),
         ),
         in_tiles="map",
         **{**_FEATURES, "epochs": 100},

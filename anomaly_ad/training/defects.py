@@ -80,5 +80,5 @@ def _drawn(
             continue
         out = view.copy()
         out[..., :channels] = image[..., :channels]
-        return out
+        return out if where is None else np.where(where[..., None], out, view)
     return None

@@ -229,7 +229,10 @@ def still_falling(record: Mapping[str, Any]) -> str:
     earlier = losses[: epochs - max(1, epochs // 5)]
     if epochs < 2 or min(losses) < losses[-1] or losses[-1] > 0.99 * min(earlier):
         return ""
+    told = "the validation loss was still falling"
+    if "val_loss" not in history:
+        told = "fewer and fewer rendered defects were missed"
     return (
-        f"the validation loss was still falling when training ended after {epochs} "
+        f"{told} when training ended after {epochs} "
         f"{'epoch' if epochs == 1 else 'epochs'}. Train longer, or call train again to continue."
     )

@@ -1,0 +1,143 @@
+"""Methods that are trained by gradient, and ensembles, next to those that learn in one pass.
+
+    python benchmarks/trained.py $ANOMALY_AD_DATA rd simplenet cfa ensemble padim dfm
+    python benchmarks/trained.py $ANOMALY_AD_DATA simplenet --sets bottle --seeds 0 1 2
+
+Trains each method at its defaults on each set and seed, in a process of its own, and prints: image
+and pixel AUROC (raw maps at the size of the masks; - without masks), the share of defects found and
+of good test images rejected at the limit for 1 %, minutes and peak memory of the training, the time
+of the graph as a multiple of the bare backbone's (medians of single images, f32, alternating), the
+size of the .bin, and the largest deviation of the converted graph. The sets are the folders of real
+images and two rendered ones. No figure of a test image decides anything.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+COLUMNS = (
+    "set",
+    "method",
+    "seed",
+    "image AUROC",
+    "pixel AUROC",
+    "found",
+    "rejected",
+    "stated",
+    "epochs",
+    "fit min",
+    "peak MB",
+    "graph / backbone",
+    ".bin MB",
+    "parity",
+)
+RUNS = 60
+
+
+def figures(method: str, folder: Path, seed: int, target: str) -> dict[str, object]:
+    from anomaly_ad import AD
+    from anomaly_ad.evaluation.figures import evaluate
+    from anomaly_ad.images import find_images
+    from anomaly_ad.images.labelled import find_labelled
+
+    begun = time.perf_counter()
+    ad = AD(method, folder, save_path=target, seed=seed).train(review=False)
+    minutes = (time.perf_counter() - begun) / 60
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    files = find_images(folder / "test")
+    bad = np.array([file.parent.name != "good" for file in files])
+    scores = np.array([p.raw_score for p in ad.stream(files)])
+    above = scores > ad.model.manifest.calibration.image.limit
+    pixel = evaluate(ad.model, find_labelled(folder), threshold=0.8).pixel_auroc
+    training = ad.model.manifest.training
+    best = training.get("best_epoch")
+    return {
+        "image AUROC": f"{roc_auc_score(bad, scores):.4f}",
+        "pixel AUROC": "-" if pixel is None else f"{pixel.value:.4f}",
+        "found": f"{above[bad].sum()} of {bad.sum()}",
+        "rejected": f"{above[~bad].sum()} of {(~bad).sum()}",
+        "stated": f"{ad.model.manifest.calibration.image.stated_rate:.3f}",
+        "epochs": "-" if best is None else f"{best} of {training['epochs']}",
+        "fit min": f"{minutes:.1f}",
+        "peak MB": f"{peak:.0f}",
+        "graph / backbone": ratio(ad, files[0]),
+        ".bin MB": f"{sum(f.stat().st_size for f in ad.model.directory.glob('*.bin')) / 1e6:.1f}",
+        "parity": f"{max(ad.model.manifest.parity['deviation'].values()):.0e}",
+    }
+
+
+def ratio(ad: object, file: Path) -> str:
+    """Milliseconds of the graph and of the backbone up to its deepest layer, in turns."""
+    import keras
+
+    from anomaly_ad.backbones.networks import feature_maps
+    from anomaly_ad.images import Photograph
+    from anomaly_ad.runtime.convert import to_openvino
+    from anomaly_ad.runtime.engine import Engine
+
+    framing = ad.model.manifest.plan.framing
+    parameters = ad.model.manifest.plan.parameters
+    layers = [*parameters.get("layers", ["stage5"]), *parameters.get("image_layers", [])]
+    images = keras.Input(framing.shape, dtype="uint8", name="images")
+    name = parameters.get("backbone", "efficientnet_lite0")
+    bare = feature_maps(images, framing, name, [max(layers)])[0]
+    engines = [ad.model.engine, Engine(to_openvino(keras.Model(images, {"features": bare})))]
+    view = np.asarray(Photograph.read(file, framing).take().views[0])[None]
+    times: list[list[float]] = [[], []]
+    for _ in range(RUNS):
+        for engine, some in zip(engines, times, strict=True):
+            begun = time.perf_counter()
+            engine.run(view)
+            some.append(1000 * (time.perf_counter() - begun))
+    own, backbone = (statistics.median(some[10:]) for some in times)
+    return f"{own / backbone:.2f} ({own:.1f} ms)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with the sets")
+    parser.add_argument("methods", nargs="+")
+    parser.add_argument("--sets", nargs="+", help="names of folders; all by default")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        with tempfile.TemporaryDirectory() as target, contextlib.redirect_stdout(sys.stderr):
+            found = figures(options.methods[0], options.data, options.seeds[0], target)
+        print(json.dumps(found))
+        return
+    from anomaly_ad.data import render_sample
+
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    with tempfile.TemporaryDirectory() as name:
+        sets = sorted(path.parent for path in options.data.glob("*/train"))
+        for pose in ("small", "any"):
+            sets.append(render_sample(Path(name) / f"washer_{pose}", pose=pose))
+        for folder in sets:
+            if options.sets and folder.name not in options.sets:
+                continue
+            for method in options.methods:
+                for seed in options.seeds:
+                    command = [sys.executable, __file__, str(folder), method]
+                    command += ["--seeds", str(seed), "--one"]
+                    done = subprocess.run(command, capture_output=True, text=True, check=False)
+                    if done.returncode:
+                        print(f"| {folder.name} | {method} failed: {done.stderr[-300:]} |")
+                        continue
+                    row = json.loads(done.stdout.splitlines()[-1])
+                    cells = [folder.name, method, str(seed), *map(str, row.values())]
+                    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
