@@ -65,9 +65,13 @@ class CellDetector(GradientDetector):
         self.seed = seed
         self.record = TrainingRecord()
         images, inside = model_input(framing)
+        maps = feature_maps(images, framing, backbone, layers)
+        coarsest = min(each.shape[1] for each in maps)
         maps = [
-            ops.average_pool(each, 3, 1, padding="same")
-            for each in feature_maps(images, framing, backbone, layers)
+            each
+            if each.shape[1] == coarsest < maps[0].shape[1]
+            else ops.average_pool(each, 3, 1, padding="same")
+            for each in maps
         ]
         grid = (max(framing.height // _CELL, 1), max(framing.width // _CELL, 1))
         found = {"features": on_the_coarsest_grid(maps, at_least=grid)}

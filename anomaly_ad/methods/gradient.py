@@ -384,7 +384,7 @@ class Batches(keras.utils.PyDataset):
         self.size = size
         self.seed = seed
         drawn = None if seed is None else items.per_epoch
-        self.times = 1 if seed is None else -(-least // len(items)) or 1
+        self.times = 1 if seed is None else max(round(least / len(items)), 1)
         self.count = min(drawn or len(items), len(items)) * self.times
         self.begin(0)
 

@@ -37,7 +37,7 @@ from .standard import Standard
 
 _LITTLE = 1e-6
 _BOTTLENECK = 256  # channels
-_DECODER = (128, 96, 64)  # channels of the decoder, from the coarsest layer on
+_DECODER = (192, 128, 96)  # channels of the decoder, from the coarsest layer on
 
 
 class ReverseDistillation(GradientDetector):
@@ -56,7 +56,7 @@ class ReverseDistillation(GradientDetector):
         Standard deviation of the map's blur in pixels.
     """
 
-    learning_rate = 5e-3
+    learning_rate = 2e-3
     batch_size = 8
     least_per_epoch = 160
     monitored = MISSED
@@ -164,13 +164,16 @@ def _network(shapes: Sequence[tuple[int, int, int]], seed: int) -> keras.Model:
         paths.append(x)
     x = keras.layers.Concatenate()(paths) if len(paths) > 1 else paths[0]
     x = blocks.active(blocks.conv(x, _BOTTLENECK, 1))
-    x = blocks.active(blocks.conv(x, _BOTTLENECK, 3, strides=2))
+    x = blocks.active(blocks.conv(x, _BOTTLENECK, 3))
     x = blocks.active(blocks.conv(x, _BOTTLENECK, 3))
     rebuilt = []
     for level in range(coarsest, -1, -1):
         height, width, channels = shapes[level]
         filters = _DECODER[coarsest - level]
-        x = blocks.active(cropped(blocks.doubled(x, filters), (height, width)))
+        if level < coarsest:
+            x = blocks.active(cropped(blocks.doubled(x, filters), (height, width)))
+        else:
+            x = blocks.active(blocks.conv(x, filters, 3))
         x = blocks.active(blocks.conv(x, filters, 3))
         rebuilt.append(blocks.conv(x, channels, 1))
     return keras.Model(maps, rebuilt[::-1])

@@ -238,7 +238,7 @@ PRESETS: dict[str, Preset] = {
         "Reverse distillation: pretrained features that a decoder of good ones cannot give back",
         module="rd",
         cls="ReverseDistillation",
-        options=(_BACKBONE, _layers(*_FINE), _BLUR),
+        options=(_BACKBONE, _layers("stage2", "stage4", "stage5"), _BLUR),
         in_tiles="map",
         **{**_FEATURES, "epochs": 60},
     ),
@@ -258,9 +258,7 @@ PRESETS: dict[str, Preset] = {
             _BACKBONE,
             _layers(*_FINE),
             _BLUR,
-            Number(
-                "noise", 0.15, "standard deviation of the noise, in that of features", 0.001, 10
-            ),
+            Number("noise", 0.5, "standard deviation of the noise, in that of features", 0.001, 10),
             Choice("noise_in", "everywhere", "where images get noise", ("patches", "everywhere")),
         ),
         in_tiles="map",
