@@ -30,8 +30,9 @@ class AD:
     ----------
     model_name : str
         The name of a method ("padim", "patchcore", "dfm", "dfkde": Gaussians, nearest neighbours,
-        principal components and density of pretrained features; "AD0", "AD1": patch autoencoders
-        in colour and gray; "vae", "lake": variational ones; `anomaly-ad detectors` lists them), or
+        principal components and density of pretrained features; "rd", "simplenet", "cfa": trained
+        on them by gradient; "ensemble": several as one; "AD0", "AD1": patch autoencoders in colour
+        and gray; "vae", "lake": variational ones; `anomaly-ad detectors` lists them), or
         the path of a model directory that `train` has saved. A method's name wins over a path.
     train_path : path or list of paths
         Images of good parts, for `train`. Nothing is read before that. Rules for folders:
@@ -78,7 +79,8 @@ class AD:
     tiles : (int, int) or "auto", optional
         For small defects in large photographs: (rows, columns) of overlapping tiles, each a view
         of its own for the same model. "auto" lays them so that the `smallest_defect` covers a
-        cell of the method's grid. Needs photographs of one size; not for "padim".
+        cell of the method's grid. Needs photographs of one size; not for
+        "padim", "cfa" and "ensemble".
     tile_size : (int, int), optional
         (height, width) of the tiles in pixels of the photograph, instead of `tiles`.
     overlap : float, optional
@@ -218,16 +220,18 @@ class AD:
     ) -> AD:
         """Learn from the good images, prove and calibrate the model, and save it.
 
-        On a loaded model, a method that learns by gradient goes on from its weights if the images
-        are those that it was trained on, and begins again if they are others: the limit must come
-        from images that no fit has seen. A statistical one begins again; see `add_images`.
+        On a loaded model, a method that learns by gradient goes on as if training had not ended if
+        the images are those that it was trained on, and begins again if they are others: the limit
+        must come from images that no fit has seen. A statistical one begins again; see
+        `add_images`. Ctrl-C ends a training by gradient with its best weights so far, which are
+        calibrated and saved; before the first epoch is over, nothing is.
 
         Parameters
         ----------
         epochs : int, optional
-            Passes over the images; None for the method's own (75). Training ends earlier when the
-            validation loss no longer falls. A method that learns in one pass ignores them and
-            says so.
+            Passes over the images, on a loaded model further ones; None for the method's own.
+            Training ends earlier when the validation no longer improves. A method that learns in
+            one pass ignores them and says so.
         groups : str, sequence or mapping, optional
             Which images show one part, where some parts were photographed several times: images of
             one group are learnt from or scored as unseen together, and the stated rate counts
@@ -256,6 +260,9 @@ class AD:
         DataError
             Too few images or groups, broken images (all are listed), such that may show defects,
             or names in `exclude` that do not match exactly one image.
+        TrainingError
+            A training by gradient has diverged, or tells rendered defects from good images worse
+            than by chance; nothing is saved.
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """

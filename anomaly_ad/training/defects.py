@@ -72,6 +72,8 @@ def _drawn(
     channels = framing.channels
     picture = np.broadcast_to(view[..., :channels], (*view.shape[:2], 3)).copy()
     where = view[..., -1] > 0 if framing.has_inside else None
+    if where is not None and not where.any():
+        return None
     for _ in range(_TRIES):
         try:
             image, _ = render_defect(picture, kind, size, contrast, random, where=where)
