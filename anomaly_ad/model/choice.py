@@ -71,6 +71,11 @@ class Choice:
         if not isinstance(options.get("backbone", ""), str):
             network = options["backbone"]
             options["backbone"] = _own_name(network)
+        if isinstance(options.get("members"), (list, tuple)):
+            options["members"] = [
+                os.fspath(each) if isinstance(each, os.PathLike) else each
+                for each in options["members"]
+            ]
         if isinstance(model_name, str) and model_name in registry.PRESETS:
             plan = Plan.from_options(model_name, options)
             framing = None

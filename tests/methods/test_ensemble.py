@@ -132,7 +132,7 @@ def test_the_limit_comes_from_images_that_no_member_has_learnt(saved):
 
 
 def test_saved_members_make_the_same_model(saved, parts, tmp_path):
-    paths = [str(saved[name].directory) for name in ("padim", "dfm")]
+    paths = [saved[name].directory for name in ("padim", "dfm")]
     ad = AD("ensemble", parts, members=paths, save_path=tmp_path).train(review=False)
     assert ad.img_size == (64, 64)
     view = ad.model.manifest.plan.framing.views(draw_part(700, defect=True))
