@@ -261,8 +261,8 @@ class AD:
             Too few images or groups, broken images (all are listed), such that may show defects,
             or names in `exclude` that do not match exactly one image.
         TrainingError
-            A training by gradient has diverged, or tells rendered defects from good images worse
-            than by chance; nothing is saved.
+            A training by gradient has diverged, or images with rendered defects score no higher
+            than the same without; nothing is saved.
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """

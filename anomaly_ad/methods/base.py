@@ -28,6 +28,22 @@ class TrainingRecord:
     is_interrupted: bool = False
 
 
+@dataclass(frozen=True)
+class Defects:
+    """Images with rendered defects, which the epochs of a training are compared by.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Views of good images, each with a defect.
+    of : ndarray of int, shape (N,)
+        Of which good image each is, by its place in the validation set.
+    """
+
+    images: ImageSet
+    of: NDArray[np.intp]
+
+
 class Detector:
     """A method. Subclasses say how they fit and what graph they become.
 
@@ -53,7 +69,7 @@ class Detector:
         validation: ImageSet,
         epochs: int,
         progress: Callable[[str], None],
-        defects: ImageSet | None = None,
+        defects: Defects | None = None,
     ) -> Self:
         """Learn from good images; on a detector that is fitted already, go on.
 
@@ -65,9 +81,8 @@ class Detector:
             Passes over the images, for methods that learn by gradient.
         progress : callable
             Called after each epoch with a short note.
-        defects : ImageSet, optional
-            Views of validation images with rendered defects, for methods that are validated by
-            them.
+        defects : Defects, optional
+            Validation images with rendered defects, for methods that are validated by them.
         """
         raise NotImplementedError
 

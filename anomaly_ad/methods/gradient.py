@@ -27,7 +27,7 @@ from ..runtime import Engine
 from ..runtime.convert import to_openvino
 from ..statistics.ranking import partial_auroc
 from ..support import say
-from .base import Arrays, Detector, TrainingRecord, check_state, misfits
+from .base import Arrays, Defects, Detector, TrainingRecord, check_state, misfits
 from .features import FeatureSet
 from .plateau import MISSED, Course, Reached
 
@@ -136,7 +136,7 @@ class GradientDetector(Detector):
         validation: ImageSet,
         epochs: int,
         progress: Callable[[str], None],
-        defects: ImageSet | None = None,
+        defects: Defects | None = None,
     ) -> Self:
         """Train, keep the best weights, then learn what comes after them.
 
@@ -146,16 +146,18 @@ class GradientDetector(Detector):
         Raises
         ------
         TrainingError
-            The loss is not finite, or rendered defects are told apart worse than by chance.
+            The loss is not finite, or most images score higher than the same with a rendered
+            defect.
         """
         parts = {"fit": images, "validation": validation}
         if self.needs_defects:
             if defects is None:
                 raise TypeError("a method that is validated by defects is given some")
-            parts["defects"] = defects
+            parts["defects"] = defects.images
+        of = None if defects is None else defects.of
         frozen = self.frozen()
         if frozen is None:
-            return self._fit(**parts, epochs=epochs, progress=progress)
+            return self._fit(**parts, of=of, epochs=epochs, progress=progress)
         engine = Engine(to_openvino(frozen))
         received, given = engine.view_shape, images[slice(0, 1)].shape[1:]
         if received != given:
@@ -168,7 +170,7 @@ class GradientDetector(Detector):
                 name: stack.enter_context(FeatureSet.compute(engine, part))
                 for name, part in parts.items()
             }
-            return self._fit(**sets, epochs=epochs, progress=progress)
+            return self._fit(**sets, of=of, epochs=epochs, progress=progress)
 
     def _fit(
         self,
@@ -177,6 +179,7 @@ class GradientDetector(Detector):
         epochs: int,
         progress: Callable[[str], None],
         defects: Items = None,
+        of: NDArray[np.intp] | None = None,
     ) -> Self:
         trainer = _Trainer(self.networks, self.batch_loss)
         optimizer = self.optimizer()
@@ -232,7 +235,7 @@ class GradientDetector(Detector):
         self._set_weights(reached.best)
         self._reached = reached
         if measure is not None:
-            measure.check()
+            measure.check(of)
         self.record = TrainingRecord(
             len(figures), reached.history, best, done + epochs, is_interrupted
         )
@@ -350,15 +353,20 @@ class _Missed:
             return float("nan")
         return 1 - partial_auroc(good, defective, FALSE_ALARMS)
 
-    def check(self) -> None:
-        """Raise TrainingError if the weights, as they stand, are worse than chance."""
+    def check(self, of: NDArray[np.intp] | None) -> None:
+        """Raise TrainingError if the weights, as they stand, are no better than chance.
+
+        Each defect is compared with the same image without it, `of` the good ones; so a few images
+        are enough to tell.
+        """
         good, defective = self._scores()
-        found = partial_auroc(good, defective)
-        if found < 0.5:
+        own = good[of]
+        found = float(np.mean((defective > own) + 0.5 * (defective == own)))
+        if found <= 0.5:
             raise TrainingError(
-                "Training has come to nothing: of a good image and one with a rendered defect the "
-                f"model finds the defective one in {found:.0%} of cases, less often than by "
-                "chance. Nothing was saved. Train longer, with another seed, or with another "
+                "Training has come to nothing: of an image without and with a rendered defect the "
+                f"defective one has the higher score in {found:.0%} of cases, no more often than "
+                "by chance. Nothing was saved. Train longer, with another seed, or with another "
                 "method."
             )
 

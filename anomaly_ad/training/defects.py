@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from ..data.rendered import KINDS, LEAST_SIZE, render_defect
 from ..errors import DataError
 from ..images import Framing, ImageSet
 
+if TYPE_CHECKING:
+    from ..methods.base import Defects
+
 _COUNT = 96  # of all kinds together
 _SIZES = 0.02, 0.15  # shares of the shorter side of a view
 _CONTRASTS = 15.0, 90.0  # gray levels
@@ -18,7 +22,7 @@ _TRIES = 5  # smaller each time, until one fits
 _STREAM = 0xDEFEC7  # apart from what else is drawn with the seed
 
 
-def rendered(images: ImageSet, framing: Framing, seed: int) -> ImageSet:
+def rendered(images: ImageSet, framing: Framing, seed: int) -> Defects:
     """Views of these images, each with one rendered defect.
 
     Sizes and contrasts go from what hardly any model finds to what is easily found, evenly on a
@@ -33,11 +37,13 @@ def rendered(images: ImageSet, framing: Framing, seed: int) -> ImageSet:
     seed : int
         The same gives the same defects.
     """
+    from ..methods.base import Defects
+
     random = np.random.default_rng([seed, _STREAM])
     count = max(_COUNT // len(KINDS), 1)
     places = np.resize(random.permutation(len(images)), count * len(KINDS))
     steps = np.linspace(0, 1, count)
-    out = []
+    out, of = [], []
     for number, place in enumerate(places.tolist()):
         kind, step = KINDS[number % len(KINDS)], steps[number // len(KINDS)]
         size = max(_between(_SIZES, step) * min(framing.size), LEAST_SIZE)
@@ -46,13 +52,14 @@ def rendered(images: ImageSet, framing: Framing, seed: int) -> ImageSet:
         drawn = _drawn(view, framing, kind, size, contrast, random)
         if drawn is not None:
             out.append(drawn)
+            of.append(place)
     if not out:
         raise DataError(
             "No rendered defect fits on the images, so it cannot be told how well a training does. "
             "Is the region that is inspected a few pixels wide? Choose a larger roi, or a method "
             "that learns in one pass."
         )
-    return ImageSet(np.stack(out)[:, None])
+    return Defects(ImageSet(np.stack(out)[:, None]), np.array(of))
 
 
 def _between(ends: tuple[float, float], step: float) -> float:
