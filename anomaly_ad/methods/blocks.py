@@ -31,7 +31,7 @@ class Blocks:
     def conv(
         self, x: keras.KerasTensor, filters: int, size: int, strides: int = 1
     ) -> keras.KerasTensor:
-        """A convolution; a grid that is no multiple of the strides is rounded up."""
+        """A convolution; a grid that does not divide by the strides is rounded up."""
         return kl.Conv2D(filters, size, strides, **self._weights())(x)
 
     def doubled(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:

@@ -298,7 +298,7 @@ def without_course(state: Arrays) -> dict[str, NDArray[Any]]:
 
 
 def _stored(reached: Reached | None) -> dict[str, NDArray[Any]]:
-    """What training goes on from, besides the best weights."""
+    """What training goes on from, next to the best weights."""
     if reached is None:
         return {}
     last = {f"{_LAST}{number:03d}": array for number, array in enumerate(reached.last)}
@@ -354,7 +354,7 @@ class _Missed:
         return 1 - partial_auroc(good, defective, FALSE_ALARMS)
 
     def check(self, of: NDArray[np.intp] | None) -> None:
-        """Raise TrainingError if the weights, as they stand, are no better than chance.
+        """Raise TrainingError if the weights, as they stand, do no better than chance.
 
         Each defect is compared with the same image without it, `of` the good ones; so a few images
         are enough to tell.
