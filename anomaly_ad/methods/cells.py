@@ -51,6 +51,7 @@ class CellDetector(GradientDetector):
     """
 
     monitored = MISSED
+    least_per_epoch = 160
 
     def __init__(
         self,
