@@ -144,7 +144,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         sets = sorted(path.parent for path in options.data.glob("*/train"))
         for pose in ("small", "any"):
-            sets.append(render_sample(Path(name) / f"washer_{pose}", pose=pose))
+            if not options.sets or f"washer_{pose}" in options.sets:
+                sets.append(render_sample(Path(name) / f"washer_{pose}", pose=pose))
         for folder in sets:
             if options.sets and folder.name not in options.sets:
                 continue
