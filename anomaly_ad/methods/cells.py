@@ -18,16 +18,14 @@ from .plateau import MISSED
 from .standard import Standard
 
 _CELL = 8  # pixels
-_LEAST_DEVIATION = (
-    0.01  # of a channel, as a share of the mean one: one that is constant says little
-)
 
 
 class CellDetector(GradientDetector):
     """A vector of pretrained features per cell of a grid of about 8 x 8 pixels each.
 
-    The maps of a few layers, averaged over 3 x 3 of their cells, lie on one grid; each channel is
-    standardised by its mean and deviation in the images that are learnt from.
+    The maps of a few layers lie on one grid, all but the coarsest averaged over 3 x 3 of their own
+    cells first, which those of the coarsest see more than anyway; each channel is standardised by
+    its mean and deviation in the images that are learnt from.
 
     Parameters
     ----------
@@ -67,10 +65,10 @@ class CellDetector(GradientDetector):
         self.record = TrainingRecord()
         images, inside = model_input(framing)
         maps = feature_maps(images, framing, backbone, layers)
-        coarsest = min(each.shape[1] for each in maps)
+        rows = [each.shape[1] for each in maps]
         maps = [
             each
-            if each.shape[1] == coarsest < maps[0].shape[1]
+            if each.shape[1] == min(rows) < max(rows)
             else ops.average_pool(each, 3, 1, padding="same")
             for each in maps
         ]

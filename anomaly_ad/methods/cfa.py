@@ -25,7 +25,6 @@ defects choose, instead of the best of the test set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -58,17 +57,8 @@ class CFA(CellDetector):
     learning_rate = 1e-3
     batch_size = 4
 
-    def __init__(
-        self,
-        framing: Framing,
-        patch_size: int,
-        seed: int,
-        *,
-        backbone: str | keras.Model,
-        layers: Sequence[str],
-        blur: float,
-    ) -> None:
-        super().__init__(framing, patch_size, seed, backbone=backbone, layers=layers, blur=blur)
+    def __init__(self, framing: Framing, patch_size: int, seed: int, **parameters: Any) -> None:
+        super().__init__(framing, patch_size, seed, **parameters)
         height, width, channels = self.shape
         axes = (np.linspace(-1, 1, n, dtype=np.float32) for n in (height, width))
         self._places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[None]
@@ -98,8 +88,7 @@ class CFA(CellDetector):
         vectors = ops.reshape(descriptors, (-1, height * width, channels))
         half = (np.square(self.centres).sum(axis=1) / 2).astype(np.float32)
         near = ops.matmul(vectors, np.ascontiguousarray(self.centres.T)) - half
-        # |a|² - 2ab + |b|², where a nearest centre is far enough that its digits are not lost: a
-        # descriptor of many channels is never within a hundredth of a centre.
+        # |a|² - 2ab + |b|²: per channel its rounding is about 1e-7, less than what `outputs` adds.
         nearest = _largest(near, count)
         squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True) - 2 * nearest
         squared = ops.maximum(squared / channels, 0)

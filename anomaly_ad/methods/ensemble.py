@@ -45,18 +45,16 @@ class Member:
     parameters : dict
         Its options.
     detector : Detector
-    calibrated_on : tuple of int or None
-        Of a saved model that was trained by gradient: the images it has not learnt, by their place.
-    is_fitted : bool
-        Whether it comes from a saved model.
+    training : mapping or None
+        Of a saved model, which is taken as it is: what its manifest says of its training. None for
+        a method that is still to be fitted.
     """
 
     name: str
     method: str
     parameters: dict[str, Any]
     detector: Detector
-    calibrated_on: tuple[int, ...] | None = None
-    is_fitted: bool = False
+    training: Mapping[str, Any] | None = None
 
 
 class Ensemble(Detector):

@@ -11,9 +11,10 @@ References
 Deng, Li 2022, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR, arXiv
 2201.10703, section 3: the loss is equation 2 in its flattened form (1 - cosine of the whole maps,
 summed over the layers), the map equations 1 and 3. Deviations: the backbone is EfficientNet-Lite0
-instead of a WideResNet50, so the decoder is a few plain convolutions instead of a mirrored ResNet,
-and the bottleneck has one strided 3 x 3 convolution instead of a ResNet block; the map of each
-layer is not averaged; the epoch is the one that rendered defects choose, instead of the last.
+instead of a WideResNet50, of which the layers of strides 8, 16 and 32 are taken instead of 4, 8 and
+16, each channel standardised by its mean and deviation in good images; the decoder is a few plain
+convolutions instead of a mirrored ResNet, and the bottleneck keeps the grid of the coarsest layer
+instead of halving it; the epoch is the one that rendered defects choose, instead of the last.
 """
 
 from __future__ import annotations

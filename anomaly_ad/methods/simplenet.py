@@ -21,7 +21,6 @@ is taken; the epoch is the one that rendered defects choose, instead of the best
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -60,13 +59,11 @@ class SimpleNet(CellDetector):
         patch_size: int,
         seed: int,
         *,
-        backbone: str | keras.Model,
-        layers: Sequence[str],
-        blur: float,
         noise: float,
         noise_in: str,
+        **parameters: Any,
     ) -> None:
-        super().__init__(framing, patch_size, seed, backbone=backbone, layers=layers, blur=blur)
+        super().__init__(framing, patch_size, seed, **parameters)
         self.noise = noise
         self.noise_in = noise_in
         channels = self.shape[2]

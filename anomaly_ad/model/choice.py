@@ -18,21 +18,9 @@ from .plan import Plan
 from .store import StoredModel, load
 
 SAVE_PATH = "Models/"
-# Options that saved members of an ensemble have fixed.
-_OF_FRAMING = (
-    "gray_scale",
-    "img_size",
-    "fit",
-    "value_range",
-    "roi",
-    "ignore",
-    "align",
-    "normalize",
-    "tiles",
-    "tile_size",
-    "overlap",
-    "smallest_defect",
-)
+# Options that saved members of an ensemble have fixed: all that decide what is taken of an image.
+_OTHERS = ("train_path", "save_path", "name", "patch_size", "seed", "false_alarm_rate", "precision")
+_OF_FRAMING = [name for name in registry.OPTIONS if name not in _OTHERS]
 
 
 @dataclass(frozen=True)

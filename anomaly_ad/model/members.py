@@ -34,7 +34,7 @@ def saved_members(names: Sequence[str]) -> dict[str, StoredModel]:
                     "nor a directory that holds a saved model. Check the spelling or the path."
                 )
             stored[name] = load(name)
-    own = [n for n, m in stored.items() if is_own_backbone(m.manifest.plan)]
+    own = [n for n, m in stored.items() if _is_own_backbone(m.manifest.plan)]
     if own:
         raise OptionError(
             f"{own[0]} was trained on a backbone of your own, which an ensemble cannot take. Train "
@@ -46,7 +46,7 @@ def saved_members(names: Sequence[str]) -> dict[str, StoredModel]:
     return stored
 
 
-def is_own_backbone(plan: Plan) -> bool:
+def _is_own_backbone(plan: Plan) -> bool:
     """Whether a model was trained on a backbone that the user handed over."""
     return str(plan.parameters.get("backbone")).startswith("own:")
 

@@ -183,14 +183,15 @@ def _learn_members(
                     images,
                     groups,
                     own,
-                    is_fitted=member.is_fitted,
+                    is_fitted=member.training is not None,
                     also=kept.add,
                 )
                 record, formula = learnt.record, learnt.formula
             else:
-                record = {"calibrated_on": member.calibrated_on}
-                if not member.is_fitted:
+                if member.training is None:
                     record = _learn_by_gradient(member.detector, images, groups, own, epochs).record
+                else:
+                    record = {"calibrated_on": member.training["calibrated_on"]}
                 engine = Engine(to_openvino(member.detector.graph()), plan.precision)
                 places, formula = record["calibrated_on"], engine.run_all
                 some = images.subset(np.array(places))

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -41,6 +41,9 @@ from ..runtime import Engine
 from ..support import bar, ordered_map, say
 from .learning import check_input, learn, least_groups
 from .unseen import unseen_scores, with_defects
+
+if TYPE_CHECKING:
+    from ..methods.ensemble import Member
 
 
 def train(
@@ -101,7 +104,7 @@ def train(
         groups = _groups_of(own, len(images))
         _check_groups(groups, plan, detector)
         if registry.preset(plan.method).combines:
-            _check_members(plan, own)
+            _check_members(detector.members, own)
         if before is not None and not _same_images(before.manifest.training, own):
             # Other images are divided otherwise: some that the old weights were fitted to would be
             # calibrated with, and the stated false alarm rate would not hold.
@@ -249,17 +252,7 @@ def _members(plan: Plan) -> list[Any]:
         if name in stored:
             own = stored[name].manifest
             found = build(own.plan).restore(stored[name].detector_state())
-            places = own.training.get("calibrated_on")
-            members.append(
-                Member(
-                    name,
-                    own.plan.method,
-                    own.plan.parameters,
-                    found,
-                    None if places is None else tuple(places),
-                    is_fitted=True,
-                )
-            )
+            members.append(Member(name, own.plan.method, own.plan.parameters, found, own.training))
         else:
             parameters = registry.preset(name).parameters
             own_plan = replace(plan, method=name, parameters=parameters)
@@ -267,15 +260,15 @@ def _members(plan: Plan) -> list[Any]:
     return members
 
 
-def _check_members(plan: Plan, about: Mapping[str, Any]) -> None:
+def _check_members(members: Sequence[Member], about: Mapping[str, Any]) -> None:
     """Raise DataError unless the saved members of an ensemble have learnt these images."""
-    for name, stored in saved_members(plan.parameters["members"]).items():
-        if not _same_images(stored.manifest.training, about):
+    for member in members:
+        if member.training is not None and not _same_images(member.training, about):
             raise DataError(
-                f"The member {name} was trained on other images, or on other groups of them, so "
-                "it cannot be told what it says of those it has not learnt. Train the ensemble on "
-                "the images that all members were trained on, or name methods instead of saved "
-                "models."
+                f"The member {member.name} was trained on other images, or on other groups of "
+                "them, so it cannot be told what it says of those it has not learnt. Train the "
+                "ensemble on the images that all members were trained on, or name methods instead "
+                "of saved models."
             )
 
 

@@ -13,7 +13,6 @@ from anomaly_ad.images import Framing
 from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.methods.gradient import Batches
 from anomaly_ad.methods.perlin import perlin_mask, perlin_noise
-from anomaly_ad.methods.simplenet import SimpleNet
 from anomaly_ad.model.plan import Plan
 from anomaly_ad.runtime.convert import run_graph
 from anomaly_ad.training.steps import build
@@ -155,7 +154,3 @@ def test_perlin_noise_is_bounded_smooth_and_zero_at_the_corners_of_its_cells(h, 
     assert noise.shape == (h, w) and np.abs(noise).max() <= 1.01
     mask = perlin_mask((h, w), rng)
     assert mask.shape == (h, w) and mask.any()
-
-
-def test_simplenet_is_the_class_behind_its_name():
-    assert isinstance(begun("simplenet")[0], SimpleNet)
