@@ -291,16 +291,16 @@ def _network(
     spends most of its time on the few channels that it has at full size.
     """
     blocks = Blocks(seed)
-    conv, doubled, active = blocks.conv, blocks.doubled, blocks.active
+    block, conv, doubled, active = blocks.block, blocks.conv, blocks.doubled, blocks.active
     pictures = keras.Input(framing.shape)
     found = {}
-    x = found["encoded_8"] = active(conv(pictures, WIDTHS[0], 8, strides=8))
-    x = active(conv(x, WIDTHS[1], 3, strides=2))
-    x = found["encoded_16"] = active(conv(x, WIDTHS[1], 3))
+    x = found["encoded_8"] = block(pictures, WIDTHS[0], 8, strides=8)
+    x = block(x, WIDTHS[1], 3, strides=2)
+    x = found["encoded_16"] = block(x, WIDTHS[1], 3)
     found |= squeeze(x, conv)
-    x = found["decoded_16"] = active(conv(found["code"], WIDTHS[1], 3))
+    x = found["decoded_16"] = block(found["code"], WIDTHS[1], 3)
     x = cropped(doubled(x, WIDTHS[0]), found["encoded_8"].shape[1:3])
-    x = found["decoded_8"] = active(conv(active(x), WIDTHS[0], 3))
+    x = found["decoded_8"] = block(active(x), WIDTHS[0], 3)
     x = _cells_to_pixels(conv(x, 16 * framing.channels, 1), 4, framing.channels)
     halved = [-(-pixels // CELL) for pixels in framing.size]
     found["rebuilt"] = kl.Activation("sigmoid")(cropped(x, halved))

@@ -28,15 +28,23 @@ class Blocks:
         start = keras.initializers.HeNormal(seed=next(self._seeds))
         return {"padding": "same", "kernel_initializer": start}
 
-    def conv(
+    def conv(self, x: keras.KerasTensor, filters: int, size: int) -> keras.KerasTensor:
+        """A convolution with a bias."""
+        return kl.Conv2D(filters, size, **self._weights())(x)
+
+    def block(
         self, x: keras.KerasTensor, filters: int, size: int, strides: int = 1
     ) -> keras.KerasTensor:
-        """A convolution; a grid that does not divide by the strides is rounded up."""
-        return kl.Conv2D(filters, size, strides, **self._weights())(x)
+        """A convolution and `active`; a grid that does not divide by the strides is rounded up.
+
+        Without a bias, which the normalisation takes out: its gradient is rounding errors, and
+        Adam makes whole steps of them.
+        """
+        return self.active(kl.Conv2D(filters, size, strides, use_bias=False, **self._weights())(x))
 
     def doubled(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        """A transposed convolution of twice the size."""
-        return kl.Conv2DTranspose(filters, 4, 2, **self._weights())(x)
+        """A transposed convolution of twice the size, without a bias: `active` is to follow."""
+        return kl.Conv2DTranspose(filters, 4, 2, use_bias=False, **self._weights())(x)
 
     def active(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Batch normalisation and activation."""

@@ -161,12 +161,12 @@ def _network(shapes: Sequence[tuple[int, int, int]], seed: int) -> keras.Model:
     for level, x in enumerate(maps):
         for step in range(coarsest - level):
             width = 128 if step == coarsest - level - 1 else 64
-            x = blocks.active(blocks.conv(x, width, 3, strides=2))
+            x = blocks.block(x, width, 3, strides=2)
         paths.append(x)
     x = keras.layers.Concatenate()(paths) if len(paths) > 1 else paths[0]
-    x = blocks.active(blocks.conv(x, _BOTTLENECK, 1))
-    x = blocks.active(blocks.conv(x, _BOTTLENECK, 3))
-    x = blocks.active(blocks.conv(x, _BOTTLENECK, 3))
+    x = blocks.block(x, _BOTTLENECK, 1)
+    x = blocks.block(x, _BOTTLENECK, 3)
+    x = blocks.block(x, _BOTTLENECK, 3)
     rebuilt = []
     for level in range(coarsest, -1, -1):
         height, width, channels = shapes[level]
@@ -174,7 +174,7 @@ def _network(shapes: Sequence[tuple[int, int, int]], seed: int) -> keras.Model:
         if level < coarsest:
             x = blocks.active(cropped(blocks.doubled(x, filters), (height, width)))
         else:
-            x = blocks.active(blocks.conv(x, filters, 3))
-        x = blocks.active(blocks.conv(x, filters, 3))
+            x = blocks.block(x, filters, 3)
+        x = blocks.block(x, filters, 3)
         rebuilt.append(blocks.conv(x, channels, 1))
     return keras.Model(maps, rebuilt[::-1])

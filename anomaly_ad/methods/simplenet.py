@@ -71,7 +71,8 @@ class SimpleNet(CellDetector):
         cells = keras.Input(self.shape)
         start = keras.initializers.Orthogonal(seed=next(seeds))
         adaptor = keras.Model(cells, kl.Dense(channels, kernel_initializer=start)(cells))
-        x = kl.Dense(channels, kernel_initializer=_normal(next(seeds)))(cells)
+        # Without a bias, which the normalisation takes out.
+        x = kl.Dense(channels, use_bias=False, kernel_initializer=_normal(next(seeds)))(cells)
         x = kl.LeakyReLU(negative_slope=0.2)(kl.BatchNormalization(momentum=0.9)(x))
         x = kl.Dense(1, use_bias=False, kernel_initializer=_normal(next(seeds)))(x)
         self.networks = {"adaptor": adaptor, "discriminator": keras.Model(cells, x)}
