@@ -34,9 +34,10 @@ from keras import ops
 from numpy.typing import NDArray
 
 from ..images import Framing
-from .cells import CellDetector, mean_over
+from .cells import CellDetector
 from .gradient import Items, Tensors
 from .heads import highest
+from .maps import mean_over
 
 _NEAREST = 3  # centres that attract, and as many further ones that repel
 _MARGIN = 0.1

@@ -24,43 +24,33 @@ from typing import Any
 
 import keras
 from keras import ops
-from numpy.typing import NDArray
 
-from ..backbones.networks import feature_maps
 from ..errors import OptionError
 from ..images import Framing
-from .base import TrainingRecord
 from .blocks import Blocks, cropped
-from .gradient import GradientDetector, Items, Tensors
-from .heads import MapHead, highest, joined, model_input
-from .plateau import MISSED
-from .standard import Standard
+from .gradient import Tensors
+from .heads import highest
+from .maps import MapDetector, grids
 
 _LITTLE = 1e-6
 _BOTTLENECK = 256  # channels
 _DECODER = (192, 128, 96)  # channels of the decoder, from the coarsest layer on
 
 
-class ReverseDistillation(GradientDetector):
+class ReverseDistillation(MapDetector):
     """Reverse distillation.
 
     Parameters
     ----------
-    framing, patch_size, seed
-        See `Detector`. `patch_size` is the side of boxes only.
-    backbone : str or keras.Model
-        See `backbones.networks.feature_maps`.
+    framing, patch_size, seed, backbone, blur
+        See `MapDetector`.
     layers : sequence of str
         From the finest to the coarsest, each with half of the cells of the one before along each
         axis, rounded up.
-    blur : float
-        Standard deviation of the map's blur in pixels.
     """
 
     learning_rate = 2e-3
     batch_size = 8
-    least_per_epoch = 160
-    monitored = MISSED
 
     def __init__(
         self,
@@ -68,50 +58,22 @@ class ReverseDistillation(GradientDetector):
         patch_size: int,
         seed: int,
         *,
-        backbone: str | keras.Model,
         layers: Sequence[str],
-        blur: float,
+        **parameters: Any,
     ) -> None:
-        self.seed = seed
-        self.record = TrainingRecord()
-        images, inside = model_input(framing)
-        maps = feature_maps(images, framing, backbone, layers)
-        grids = [tuple(each.shape[1:3]) for each in maps]
-        halves = [tuple(-(-cells // 2) for cells in grid) for grid in grids[:-1]]
-        if not 1 <= len(maps) <= len(_DECODER) or halves != grids[1:]:
+        super().__init__(framing, patch_size, seed, layers=layers, **parameters)
+        cells = [shape[:2] for shape in self.shapes]
+        halves = [tuple(-(-n // 2) for n in grid) for grid in cells[:-1]]
+        if not 1 <= len(cells) <= len(_DECODER) or halves != cells[1:]:
             raise OptionError(
                 f"rd takes one to {len(_DECODER)} layers, each with half of the cells of the one "
-                "before along each axis. Received: "
-                f"{', '.join(f'{n} {h}x{w}' for n, (h, w) in zip(layers, grids, strict=True))}."
+                f"before along each axis. Received: {grids(layers, self.shapes)}."
             )
-        self._names = [f"map_{number}" for number in range(len(maps))]
-        found = dict(zip(self._names, maps, strict=True))
-        if inside is not None:
-            found["inside"] = inside
-        self._frozen = keras.Model(joined(images, inside), found)
-        heads = [MapHead(framing.size, grid, blur) for grid in grids]
-        self.standards = [
-            Standard(name, head, each.shape[-1])
-            for name, head, each in zip(self._names, heads, maps, strict=True)
-        ]
-        self.networks = {"decoder": _network([each.shape[1:] for each in maps], seed)}
-
-    def frozen(self) -> keras.Model:
-        """Images -> the maps of the layers, and `inside`."""
-        return self._frozen
+        self.networks = {"decoder": _network(self.shapes, seed)}
 
     def optimizer(self) -> keras.optimizers.Optimizer:
         """As in the paper."""
         return keras.optimizers.Adam(self.learning_rate, beta_1=0.5)
-
-    def learn_before(self, items: Items) -> None:
-        """Mean and deviation of the channels of each layer."""
-        for standard in self.standards:
-            standard.learn(items)
-
-    def constants(self) -> dict[str, NDArray[Any]]:
-        """Mean and scale of the channels of each layer."""
-        return {n: array for each in self.standards for n, array in each.arrays().items()}
 
     def _pairs(
         self, features: Tensors, *, training: bool
@@ -134,13 +96,9 @@ class ReverseDistillation(GradientDetector):
 
     def outputs(self, features: Tensors) -> Tensors:
         """The angles of the cells' vectors, enlarged and summed: equations 1 and 3."""
-        inside = features.get("inside")
-        maps = [
-            standard.head(ops, 1 - _cosine(wanted, rebuilt, -1), inside)
-            for standard, (wanted, rebuilt, _) in zip(
-                self.standards, self._pairs(features, training=False), strict=True
-            )
-        ]
+        pairs = self._pairs(features, training=False)
+        angles = [1 - _cosine(wanted, rebuilt, -1) for wanted, rebuilt, _ in pairs]
+        maps = self.enlarged(angles, features)
         anomaly_map = sum(maps[1:], maps[0])
         return {"anomaly_map": anomaly_map, "score": highest(ops, anomaly_map)}
 

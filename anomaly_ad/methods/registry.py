@@ -129,6 +129,9 @@ _BLUR = Number(
 )
 
 
+_STEPS = WholeNumber("steps", 8, "couplings of each flow", 1, 32)
+
+
 def _layers(*names: str) -> Names:
     return Names("layers", list(names), "layers of the backbone whose features are used")
 
@@ -261,6 +264,30 @@ PRESETS: dict[str, Preset] = {
             Number("noise", 0.5, "standard deviation of the noise, in that of features", 0.001, 10),
             Choice("noise_in", "everywhere", "where images get noise", ("patches", "everywhere")),
         ),
+        in_tiles="map",
+        **{**_FEATURES, "epochs": 100},
+    ),
+    "fastflow": Preset(
+        "Density of pretrained features and their surroundings, by normalising flows",
+        module="fastflow",
+        cls="FastFlow",
+        options=(_BACKBONE, _layers(*_FINE), _BLUR, _STEPS),
+        in_tiles="map",
+        **{**_FEATURES, "epochs": 60},
+    ),
+    "cflow": Preset(
+        "Density of pretrained features at their place, by conditional normalising flows",
+        module="cflow",
+        cls="CFLOW",
+        options=(_BACKBONE, _layers(*_FINE), _BLUR, _STEPS),
+        in_tiles=None,
+        **{**_FEATURES, "epochs": 40},
+    ),
+    "stfpm": Preset(
+        "A small network that has learnt to see good parts as its pretrained teacher does",
+        module="stfpm",
+        cls="STFPM",
+        options=(_BACKBONE, _layers(*_FINE), _BLUR),
         in_tiles="map",
         **{**_FEATURES, "epochs": 100},
     ),

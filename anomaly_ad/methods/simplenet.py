@@ -29,9 +29,10 @@ from keras import layers as kl
 from keras import ops
 
 from ..images import Framing
-from .cells import CellDetector, mean_over
+from .cells import CellDetector
 from .gradient import Batches, Items, Tensors
 from .heads import highest
+from .maps import mean_over
 from .perlin import perlin_mask
 
 _MARGIN = 0.5
