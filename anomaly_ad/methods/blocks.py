@@ -28,6 +28,11 @@ class Blocks:
         start = keras.initializers.HeNormal(seed=next(self._seeds))
         return {"padding": "same", "kernel_initializer": start}
 
+    def dense(self, x: keras.KerasTensor, units: int) -> keras.KerasTensor:
+        """A dense layer with a bias."""
+        start = keras.initializers.HeNormal(seed=next(self._seeds))
+        return kl.Dense(units, kernel_initializer=start)(x)
+
     def conv(self, x: keras.KerasTensor, filters: int, size: int) -> keras.KerasTensor:
         """A convolution with a bias."""
         return kl.Conv2D(filters, size, **self._weights())(x)

@@ -55,6 +55,8 @@ class GradientDetector(Detector):
         Images in a batch.
     least_per_epoch : int
         Images that an epoch shows at least; of fewer each comes several times.
+    engine : Engine
+        The frozen graph, while `fit` runs.
     monitored : str
         Smaller is better: "val_loss", the loss of good images that training does not see, or
         `MISSED`: 1 - the partial AUROC up to 5 % false alarms on the same images and rendered
@@ -63,6 +65,7 @@ class GradientDetector(Detector):
 
     networks: dict[str, keras.Model]
     seed: int
+    engine: Engine
     learning_rate = 2e-3
     batch_size = 8
     least_per_epoch = 0
@@ -158,7 +161,7 @@ class GradientDetector(Detector):
         frozen = self.frozen()
         if frozen is None:
             return self._fit(**parts, of=of, epochs=epochs, progress=progress)
-        engine = Engine(to_openvino(frozen))
+        engine = self.engine = Engine(to_openvino(frozen))
         received, given = engine.view_shape, images[slice(0, 1)].shape[1:]
         if received != given:
             raise OptionError(

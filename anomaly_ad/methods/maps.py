@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
 from ..backbones.networks import feature_maps
 from ..images import Framing
 from .base import TrainingRecord
+from .features import Features
 from .gradient import GradientDetector, Items, Tensors
 from .heads import MapHead, joined, model_input
 from .plateau import MISSED
 from .standard import Standard
+
+IMAGES = "images"  # by the name of the input, which they are
 
 
 class MapDetector(GradientDetector):
@@ -40,10 +44,13 @@ class MapDetector(GradientDetector):
         Of each map, in their order: features, as `frozen` gives them -> the map, standardised.
     shapes : list of (int, int, int)
         (height, width, channels) of each map.
+    keeps_images : bool
+        Whether `frozen` gives "images" as well, for networks that see these.
     """
 
     monitored = MISSED
     least_per_epoch = 160
+    keeps_images = False
 
     def __init__(
         self,
@@ -60,7 +67,7 @@ class MapDetector(GradientDetector):
         self.record = TrainingRecord()
         images, inside = model_input(framing)
         maps = self.maps(feature_maps(images, framing, backbone, layers))
-        found = {**maps, **self.further(images)}
+        found = {**maps, IMAGES: images} if self.keeps_images else {**maps}
         if inside is not None:
             found["inside"] = inside
         self._frozen = keras.Model(joined(images, inside), found)
@@ -74,12 +81,8 @@ class MapDetector(GradientDetector):
         """The maps that are learnt from by name, made of those of the layers."""
         return {f"map_{number}": each for number, each in enumerate(layers)}
 
-    def further(self, images: keras.KerasTensor) -> Tensors:
-        """What else `frozen` gives of images (B, height, width, channels)."""
-        return {}
-
     def frozen(self) -> keras.Model:
-        """Images -> the maps (B, height, width, C), what is `further`, and `inside`."""
+        """Images -> the maps (B, height, width, C), the images where they are kept, `inside`."""
         return self._frozen
 
     def learn_before(self, items: Items) -> None:
@@ -90,6 +93,12 @@ class MapDetector(GradientDetector):
     def constants(self) -> dict[str, NDArray[Any]]:
         """Mean and scale of the channels of each map."""
         return {n: array for each in self.standards for n, array in each.arrays().items()}
+
+    def again(self, images: NDArray[np.uint8], features: Features) -> Features:
+        """What `frozen` gives of other images (B, height, width, C); what counts stays the same."""
+        inside = features.get("inside")
+        views = images if inside is None else np.concatenate([images, inside[..., None]], axis=-1)
+        return self.engine.run_all(views)
 
     def enlarged(
         self, cells: Sequence[keras.KerasTensor], features: Tensors

@@ -33,12 +33,11 @@ from ..images import Framing
 from .blocks import Blocks
 from .gradient import Tensors
 from .heads import highest
-from .maps import MapDetector, grids, mean_over
+from .maps import IMAGES, MapDetector, grids, mean_over
 
 _LITTLE = 1e-6
 # Of the student: channels at half the size, a quarter, and so on.
 _WIDTHS = (32, 48, 96, 128, 160)
-_IMAGES = "images"  # by the name of the input, which it is
 
 
 class STFPM(MapDetector):
@@ -55,6 +54,7 @@ class STFPM(MapDetector):
 
     learning_rate = 1e-3
     batch_size = 8
+    keeps_images = True  # the student sees them
 
     def __init__(
         self,
@@ -68,13 +68,9 @@ class STFPM(MapDetector):
         super().__init__(framing, patch_size, seed, layers=layers, **parameters)
         self.networks = {"student": _student(framing, layers, self.shapes, seed)}
 
-    def further(self, images: keras.KerasTensor) -> Tensors:
-        """The images themselves, which the student sees."""
-        return {_IMAGES: images}
-
     def differences(self, features: Tensors, *, training: bool) -> list[keras.KerasTensor]:
         """Half the squared distance of the vectors in each cell of each map, (B, h, w)."""
-        found = self.networks["student"](features[_IMAGES], training=training)
+        found = self.networks["student"](features[IMAGES], training=training)
         found = found if isinstance(found, (list, tuple)) else [found]
         return [
             ops.sum(ops.square(_unit(standard(features)) - _unit(own)), axis=-1) / 2

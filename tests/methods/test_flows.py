@@ -1,4 +1,4 @@
-"""Normalising flows: their volume, their inverse, and what FastFlow, CFLOW and STFPM make of maps."""
+"""Normalising flows: their volume and their inverse; the maps of fastflow, cflow and stfpm."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def test_the_log_determinant_is_that_of_the_numerical_jacobian(name, double):
     size, step = x.size, 1e-6
     moved = x[None] + np.concatenate([np.eye(size), -np.eye(size)]).reshape(-1, *SHAPE) * step
     z = np.asarray(flow.model(moved)[0], np.float64).reshape(2, size, size)
-    sign, expected = np.linalg.slogdet((z[0] - z[1]) / (2 * step))
+    _, expected = np.linalg.slogdet((z[0] - z[1]) / (2 * step))
     log_determinant = np.asarray(flow.model(x[None])[1])
     assert log_determinant.shape == (1, *SHAPE[:2])
     assert abs(log_determinant).min() > 1e-3
