@@ -30,10 +30,11 @@ class AD:
     ----------
     model_name : str
         The name of a method ("padim", "patchcore", "dfm", "dfkde": Gaussians, nearest neighbours,
-        principal components and density of pretrained features; "rd", "simplenet", "cfa": trained
-        on them by gradient; "ensemble": several as one; "AD0", "AD1": patch autoencoders in colour
-        and gray; "vae", "lake": variational ones; `anomaly-ad detectors` lists them), or
-        the path of a model directory that `train` has saved. A method's name wins over a path.
+        principal components and density of pretrained features; "rd", "cfa", "simplenet",
+        "fastflow", "cflow", "stfpm", "draem", "efficientad": trained on them by gradient;
+        "ensemble": several as one; "AD0", "AD1", "vae", "lake", "ganomaly": autoencoders;
+        `anomaly-ad detectors` says what each is), or the path of a model directory that `train`
+        has saved. A method's name wins over a path.
     train_path : path or list of paths
         Images of good parts, for `train`. Nothing is read before that. Rules for folders:
         `load_data`.

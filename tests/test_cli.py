@@ -317,7 +317,7 @@ def test_exit_status(trained, dataset, tmp_path):
         (
             ["train", "missing", "--detector", "AD7"],
             2,
-            "dfkde, rd, cfa, simplenet, fastflow, cflow, stfpm, ensemble, AD0, AD1, vae, lake",
+            f"Valid names: {', '.join(PRESETS)}.",
         ),
         (["train", "missing", "--detector", "{model}"], 2, "There is no detector named"),
         (["train", "missing", "--option", "beta"], 2, "NAME=VALUE"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import keras
 from keras import ops
@@ -11,7 +12,7 @@ from keras import ops
 from ..errors import BackboneError, OptionError
 from ..images import Framing
 from .efficientnet_lite import NAMES, efficientnet_lite
-from .weights import WEIGHTS
+from .weights import WEIGHTS, WeightsFile
 
 
 def feature_maps(
@@ -154,7 +155,7 @@ def _name(backbone: str | keras.Model) -> str:
 
 def _network(name: str, framing: Framing) -> keras.Model:
     if name in NAMES:
-        return efficientnet_lite(name, WEIGHTS[name].read(), framing.size)
+        return _lite(name, WEIGHTS[name], framing.size)
     if name.startswith("own:"):
         raise BackboneError(
             "This model was trained on a backbone of your own, which is not part of the model "
@@ -195,6 +196,12 @@ def _network(name: str, framing: Framing) -> keras.Model:
         for layer, output in zip(_candidates(network), outputs, strict=True)
     ]
     return keras.Model(pictures, named, name=name)
+
+
+@lru_cache(maxsize=2)
+def _lite(name: str, weights: WeightsFile, size: tuple[int, int]) -> keras.Model:
+    """Built once, for all that are trained in a process; nobody changes it."""
+    return efficientnet_lite(name, weights.read(), size)
 
 
 def _candidates(network: keras.Model) -> list[keras.layers.Layer]:

@@ -86,6 +86,9 @@ FEWER = {
     "fastflow": ["gray", "padded", TAKEN],
     "cflow": ["padded", "not square, no multiple of the stride", TAKEN],
     "stfpm": ["not square, no multiple of the stride", "gray", "padded", TAKEN],
+    "draem": ["padded", "not square, no multiple of the stride", TAKEN],
+    "efficientad": ["not square, no multiple of the stride", "padded", TAKEN],
+    "ganomaly": ["padded", "not square, no multiple of the stride", TAKEN],
     "ensemble": ["padded", "colour", TAKEN],
 }
 STAND_FOR = ("AD1", "vae")  # AD0 in gray, and half of lake: these stand for them

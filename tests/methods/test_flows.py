@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from begun import begun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from test_trained import begun
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 

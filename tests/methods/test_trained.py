@@ -2,37 +2,16 @@
 
 import numpy as np
 import pytest
-from conftest import draw_part
+from begun import FRAMING, PADDED, begun
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, OptionError
-from anomaly_ad.images import Framing
 from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.methods.gradient import Batches
 from anomaly_ad.methods.perlin import perlin_mask, perlin_noise
-from anomaly_ad.model.plan import Plan
-from anomaly_ad.runtime.convert import run_graph
-from anomaly_ad.training.steps import build
-
-FRAMING = Framing(64, 64, 3)
-PADDED = Framing.new(64, 96, 3, "pad")
-
-
-def features_of(detector, framing, count=6):
-    views = np.concatenate([framing.views(draw_part(n, size=96)) for n in range(count)])
-    return run_graph(detector.frozen(), views)
-
-
-def begun(name, framing=FRAMING, **options):
-    """A detector that has learnt what comes before its weights."""
-    plan = Plan.from_options(name, options)
-    detector = build(Plan(name, plan.parameters, framing, 16, 0, "f32", 0.01))
-    found = features_of(detector, framing)
-    detector.learn_before(FeatureSet({name: values[:, None] for name, values in found.items()}))
-    return detector, found
 
 
 @pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])

@@ -1,0 +1,213 @@
+"""Methods that are trained on changed images, or on images alone: draem, efficientad, ganomaly."""
+
+import numpy as np
+import pytest
+from begun import FRAMING, PADDED, begun
+from conftest import draw_part
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
+
+import tensorflow as tf
+
+from anomaly_ad.images import ImageSet
+from anomaly_ad.methods.base import Defects
+from anomaly_ad.methods.draem import with_foreign
+from anomaly_ad.methods.efficientad import jittered
+from anomaly_ad.methods.features import FeatureSet
+from anomaly_ad.methods.gradient import Batches
+from anomaly_ad.runtime import Engine
+from anomaly_ad.runtime.convert import to_openvino
+
+
+def ready(name, framing=FRAMING, **options):
+    """A detector that draws batches, and the set they are drawn from."""
+    detector, found = begun(name, framing, **options)
+    detector.engine = Engine(to_openvino(detector.frozen()))
+    return detector, FeatureSet({key: values[:, None] for key, values in found.items()})
+
+
+def image_of(seed, size=(48, 40), channels=3):
+    return np.random.default_rng(seed).integers(60, 200, (*size, channels), np.uint8)
+
+
+@given(st.integers(0, 500), st.sampled_from([1, 3]))
+@settings(deadline=None, max_examples=60)
+def test_what_is_marked_as_foreign_differs_and_the_rest_stays(seed, channels):
+    image, other = (image_of(seed + n, channels=channels) for n in range(2))
+    before = image.copy(), other.copy()
+    changed, mask = with_foreign(image, other, np.random.default_rng(seed))
+    again, same = with_foreign(image, other, np.random.default_rng(seed))
+    assert changed.shape == image.shape and changed.dtype == np.uint8
+    np.testing.assert_array_equal(changed, again)
+    np.testing.assert_array_equal(mask, same)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(other, before[1])
+    differs = np.abs(changed.astype(int) - image).max(axis=-1)
+    assert (differs[mask] >= 7).all() and (differs[~mask] <= 8).all()
+
+
+@pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])
+def test_draem_sees_half_of_the_images_changed_and_marks_what_is(framing):
+    detector, items = ready("draem", framing)
+    stored = items[slice(0, 6)]
+    n_changed = n_seen = 0
+    for epoch in range(2):
+        batches = detector.batches(items)
+        batches.begin(epoch)
+        for index in range(4):
+            batch, plain = batches[index], batches.chosen(index)
+            for n, image in enumerate(batch["images"]):
+                is_changed = bool((image != plain["images"][n]).any())
+                n_seen, n_changed = n_seen + 1, n_changed + is_changed
+                assert is_changed or not batch["mask"][n].any()
+                same = np.allclose(batch["map_0"][n], plain["map_0"][n], atol=1e-3)
+                assert same != is_changed
+    assert 0.3 < n_changed / n_seen < 0.7
+    np.testing.assert_array_equal(items[slice(0, 6)]["images"], stored["images"])
+    batches.begin(0)
+    again = detector.batches(items)
+    np.testing.assert_array_equal(again[2]["mask"], batches[2]["mask"])
+
+
+def test_the_loss_of_draem_is_the_focal_loss_and_its_map_the_logarithm_of_a_probability():
+    detector, items = ready("draem")
+    batch = detector.batches(items)[0]
+    logits = np.asarray(detector.answers(batch, training=False))
+    odd = 1 / (1 + np.exp(-logits))
+    right = np.where(batch["mask"] > 0, odd, 1 - odd)
+    expected = np.mean(-((1 - right) ** 2) * np.log(right))
+    loss = detector.batch_loss(batch, None, training=False)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    cells = -np.log(1 - odd[..., 0])
+    received = detector.outputs(batch)["anomaly_map"]
+    expected = detector.standards[0].head(np, cells)
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-5)
+
+
+@given(st.integers(0, 500), st.sampled_from([1, 3]))
+def test_colours_are_changed_by_a_factor_at_most(seed, channels):
+    image = image_of(seed, channels=channels)
+    changed = jittered(image, np.random.default_rng(seed))
+    assert changed.shape == image.shape and changed.dtype == np.uint8
+    # Of brightness that is a fifth of the value, of contrast and saturation of the difference.
+    assert np.abs(changed.astype(float) - image).max() <= 0.2 * 200 + 1
+
+
+def test_the_map_of_efficientad_is_half_of_both_differences():
+    detector, items = ready("efficientad")
+    batch = items[slice(0, 4)]
+    detector.scales[:] = 0.5, 2.0
+    channels = detector.shape[2]
+    student = np.asarray(detector.networks["student"](batch["images"]))
+    rebuilt = np.asarray(detector.networks["autoencoder"](batch["images"]))
+    teacher = detector.standard(batch)
+    local = np.square(teacher - student[..., :channels]).mean(axis=-1)
+    whole = np.square(rebuilt - student[..., channels:]).mean(axis=-1)
+    expected = detector.head(np, (0.5 * local + 2 * whole) / 2)
+    received = detector.outputs(batch)["anomaly_map"]
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])
+def test_the_quantiles_of_both_differences_on_good_images_are_a_tenth_apart(framing):
+    detector, items = ready("efficientad", framing)
+    detector.learn_after(items, items)
+    batch = items[slice(0, 6)]
+    shares = detector.standard.shares(np, batch)
+    counts = ... if shares is None else shares[..., 0] > 0
+    for difference, scale in zip(detector.differences(batch), detector.scales, strict=True):
+        low, high = np.quantile(np.asarray(difference)[counts] * scale, [0.9, 0.995])
+        assert high - low == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_loss_of_efficientad_takes_the_hardest_cells():
+    detector, items = ready("efficientad")
+    batch = detector.batches(items)[0]
+    channels = detector.shape[2]
+    student = np.asarray(detector.networks["student"](batch["images"]))[..., :channels]
+    hard = np.sort(np.square(detector.standard(batch) - student).reshape(len(student), -1))
+    images = batch["jittered_images"]
+    teacher = detector.standard({"features": batch["jittered_features"]})
+    rebuilt = np.asarray(detector.networks["autoencoder"](images))
+    own = np.asarray(detector.networks["student"](images))[..., channels:]
+    count = max(1, round(0.001 * hard.shape[1]))
+    expected = (
+        hard[:, -count:].mean()
+        + np.square(teacher - rebuilt).mean()
+        + np.square(rebuilt - own).mean()
+    )
+    loss = detector.batch_loss(batch, None, training=False)
+    assert float(loss) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_efficientad_goes_on_as_if_it_had_not_ended():
+    def views(first, count, defect=False):
+        drawn = (draw_part(first + n, defect=defect, size=96) for n in range(count))
+        return ImageSet(np.stack([FRAMING.views(image) for image in drawn]))
+
+    def fit(detector, epochs):
+        detector.least_per_epoch = 12
+        return detector.fit(
+            views(0, 12),
+            validation=views(50, 6),
+            epochs=epochs,
+            progress=lambda _: None,
+            defects=Defects(views(50, 6, True), np.arange(6)),
+        )
+
+    whole = fit(begun("efficientad")[0], 4)
+    first = fit(begun("efficientad")[0], 2)
+    going_on = fit(begun("efficientad")[0].restore(first.state()), 2)
+    received = going_on.state()
+    for name, values in whole.state().items():
+        np.testing.assert_allclose(received[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])
+def test_the_score_of_ganomaly_is_the_difference_of_the_codes(framing):
+    detector, items = ready("ganomaly", framing)
+    batch = items[slice(0, 3)]
+    pictures = batch["images"] / np.float32(127.5) - 1
+    inside = batch.get("inside", np.ones(pictures.shape[:3]))[..., None]
+    code = np.asarray(detector.networks["encoder"](pictures * inside))
+    rebuilt = np.asarray(detector.networks["decoder"](code)) * inside
+    again = np.asarray(detector.networks["second_encoder"](rebuilt))
+    received = detector.outputs(batch)
+    expected = np.square(code - again).mean(axis=-1)
+    np.testing.assert_allclose(received["score"], expected, rtol=1e-3, atol=1e-6)
+    cells = np.abs(pictures * inside - rebuilt).mean(axis=-1)
+    expected = detector.head(np, cells, batch.get("inside"))
+    np.testing.assert_allclose(received["anomaly_map"], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_losses_of_ganomaly_move_their_own_networks_only():
+    detector, items = ready("ganomaly")
+    batch = items[slice(0, 4)]
+    networks = detector.networks
+    discriminator = networks["discriminator"]
+    made = [
+        v.value for n in ("encoder", "decoder", "second_encoder") for v in networks[n].variables
+    ]
+    with tf.GradientTape(persistent=True) as tape:
+        loss = detector.batch_loss(batch, None, training=False)
+        pictures, rebuilt, *_ = detector._rebuilt(batch, training=False)
+        real, fake = (discriminator(x)[1] for x in (pictures, tf.stop_gradient(rebuilt)))
+        answers = tf.reduce_mean(tf.nn.softplus(-real) + tf.nn.softplus(fake)) / 2
+        features = (discriminator(x)[0] for x in (pictures, rebuilt))
+        adversarial = tf.reduce_mean(tf.square(tf.subtract(*features)))
+    own = [v.value for v in discriminator.trainable_variables]
+    received, expected = tape.gradient(loss, own), tape.gradient(answers, own)
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+    decoder = [v.value for v in networks["decoder"].trainable_variables]
+    assert any(np.abs(g).max() > 0 for g in tape.gradient(adversarial, decoder))
+    assert tape.gradient(answers, made) == [None] * len(made)
+
+
+def test_batches_of_images_alone_hold_what_is_stored():
+    _, items = ready("ganomaly", PADDED)
+    batch = Batches(items, 4)[0]
+    assert batch["images"].dtype == np.uint8 and batch["inside"].shape == batch["images"].shape[:3]
