@@ -123,6 +123,7 @@ _FEATURES: dict[str, Any] = {
 DEFAULT_BACKBONE = "efficientnet_lite0"
 _FINE = ["stage1", "stage2", "stage4"]
 _DEEP = ["stage3", "stage4", "stage5"]
+_HALVING = ["stage2", "stage4", "stage5"]  # each with half of the cells
 _BACKBONE = Name("backbone", DEFAULT_BACKBONE, "the pretrained network, by its name")
 _BLUR = Number(
     "blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100, "a number of pixels"
@@ -241,7 +242,7 @@ PRESETS: dict[str, Preset] = {
         "Reverse distillation: pretrained features that a decoder of good ones cannot give back",
         module="rd",
         cls="ReverseDistillation",
-        options=(_BACKBONE, _layers("stage2", "stage4", "stage5"), _BLUR),
+        options=(_BACKBONE, _layers(*_HALVING), _BLUR),
         in_tiles="map",
         **{**_FEATURES, "epochs": 60},
     ),
@@ -271,7 +272,7 @@ PRESETS: dict[str, Preset] = {
         "Density of pretrained features and their surroundings, by normalising flows",
         module="fastflow",
         cls="FastFlow",
-        options=(_BACKBONE, _layers(*_FINE), _BLUR, _STEPS),
+        options=(_BACKBONE, _layers(*_HALVING), _BLUR, _STEPS),
         in_tiles="map",
         **{**_FEATURES, "epochs": 60},
     ),
@@ -279,7 +280,7 @@ PRESETS: dict[str, Preset] = {
         "Density of pretrained features at their place, by conditional normalising flows",
         module="cflow",
         cls="CFLOW",
-        options=(_BACKBONE, _layers(*_FINE), _BLUR, _STEPS),
+        options=(_BACKBONE, _layers(*_HALVING), _BLUR, _STEPS),
         in_tiles=None,
         **{**_FEATURES, "epochs": 40},
     ),
