@@ -5,8 +5,8 @@ of good images to a standard Gaussian, given where the cell is: the networks of 
 code of sines and cosines of the place along with the vector. How improbable a cell is makes the
 anomaly map, the mean over the layers, and the map's maximum is the image score.
 
-With log p = -C/2 log 2 pi - |z|² / 2 + log |det J| the density of a cell of C channels, both the
-loss and the map are made of -log sigmoid(log p / C).
+With log p = -C/2 log 2 pi - |z|² / 2 + log |det J| the density of a cell of C channels, the loss is
+the mean of -log sigmoid(log p / C), and a cell of the map 1 - sigmoid(log p / C).
 
 References
 ----------
@@ -29,7 +29,7 @@ from keras import layers as kl
 from keras import ops
 from numpy.typing import NDArray
 
-from .flows import FlowDetector, Subnet, improbability
+from .flows import FlowDetector, Subnet
 
 _CODE = 128  # numbers that a place is coded by, half of them for each axis
 
@@ -68,7 +68,7 @@ class CFLOW(FlowDetector):
 
     def loss(self, log_p: keras.KerasTensor, channels: int) -> keras.KerasTensor:
         """-log sigmoid(log p / C)."""
-        return improbability(log_p, channels)
+        return ops.softplus(-log_p / channels)
 
 
 class _OfPlace(kl.Layer):

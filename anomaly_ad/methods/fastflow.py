@@ -7,16 +7,16 @@ is makes the anomaly map, the mean over the layers, and the map's maximum is the
 
 With z the vectors of the Gaussian and J the Jacobian of the flow, the density of a cell of C
 channels is log p = -C/2 log 2 pi - |z|² / 2 + log |det J|, and the loss the mean of -log p. A cell
-of the map is -log sigmoid(log p / C).
+of the map is 1 - sigmoid(log p / C).
 
 References
 ----------
 Yu, Zheng, Wang, Li, Zhao, Wu 2021, FastFlow: Unsupervised Anomaly Detection and Localization via 2D
 Normalizing Flows, arXiv 2111.07677, section 3: density, loss, couplings of convolutions.
 Deviations: the backbone is EfficientNet-Lite0, each of its channels standardised by its mean and
-deviation in good images; log scales are bounded by a hyperbolic tangent; the map is made of log
-densities per channel, where the paper takes densities, which a computer rounds to zero long before
-they stop to differ; the epoch is the one that rendered defects choose.
+deviation in good images; log scales are bounded by a hyperbolic tangent; the map is made of the
+sigmoid of the log density per channel, where the paper takes the density, which a computer rounds
+to zero long before it stops to differ; the epoch is the one that rendered defects choose.
 """
 
 from __future__ import annotations

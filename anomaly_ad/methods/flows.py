@@ -114,9 +114,9 @@ def log_density(z: keras.KerasTensor, log_determinant: keras.KerasTensor) -> ker
 class FlowDetector(MapDetector):
     """A flow for each map of a frozen backbone; what is improbable under it is odd.
 
-    A cell of the anomaly map is -log sigmoid(log p / C), for C channels: above zero, and near
-    -log p / C where p is small. The map is the mean over those of the layers, enlarged and blurred,
-    and the image score its maximum.
+    A cell of the anomaly map is 1 - sigmoid(log p / C), for C channels: bounded, so that no cell of
+    one layer outweighs all others. The map is the mean over those of the layers, enlarged and
+    blurred, and the image score its maximum.
 
     Parameters
     ----------
@@ -178,8 +178,8 @@ class FlowDetector(MapDetector):
 
 
 def improbability(log_p: keras.KerasTensor, channels: int) -> keras.KerasTensor:
-    """-log sigmoid(log p / channels): above zero, and near -log p / channels where p is small."""
-    return ops.softplus(-log_p / channels)
+    """1 - sigmoid(log p / channels), from 0 to 1."""
+    return ops.sigmoid(-log_p / channels)
 
 
 def _permutation(order: NDArray[np.intp]) -> NDArray[np.float32]:

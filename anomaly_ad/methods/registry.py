@@ -274,7 +274,7 @@ PRESETS: dict[str, Preset] = {
         cls="FastFlow",
         options=(_BACKBONE, _layers(*_HALVING), _BLUR, _STEPS),
         in_tiles="map",
-        **{**_FEATURES, "epochs": 60},
+        **{**_FEATURES, "epochs": 40},
     ),
     "cflow": Preset(
         "Density of pretrained features at their place, by conditional normalising flows",
@@ -290,7 +290,7 @@ PRESETS: dict[str, Preset] = {
         cls="STFPM",
         options=(_BACKBONE, _layers(*_FINE), _BLUR),
         in_tiles="map",
-        **{**_FEATURES, "epochs": 100},
+        **{**_FEATURES, "epochs": 60},
     ),
     "draem": Preset(
         "A head on pretrained features that has learnt to mark made-up defects",
@@ -298,7 +298,7 @@ PRESETS: dict[str, Preset] = {
         cls="DRAEM",
         options=(_BACKBONE, _layers(*_FINE), _BLUR),
         in_tiles="map",
-        **{**_FEATURES, "epochs": 60},
+        **{**_FEATURES, "epochs": 40},
     ),
     "efficientad": Preset(
         "A student of pretrained features and an autoencoder; mind the patents on it",
@@ -306,7 +306,7 @@ PRESETS: dict[str, Preset] = {
         cls="EfficientAD",
         options=(_BACKBONE, _layers("stage2", "stage4"), _BLUR),
         in_tiles=None,
-        **{**_FEATURES, "epochs": 60},
+        **{**_FEATURES, "epochs": 40},
     ),
     "ganomaly": Preset(
         "Adversarial autoencoder, scored by its code: for comparison, 128x128",

@@ -82,7 +82,7 @@ def test_the_density_is_that_of_the_gaussian_that_a_vector_is_scaled_to(channels
     z = (x - mean) / scale
     received = log_density(z, np.full((3, 2, 2), -np.log(scale).sum()))
     np.testing.assert_allclose(received, norm.logpdf(x, mean, scale).sum(axis=-1), rtol=1e-4)
-    expected = np.log1p(np.exp(-np.asarray(received) / channels))
+    expected = 1 / (1 + np.exp(np.asarray(received) / channels))
     np.testing.assert_allclose(improbability(received, channels), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_the_map_is_the_mean_of_those_of_the_layers(name):
     detector, found = begun(name, layers=["stage2", "stage4"], steps=3)
     densities = [np.asarray(d) for d in detector.log_densities(found, training=False)]
     maps = [
-        standard.head(np, np.log1p(np.exp(-density / shape[2])))
+        standard.head(np, 1 / (1 + np.exp(density / shape[2])))
         for standard, density, shape in zip(
             detector.standards, densities, detector.shapes, strict=True
         )
