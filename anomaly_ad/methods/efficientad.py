@@ -23,9 +23,10 @@ Batzner, Heckler, König 2024, EfficientAD: Accurate Visual Anomaly Detection at
 Latencies, WACV, arXiv 2303.14535, section 3: the hard feature loss of 3.2, the autoencoder of 3.3,
 the normalisation of 3.4, and its algorithms 1 and 2. Deviations: the teacher is two layers of
 EfficientNet-Lite0 instead of a network distilled from a WideResNet101; the student is a few
-convolutions of stride 2; the penalty on pictures that are not of the part, for which there are none
-here, is left out, and so is the shift of a map by its quantile, which changes no order; the epoch
-is the one that rendered defects choose.
+convolutions of stride 2; the autoencoder learns from the teacher alone, not from the student; the
+penalty on pictures that are not of the part, for which there are none here, is left out, and so is
+the shift of a map by its quantile, which changes no order; the epoch is the one that rendered
+defects choose.
 """
 
 from __future__ import annotations

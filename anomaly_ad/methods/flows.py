@@ -45,8 +45,6 @@ class Flow:
         Number of couplings.
     clamp : float
         The logarithm of a scale is clamp * tanh of what the network says.
-    seed : int
-        Of the permutations.
 
     Attributes
     ----------
@@ -62,7 +60,6 @@ class Flow:
         *,
         steps: int,
         clamp: float,
-        seed: int,
     ) -> None:
         height, width, channels = shape
         self.clamp = clamp
@@ -70,7 +67,7 @@ class Flow:
         moved = channels - self.kept
         inner = (height, width, self.kept)
         self.subnets = [subnet(number, inner, 2 * moved) for number in range(steps)]
-        random = np.random.default_rng([seed, channels])
+        random = np.random.default_rng(channels)  # the same for all seeds: not part of a state
         self.orders = [random.permutation(channels) for _ in range(steps)]
         x = keras.Input(shape)
         self.model = keras.Model(x, self._forward(x))
@@ -134,7 +131,7 @@ class FlowDetector(MapDetector):
         super().__init__(framing, patch_size, seed, **parameters)
         seeds = iter(range(1000 * seed, 1000 * seed + 1000))
         self.flows = [
-            Flow(shape, self.subnets(shape, seeds), steps=steps, clamp=self.clamp, seed=seed)
+            Flow(shape, self.subnets(shape, seeds), steps=steps, clamp=self.clamp)
             for shape in self.shapes
         ]
         self.networks = {f"flow_{n}": flow.model for n, flow in enumerate(self.flows)}
