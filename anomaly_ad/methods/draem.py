@@ -43,7 +43,7 @@ _CHANGED = 0.5  # share of the images
 _KEPT = 0.8  # of an image where it is changed, at most
 _VISIBLE = 8.0  # gray levels that a change has at least, where it is marked
 _COVERED = 0.3  # share of a cell that is changed, where it is marked
-_WIDTH = 64  # channels of the head
+_WIDTHS = (32, 64)  # channels of the head, at the finest map and elsewhere
 
 
 class DRAEM(MapDetector):
@@ -92,15 +92,16 @@ def _head(shapes: Sequence[tuple[int, int, int]], seed: int) -> keras.Model:
     """Maps of these shapes, from the finest on -> logits of the cells of the finest."""
     blocks = Blocks(seed, slope=0.0)
     maps = [keras.Input(shape) for shape in shapes]
-    x = blocks.block(maps[-1], _WIDTH, 1)
-    for finer in reversed(maps[:-1]):
+    x = blocks.block(maps[-1], _WIDTHS[1], 1)
+    for level in range(len(maps) - 2, -1, -1):
+        finer, width = maps[level], _WIDTHS[min(level, 1)]
         size = tuple(finer.shape[1:3])
         while x.shape[1] < size[0] or x.shape[2] < size[1]:
-            x = blocks.active(blocks.doubled(x, _WIDTH))
+            x = blocks.active(blocks.doubled(x, width))
         x = cropped(x, size)
-        x = keras.layers.Concatenate()([x, blocks.block(finer, _WIDTH, 1)])
-        x = blocks.block(x, _WIDTH, 3)
-    return keras.Model(maps, blocks.conv(blocks.block(x, _WIDTH, 3), 1, 1))
+        x = keras.layers.Concatenate()([x, blocks.block(finer, width, 1)])
+        x = blocks.block(x, width, 3)
+    return keras.Model(maps, blocks.conv(blocks.block(x, _WIDTHS[0], 3), 1, 1))
 
 
 class _ChangedBatches(Batches):
@@ -111,15 +112,20 @@ class _ChangedBatches(Batches):
     def __getitem__(self, index: int) -> Any:
         features, random = self.chosen(index), self.random(index)
         images, grid = features[IMAGES], self.detector.shapes[0][:2]
-        changed, masks = images.copy(), np.zeros((len(images), *grid, 1), np.float32)
-        for n, image in enumerate(images):
-            if random.random() >= _CHANGED:
-                continue
+        masks = np.zeros((len(images), *grid, 1), np.float32)
+        places = np.flatnonzero(random.random(len(images)) < _CHANGED)
+        changed = []
+        for n in places:
             other = images[random.integers(len(images))]
-            changed[n], mask = with_foreign(image, other, random)
+            picture, mask = with_foreign(images[n], other, random)
+            changed.append(picture)
             share = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
             masks[n, ..., 0] = share >= _COVERED
-        return {**self.detector.again(changed, features), _MASK: masks}
+        if changed:
+            same = {name: values[places] for name, values in features.items()}
+            for name, values in self.detector.again(np.stack(changed), same).items():
+                features[name][places] = values
+        return {**features, _MASK: masks}
 
 
 def with_foreign(

@@ -52,7 +52,7 @@ _DROPPED = 0.2  # share of the autoencoder's cells that training drops
 _QUANTILES = 0.9, 0.995
 _APART = 0.1  # so far they are, after scaling
 _JITTER = 0.8, 1.2  # factors of brightness, contrast and saturation
-_STUDENT = (32, 64, 128)  # channels, each at half the size of the one before
+_STUDENT = (32, 64, 96)  # channels, each at half the size of the one before
 _AT_A_TIME = 16
 _JITTERED = "jittered_"
 
@@ -184,9 +184,7 @@ def _student(framing: Framing, shape: tuple[int, int, int], blocks: Blocks) -> k
     images, x = _scaled(framing)
     for width in _STUDENT:
         x = blocks.block(x, width, 3, strides=2)
-    x = _on_grid(x, shape)
-    x = blocks.block(x, _STUDENT[-1], 3)
-    return keras.Model(images, blocks.conv(x, 2 * shape[2], 1))
+    return keras.Model(images, blocks.conv(_on_grid(x, shape), 2 * shape[2], 1))
 
 
 def _autoencoder(
