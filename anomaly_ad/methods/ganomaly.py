@@ -4,7 +4,8 @@ An encoder makes a code of 100 numbers of an image, a decoder rebuilds the image
 second encoder makes a code of that. A discriminator learns to tell images from rebuilt ones, and
 the decoder to escape it. All have only seen good parts, so the two codes of a defective image
 differ: the image score is the mean squared difference. The anomaly map is the absolute difference
-of image and rebuilt image, blurred.
+of image and rebuilt image, blurred, in what it exceeds its mean in good images at each place, in
+units of its deviation there.
 
 With x the image, y the rebuilt one, f the discriminator's features before its answer, and z and z'
 the codes, generator and encoders learn from |f(x) - f(y)|² + 50 |x - y| + |z - z'|², means each,
@@ -16,8 +17,8 @@ References
 ----------
 Akcay, Atapour-Abarghouei, Breckon 2018, GANomaly: Semi-Supervised Anomaly Detection via Adversarial
 Training, ACCV, arXiv 1805.06725, section 3: losses are equations 1 to 4, the score equation 5.
-Deviations: half of the channels, and at most 256; the discriminator is not started anew where it
-wins; the epoch is the one that rendered defects choose.
+Deviations: half of the channels, and at most 256; the discriminator is not started again where it
+wins; the map, of which the paper says nothing; the epoch is the one that rendered defects choose.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as kl
 from keras import ops
+from numpy.typing import NDArray
 
 from ..images import Framing
 from .base import TrainingRecord
 from .blocks import Blocks, cropped
-from .gradient import GradientDetector, Tensors
-from .heads import MapHead, joined, model_input
+from .gradient import Batches, GradientDetector, Items, Tensors
+from .heads import MapHead, joined, masked, model_input
 from .maps import IMAGES
 from .plateau import MISSED
 
@@ -41,6 +44,7 @@ _WIDTHS = (32, 64, 128, 256, 256)  # channels, each at half the size of the one 
 _COARSEST = 4  # cells along the shorter side
 _REBUILDING = 50.0  # weight of the difference of images
 _BLUR = 4.0  # pixels
+_LITTLE = 1e-6
 
 
 class GANomaly(GradientDetector):
@@ -73,6 +77,8 @@ class GANomaly(GradientDetector):
             "second_encoder": _encoder(framing.shape, len(sizes), blocks, _CODE)[0],
             "discriminator": _encoder(framing.shape, len(sizes), blocks, 1)[1],
         }
+        self.mean = np.zeros(framing.size, np.float32)
+        self.deviation = np.ones(framing.size, np.float32)
 
     def frozen(self) -> keras.Model:
         """Images -> the images, and `inside`."""
@@ -122,13 +128,42 @@ class GANomaly(GradientDetector):
 
     def outputs(self, features: Tensors) -> Tensors:
         """The difference of the codes; that of the images as map."""
-        pictures, rebuilt, code, again = self._rebuilt(features, training=False)
-        cells = ops.mean(ops.abs(pictures - rebuilt), axis=-1)
-        anomaly_map = self.head(ops, cells, features.get("inside"))
+        differences, code, again = self._differences(features)
+        # The mean deviation is added: noise is not a defect where good images hardly differ.
+        scale = 1 / (self.deviation + max(float(self.deviation.mean()), _LITTLE))
+        anomaly_map = ops.relu(differences - self.mean) * scale
         return {
-            "anomaly_map": anomaly_map,
+            "anomaly_map": masked(ops, anomaly_map, features.get("inside")),
             "score": ops.mean(ops.square(code - again), axis=-1),
         }
+
+    def _differences(
+        self, features: Tensors
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+        """Of image and rebuilt image, blurred, (B, height, width); and the codes of both."""
+        pictures, rebuilt, code, again = self._rebuilt(features, training=False)
+        cells = ops.mean(ops.abs(pictures - rebuilt), axis=-1)
+        return self.head(ops, cells, features.get("inside")), code, again
+
+    def learn_after(self, items: Items, validation: Items) -> None:
+        """Mean and deviation of the differences at each place, over images that count there."""
+        count, total, squares = (np.zeros(self.mean.shape) for _ in range(3))
+        for batches in (Batches(some, self.batch_size) for some in (items, validation)):
+            for batch in (batches[n] for n in range(len(batches))):
+                found = np.asarray(self._differences(batch)[0], np.float64)
+                counts = batch["inside"] > 0 if "inside" in batch else np.ones(found.shape, bool)
+                count += counts.sum(axis=0)
+                total += (found * counts).sum(axis=0)
+                squares += (found**2 * counts).sum(axis=0)
+        mean = total / np.maximum(count, 1)
+        deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+        for own, values in ((self.mean, mean), (self.deviation, deviation)):
+            # Where no good image counts, a place is taken for a usual one.
+            own[:] = np.where(count > 0, values, values[count > 0].mean())
+
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """Mean and deviation of the differences at each place."""
+        return {"mean": self.mean, "deviation": self.deviation}
 
 
 def _sizes(size: tuple[int, int]) -> list[tuple[int, int]]:

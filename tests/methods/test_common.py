@@ -88,7 +88,7 @@ FEWER = {
     "stfpm": ["not square, no multiple of the stride", "gray", "padded", TAKEN],
     "draem": ["padded", "not square, no multiple of the stride", TAKEN],
     "efficientad": ["not square, no multiple of the stride", "padded", TAKEN],
-    "ganomaly": ["padded", "not square, no multiple of the stride", TAKEN],
+    "ganomaly": ["padded", "not square, no multiple of the stride"],
     "ensemble": ["padded", "colour", TAKEN],
 }
 STAND_FOR = ("AD1", "vae")  # AD0 in gray, and half of lake: these stand for them
@@ -101,7 +101,7 @@ EPOCHS = {
     "stfpm": 20,
     "draem": 20,
     "efficientad": 20,
-    "ganomaly": 20,
+    "ganomaly": 6,
 }  # elsewhere 20, in tiles 8
 FAST_IN_TILES = ("patchcore", "dfkde", "AD0")  # a statistical, an image-level, a gradient method
 CASES = [
