@@ -53,7 +53,7 @@ class Preset:
     in_tiles : {"score", "map"} or None
         What scores a photograph that is taken in tiles: the largest score of a tile, or the largest
         value of the merged map, for a method that scores by its map or the cells of it. None for
-        one that learns each position, of which one model cannot serve all tiles.
+        one that learns each position, or whose map is not to be relied on at a tile's edge.
     cell : int
         Pixels of its input that a defect should cover, for `tiles="auto"`.
     combines : bool
@@ -297,7 +297,7 @@ PRESETS: dict[str, Preset] = {
         module="draem",
         cls="DRAEM",
         options=(_BACKBONE, _layers(*_FINE), _BLUR),
-        in_tiles="map",
+        in_tiles=None,
         **{**_FEATURES, "epochs": 40},
     ),
     "efficientad": Preset(

@@ -261,9 +261,9 @@ def _tiles(
         if preset.combines:
             raise OptionError(f"{NOT_IN_TILES} Use one method, such as patchcore.")
         raise OptionError(
-            f"{method} learns each position of its input by itself, so one model cannot serve all "
-            "tiles, and one for each would take gigabytes. Use patchcore, which learns what a part "
-            "looks like wherever it lies."
+            f"{method} is not for tiles: what it learns of a position, or of the edge of an image, "
+            "does not hold for all of them. Use patchcore, which learns what a part looks like "
+            "wherever it lies."
         )
     largest = preset.img_size
     if preset.largest_area is not None:
