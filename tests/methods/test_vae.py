@@ -87,7 +87,7 @@ def test_without_its_own_terms_the_loss_is_the_autoencoders():
 def test_a_larger_beta_keeps_less_in_the_code():
     spreads = []
     for beta in (0.0, 10.0):
-        network = fitted(VAE, beta=beta).network
+        network = fitted(VAE, epochs=20, beta=beta).network
         spreads.append(np.asarray(network(pictures(24), training=False)["mean"]).std())
     assert spreads[1] < spreads[0] / 2
 
