@@ -119,6 +119,7 @@ class _ChangedBatches(Batches):
             other = images[random.integers(len(images))]
             picture, mask = with_foreign(images[n], other, random)
             changed.append(picture)
+            mask = mask & (features["inside"][n] > 0) if "inside" in features else mask
             share = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
             masks[n, ..., 0] = share >= _COVERED
         if changed:

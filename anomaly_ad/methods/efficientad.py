@@ -53,7 +53,6 @@ _QUANTILES = 0.9, 0.995
 _APART = 0.1  # so far they are, after scaling
 _JITTER = 0.8, 1.2  # factors of brightness, contrast and saturation
 _STUDENT = (32, 64, 96)  # channels, each at half the size of the one before
-_AT_A_TIME = 16
 _JITTERED = "jittered_"
 
 
@@ -124,7 +123,7 @@ class EfficientAD(CellDetector):
     def learn_after(self, items: Items, validation: Items) -> None:
         """The scales of both differences, by their quantiles on good images."""
         found: list[list[NDArray[np.float32]]] = [[], []]
-        batches = Batches(validation, _AT_A_TIME)
+        batches = Batches(validation, self.batch_size)
         for n in range(len(batches)):
             batch = batches[n]
             shares = self.standard.shares(np, batch)
@@ -149,12 +148,8 @@ class _JitteredBatches(Batches):
         features, random = self.chosen(index), self.random(index)
         images = np.stack([jittered(image, random) for image in features[IMAGES]])
         again = self.detector.again(images, features)
-        name = self.detector.standard.name
-        return {
-            **features,
-            _JITTERED + IMAGES: images,
-            _JITTERED + name: again[name],
-        }
+        names = (IMAGES, self.detector.standard.name)
+        return {**features, **{_JITTERED + name: again[name] for name in names}}
 
 
 def jittered(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:

@@ -95,10 +95,20 @@ class MapDetector(GradientDetector):
         return {n: array for each in self.standards for n, array in each.arrays().items()}
 
     def again(self, images: NDArray[np.uint8], features: Features) -> Features:
-        """What `frozen` gives of other images (B, height, width, C); what counts stays the same."""
+        """What `frozen` gives of the images of `features` after a change, where `fit` runs.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (B, height, width, C)
+            Changed; what does not count is taken from the unchanged ones.
+        features : dict of ndarray
+            Of the unchanged images, with "images".
+        """
         inside = features.get("inside")
-        views = images if inside is None else np.concatenate([images, inside[..., None]], axis=-1)
-        return self.engine.run_all(views)
+        if inside is None:
+            return self.engine.run_all(images)
+        images = np.where(inside[..., None] > 0, images, features[IMAGES])
+        return self.engine.run_all(np.concatenate([images, inside[..., None]], axis=-1))
 
     def enlarged(
         self, cells: Sequence[keras.KerasTensor], features: Tensors

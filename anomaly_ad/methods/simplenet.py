@@ -1,8 +1,8 @@
 """SimpleNet: a small network that tells good features from the same with noise.
 
 The vector of each cell of a grid goes through a linear adaptor; Gaussian noise is added to a copy,
-and a discriminator of two layers learns to tell the cells with noise
-from those without. Its answer is the anomaly map, and the map's maximum the image score.
+and a discriminator of two layers learns to tell the cells with noise from those without. Its answer
+is the anomaly map, and the map's maximum the image score.
 
 With D the answer of the discriminator, high for odd cells, the loss is the mean of
 max(0, 0.5 + D(good)) + max(0, 0.5 - D(good + noise)).

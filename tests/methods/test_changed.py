@@ -62,6 +62,9 @@ def test_draem_sees_half_of_the_images_changed_and_marks_what_is(framing):
                 is_changed = bool((image != plain["images"][n]).any())
                 n_seen, n_changed = n_seen + 1, n_changed + is_changed
                 assert is_changed or not batch["mask"][n].any()
+                if "inside" in plain:
+                    outside = plain["inside"][n] == 0
+                    np.testing.assert_array_equal(image[outside], plain["images"][n][outside])
                 same = np.allclose(batch["map_0"][n], plain["map_0"][n], atol=1e-3)
                 assert same != is_changed
     assert 0.3 < n_changed / n_seen < 0.7
@@ -84,6 +87,13 @@ def test_the_loss_of_draem_is_the_focal_loss_and_its_map_the_logarithm_of_a_prob
     received = detector.outputs(batch)["anomaly_map"]
     expected = detector.standards[0].head(np, cells)
     np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_efficientad_changes_colours_only_where_an_image_counts():
+    detector, items = ready("efficientad", PADDED)
+    batch = detector.batches(items)[0]
+    differs = (batch["images"] != batch["jittered_images"]).any(axis=-1)
+    assert differs.any() and not differs[batch["inside"] == 0].any()
 
 
 @given(st.integers(0, 500), st.sampled_from([1, 3]))
