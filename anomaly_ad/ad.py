@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Literal
 
 from . import training
+from .choosing import Comparison
 from .evaluation import Drift, Evaluation, ProbabilityOfDetection, calibrate, detection_curve
 from .evaluation.detection import CONTRAST
 from .evaluation.drift import drift
@@ -18,6 +19,7 @@ from .images.labelled import Labels, find_labelled
 from .images.sources import PredictInput
 from .inspection import Prediction, look, predict, stream
 from .model import SAVE_PATH, Choice, StoredModel
+from .report.comparison import compared
 from .report.page import evaluated, report, told
 from .report.review import Review, after_training, review
 from .support import printable
@@ -773,6 +775,83 @@ class AD:
             annotate=annotate,
             side_by_side=side_by_side,
         )
+
+    @classmethod
+    def compare(
+        cls,
+        path: PathLike | Iterable[PathLike],
+        detectors: Sequence[str] | str | None = None,
+        *,
+        budget: float | None = None,
+        labelled: PathLike | None = None,
+        groups: Groups | None = None,
+        save: bool = False,
+        save_path: PathLike = SAVE_PATH,
+        name: str | None = None,
+        report: PathLike | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Train several methods on the same images, and print which is best and what it costs.
+
+        Each method is tested on images that it has not learnt: on labelled images, where there are
+        some; else on a fifth of the good images and on defects that are rendered on these. The best
+        is the one with the largest merit (share of the defects found at the limit, and partial
+        AUROC up to 5 % false alarms, in the mean). What is recommended is the fastest of those that
+        cannot be told from it: whose difference has an interval that reaches 0 (paired bootstrap).
+
+        Parameters
+        ----------
+        path : path or list of paths
+            Images to learn from, as for `load_data`. Labelled images are looked for in the same
+            folder.
+        detectors : list of str, optional
+            Methods, or their names with commas between. None: all that the budget allows, the
+            cheapest first, but for "efficientad", which must be named.
+        budget : float, optional
+            Seconds. No method is begun that is thought to take longer than is left; the first
+            always is. None: 600, or no limit where methods are named.
+        labelled : path, optional
+            Labelled images elsewhere: a folder or a CSV, as for `evaluate`.
+        groups : str, sequence or mapping, optional
+            As for `train`.
+        save : bool
+            Train the recommended method on all good images and save it in
+            ``<save_path>/<name>``; the manifest says why it was chosen. Otherwise nothing is saved.
+        save_path, name
+            As in `AD`.
+        report : path, optional
+            An HTML file to write, with the defects that not every method finds.
+        **options
+            Those of `AD` for all methods: ``roi=``, ``seed=`` and so on.
+
+        Returns
+        -------
+        Comparison
+            Table and recommendation; its `str` is what is printed.
+
+        Raises
+        ------
+        DataError, PathError
+            There is too little to learn from or to test on, or no method can learn from it.
+        OptionError
+            There is no such method or option.
+        MissingExtraError
+            TensorFlow is not installed.
+        """
+        found = compared(
+            path,
+            report,
+            detectors=detectors,
+            budget=budget,
+            labelled=labelled,
+            groups=groups,
+            save=save,
+            save_path=save_path,
+            name=name,
+            options=options,
+        )
+        _tell(found)
+        return found
 
 
 def _tell(*parts: object) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -138,6 +139,21 @@ Groups = Annotated[
         "parts were photographed several times.",
     ),
 ]
+SavePath = Annotated[
+    Path,
+    typer.Option("--save-path", parser=as_path, help="Folder to save the model's folder in."),
+]
+Name = Annotated[
+    str, typer.Option(help="Name of the model's folder; another name keeps both models.")
+]
+Region = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it
+    typer.Option(
+        metavar="REGION",
+        help="A part of the photographs: x1,y1,x2,y2 in pixels, a mask image, a JSON file of "
+        "`anomaly-ad roi`, or part.",
+    ),
+]
 Review = Annotated[
     bool,
     typer.Option(
@@ -146,6 +162,26 @@ Review = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def region(text: str | None) -> object:
+    """A rectangle in numbers; else the text, which is a path or a word."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        return text
+
+
+def seconds(text: str | None) -> float | None:
+    """A time such as 90s, 10m or 1h in seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
+    if found is None:
+        raise OptionError(f"A time is a number and s, m or h, such as 10m. Received: {text!r}.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def open_model(model: Path) -> StoredModel:

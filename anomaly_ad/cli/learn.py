@@ -13,7 +13,18 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import OptionError
-from .base import EXIT_ERROR, Groups, Json, Model, Review, as_directory, as_path, command
+from .base import (
+    EXIT_ERROR,
+    Groups,
+    Json,
+    Model,
+    Name,
+    Review,
+    as_directory,
+    as_path,
+    command,
+    region,
+)
 
 
 @command
@@ -42,6 +53,39 @@ def check(
 
 
 @command
+def layout(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="mvtec, visa, btad, kolektor, kolektor2, magnetic-tile, or lookout.",
+        ),
+    ],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path,
+            metavar="ARCHIVE_OR_DIR",
+            help="What you have downloaded; for lookout the manifest, or a folder of manifests.",
+        ),
+    ],
+    path: Annotated[Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder to make.")],
+    images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path, metavar="DIR", help="For lookout: the folder of images and masks."
+        ),
+    ] = None,
+) -> None:
+    """Lay out a known data set: train, test and ground_truth. Shows its licence first."""
+    from ..data.layout import layout as run
+
+    found = run(name, source, path, images=images)
+    print(found, file=sys.stderr)
+    print(found.folder)
+
+
+@command
 def train(
     path: Annotated[
         Path, typer.Argument(parser=as_path, metavar="DIR", help="Folder of images of good parts.")
@@ -57,9 +101,7 @@ def train(
             "--save-path", "--output", parser=as_path, help="Folder to save the model's folder in."
         ),
     ] = Path("Models"),
-    name: Annotated[
-        str, typer.Option(help="Name of the model's folder; another name keeps both models.")
-    ] = "model",
+    name: Name = "model",
     gray_scale: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option(
@@ -166,8 +208,8 @@ def train(
         seed=seed,
         fit=fit,  # type: ignore[arg-type]  # AD checks it
         value_range=value_range,
-        roi=_region(roi),
-        ignore=_region(ignore),
+        roi=region(roi),
+        ignore=region(ignore),
         align=align,  # type: ignore[arg-type]  # AD checks it
         normalize=normalize,  # type: ignore[arg-type]  # AD checks it
         tiles=_tiles(tiles),
@@ -206,16 +248,6 @@ def _tiles(text: str | None) -> Any:
     """Rows and columns, or what AD checks as it is."""
     numbers = re.fullmatch(r"\s*(\d+)\s*[,x]\s*(\d+)\s*", text or "")
     return text if numbers is None else (int(numbers[1]), int(numbers[2]))
-
-
-def _region(text: str | None) -> object:
-    """A rectangle in numbers; else the text, which is a path or a word."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        return text
 
 
 def _own_options(detector: str, given: Iterable[str]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -54,6 +54,7 @@ def info(
         f"validation, {limit.n_images} for the limit"
         + (", cross-fitted" if "folds" in training else ""),
         **_excluded(manifest.excluded),
+        **_chosen(training.get("chosen")),
         "limit": f"raw score {limit.limit:.6g}; "
         + manifest.calibration.promise
         + (f" ({limit.asked_rate:.1%} asked)" if manifest.calibration.has_rate else ""),
@@ -78,6 +79,11 @@ def _excluded(names: Iterable[str]) -> dict[str, str]:
         return {}
     shown = ", ".join(listed[:LISTED]) + (", ..." if listed[LISTED:] else "")
     return {"excluded": f"{len(listed)} by the user: {shown}"}
+
+
+def _chosen(reason: Mapping[str, Any] | None) -> dict[str, str]:
+    """Why this method or these options, in words; empty where a person has chosen."""
+    return {} if reason is None else {"chosen": f"by {reason['by']}. {reason['why']}"}
 
 
 @command

@@ -18,12 +18,17 @@ from .base import (
     Groups,
     Json,
     Model,
+    Name,
+    Region,
+    SavePath,
     Seed,
     Thresh,
     as_directory,
     as_path,
     command,
     open_model,
+    region,
+    seconds,
 )
 
 
@@ -242,6 +247,78 @@ def pod(
     print(found.to_json() if as_json else found)
     if found.errors:
         raise typer.Exit(EXIT_ERROR)
+
+
+@command
+def compare(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path,
+            metavar="DIR",
+            help="Good images to learn from; labelled ones in the same folder are tested on.",
+        ),
+    ],
+    detectors: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Methods. [default: all that the budget allows, the cheapest first]",
+        ),
+    ] = None,
+    budget: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TIME",
+            help="Such as 90s, 10m or 1h. [default: 10m; none where methods are named]",
+        ),
+    ] = None,
+    labelled: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="DIR", help="Labelled images elsewhere; or a CSV."),
+    ] = None,
+    groups: Groups = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Train the recommended method on all and save it.")
+    ] = False,
+    save_path: SavePath = Path("Models"),
+    name: Name = "model",
+    output: Annotated[Path, typer.Option(parser=as_path, metavar="HTML", help="The page.")] = Path(
+        "comparison.html"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the methods and of what is held out.")] = 0,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.")
+    ] = 0.01,
+    roi: Region = None,
+    ignore: Region = None,
+    align: Annotated[str, typer.Option(help="As for train.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find the method for your images. Trains several; prints a table and the recommended one."""
+    from ..report.comparison import compared
+    from ..support import say
+
+    found = compared(
+        path,
+        output,
+        detectors=detectors,
+        budget=seconds(budget),
+        labelled=labelled,
+        groups=groups,
+        save=save,
+        save_path=save_path,
+        name=name,
+        options={
+            "seed": seed,
+            "false_alarm_rate": false_alarm_rate,
+            "roi": region(roi),
+            "ignore": region(ignore),
+            "align": align,
+        },
+    )
+    say(f"Wrote {output}")
+    print(found.to_json() if as_json else found)
 
 
 @command

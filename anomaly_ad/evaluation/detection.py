@@ -12,20 +12,19 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.rendered import KINDS, LEAST_SIZE, check_contrast, defect_size, render_defect
-from ..errors import DataError, ImageError, OptionError
-from ..images import Framing, PathLike, Photograph, find_part, find_training_images
+from ..data.rendered import KINDS, LEAST_SIZE, check_contrast, defect_size
+from ..errors import DataError, OptionError
+from ..images import PathLike, find_training_images
 from ..images.labelled import LabelledImage, find_labelled, read_fitting_mask
-from ..images.sources import Source, Sources, file_sources
+from ..images.sources import Sources, file_sources
 from ..inspection import Inspected, Inspector, Output
 from ..inspection.output import write_picture
 from ..model import StoredModel
@@ -33,6 +32,7 @@ from ..support import bar, printable
 from .hitmiss import HitMissFit, fit_hit_miss, load_scipy
 from .intervals import Estimate, wilson
 from .rates import A_LIST
+from .rendered import RenderedSource
 
 CONTRAST = 60.0  # gray levels
 _SHARES = (0.01, 0.25)  # of the shorter side: smallest and largest size
@@ -419,44 +419,6 @@ def _span(usable: Sequence[_Good]) -> tuple[float, float]:
 # ---------------------------------------------------------------------------------- series
 
 
-# A JPEG that changes values by one.
-_FINEST = [cv2.IMWRITE_JPEG_QUALITY, 100]
-_FINEST += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-
-
-@dataclass(frozen=True, eq=False)
-class _Rendered(Source):
-    """A good image with a defect on it, made when it is read."""
-
-    kind: str = ""
-    size: float = 0.0
-    contrast: float = 0.0
-    seed: tuple[int, ...] = ()
-    measured: list[float] = field(default_factory=list)
-
-    def read(self, framing: Framing) -> Photograph:
-        assert self.path is not None
-        rng = np.random.default_rng(self.seed)
-        photo = Photograph.read(self.path, framing)
-        picture, where = photo.picture(), None
-        if framing.has_region and (where := photo.take().inspected()) is not None:
-            part = find_part(picture)
-            where = where if part is None else where & part
-        try:
-            image, mask = render_defect(
-                picture, self.kind, self.size, self.contrast, rng, where=where
-            )
-        except DataError as error:  # it does not fit here
-            raise ImageError(str(error)) from error
-        self.measured[:] = [defect_size(mask)]
-        if photo.data is None:
-            return Photograph.of_picture(image, framing, self.name)
-        # It was decoded at a reduced scale, and so is what was rendered.
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        data = cv2.imencode(".jpg", bgr, _FINEST)[1].tobytes()
-        return Photograph.decode(data, self.name, framing)
-
-
 class _Series:
     """Defects of one kind: what was rendered, and what was found."""
 
@@ -469,7 +431,7 @@ class _Series:
         rng: np.random.Generator,
     ) -> None:
         self.kind = kind
-        self.first: list[_Rendered] = []  # those of the first round, over all sizes
+        self.first: list[RenderedSource] = []  # those of the first round, over all sizes
         self._usable, self._contrast, self._rng = usable, contrast, rng
         self._low, self._high = map(math.log, span)
         self._order: list[int] = []
@@ -492,7 +454,7 @@ class _Series:
             return True
         return fit.low > math.exp(self._high)
 
-    def round(self) -> Iterator[tuple[int, _Rendered]]:
+    def round(self) -> Iterator[tuple[int, RenderedSource]]:
         """The next defects, each with the number of its image."""
         self._rounds += 1
         sizes = self._rng.permutation(np.exp(self._next_sizes()))
@@ -505,10 +467,10 @@ class _Series:
             name = Path(path.name)
             yield (
                 number,
-                _Rendered(str(path), path, None, name, self.kind, size, self._contrast, seed),
+                RenderedSource(str(path), path, None, name, self.kind, size, self._contrast, seed),
             )
 
-    def add(self, number: int, rendered: _Rendered, is_found: bool) -> None:
+    def add(self, number: int, rendered: RenderedSource, is_found: bool) -> None:
         """Take the verdict on a defect."""
         self._sizes += rendered.measured
         self._found.append(is_found)
@@ -562,7 +524,7 @@ def _write_pictures(inspector: Inspector, series: Sequence[_Series], folder: Pat
 
     def write(one: Inspected) -> None:
         rendered = one.source
-        assert isinstance(rendered, _Rendered) and one.picture is not None
+        assert isinstance(rendered, RenderedSource) and one.picture is not None
         verdict = "found" if one.prediction.is_anomalous else "missed"
         name = f"{rendered.measured[0]:05.1f}px_{verdict}.png"
         write_picture(one.picture, folder / rendered.kind / name)

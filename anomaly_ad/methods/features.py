@@ -112,6 +112,11 @@ class FeatureSet:
             if isinstance(items, Spool):
                 items.close()
 
+    def renamed(self, names: Mapping[str, str]) -> FeatureSet:
+        """These maps under other names, as new names by the present ones; not to be closed."""
+        maps = {new: self._maps[present] for present, new in names.items()}
+        return FeatureSet(maps, self._tiles, self.per_epoch)
+
     def __len__(self) -> int:
         return len(self._tiles)
 

@@ -58,6 +58,10 @@ class Preset:
         Pixels of its input that a defect should cover, for `tiles="auto"`.
     combines : bool
         Whether it is made of other methods, its members.
+    minutes : float
+        That 200 images of 256x256 pixels take to be learnt on two cores, about.
+    is_offered : bool
+        Whether `compare` takes it where no methods are named.
     formerly : mapping
         Values of options that manifests do not name, or name as null, which were written before
         there were these options.
@@ -77,6 +81,8 @@ class Preset:
     in_tiles: Literal["score", "map"] | None = "score"
     cell: int = 16
     combines: bool = False
+    minutes: float = 10.0
+    is_offered: bool = True
     formerly: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,6 +112,7 @@ _AUTOENCODER: dict[str, Any] = {
     "patch_size": 40,
     "epochs": 75,
     "in_tiles": "map",
+    "minutes": 5.0,
 }
 _CODE = (
     WholeNumber("code_channels", 4, "channels of the code", 1, 64),
@@ -181,6 +188,7 @@ PRESETS: dict[str, Preset] = {
         adds_images=True,
         in_tiles=None,
         formerly={"prior": 0.0, "layers": _FINE, "projection": "channels", "top_share": 0.0},
+        minutes=0.4,
         **_FEATURES,
     ),
     "patchcore": Preset(
@@ -201,6 +209,7 @@ PRESETS: dict[str, Preset] = {
         ),
         in_tiles="map",
         formerly={"top_share": 0.0},
+        minutes=0.6,
         **{**_FEATURES, "largest_area": 384 * 384},
     ),
     "dfm": Preset(
@@ -216,6 +225,7 @@ PRESETS: dict[str, Preset] = {
         ),
         adds_images=True,
         formerly={"image_layers": ["stage4"]},
+        minutes=0.5,
         **{**_FEATURES, "largest_area": 384 * 384},
     ),
     "dfkde": Preset(
@@ -236,6 +246,7 @@ PRESETS: dict[str, Preset] = {
             ),
         ),
         adds_images=True,
+        minutes=0.3,
         **_FEATURES,
     ),
     "rd": Preset(
@@ -244,6 +255,7 @@ PRESETS: dict[str, Preset] = {
         cls="ReverseDistillation",
         options=(_BACKBONE, _layers(*_HALVING), _BLUR),
         in_tiles="map",
+        minutes=6,
         **{**_FEATURES, "epochs": 60},
     ),
     "cfa": Preset(
@@ -252,6 +264,7 @@ PRESETS: dict[str, Preset] = {
         cls="CFA",
         options=(_BACKBONE, _layers(*_FINE), _BLUR),
         in_tiles=None,
+        minutes=4,
         **{**_FEATURES, "epochs": 30},
     ),
     "simplenet": Preset(
@@ -266,6 +279,7 @@ PRESETS: dict[str, Preset] = {
             Choice("noise_in", "everywhere", "where images get noise", ("patches", "everywhere")),
         ),
         in_tiles="map",
+        minutes=4,
         **{**_FEATURES, "epochs": 100},
     ),
     "fastflow": Preset(
@@ -274,6 +288,7 @@ PRESETS: dict[str, Preset] = {
         cls="FastFlow",
         options=(_BACKBONE, _layers(*_HALVING), _BLUR, _STEPS),
         in_tiles="map",
+        minutes=9,
         **{**_FEATURES, "epochs": 40},
     ),
     "cflow": Preset(
@@ -282,6 +297,7 @@ PRESETS: dict[str, Preset] = {
         cls="CFLOW",
         options=(_BACKBONE, _layers(*_HALVING), _BLUR, _STEPS),
         in_tiles=None,
+        minutes=12,
         **{**_FEATURES, "epochs": 40},
     ),
     "stfpm": Preset(
@@ -290,6 +306,7 @@ PRESETS: dict[str, Preset] = {
         cls="STFPM",
         options=(_BACKBONE, _layers(*_FINE), _BLUR),
         in_tiles="map",
+        minutes=7,
         **{**_FEATURES, "epochs": 60},
     ),
     "draem": Preset(
@@ -298,6 +315,7 @@ PRESETS: dict[str, Preset] = {
         cls="DRAEM",
         options=(_BACKBONE, _layers(*_FINE), _BLUR),
         in_tiles=None,
+        minutes=15,
         **{**_FEATURES, "epochs": 40},
     ),
     "efficientad": Preset(
@@ -306,6 +324,8 @@ PRESETS: dict[str, Preset] = {
         cls="EfficientAD",
         options=(_BACKBONE, _layers("stage2", "stage4"), _BLUR),
         in_tiles=None,
+        is_offered=False,
+        minutes=15,
         **{**_FEATURES, "epochs": 40},
     ),
     "ganomaly": Preset(
@@ -313,6 +333,7 @@ PRESETS: dict[str, Preset] = {
         module="ganomaly",
         cls="GANomaly",
         in_tiles="score",
+        minutes=35,
         **{**_FEATURES, "img_size": (128, 128), "epochs": 100, "largest_area": None},
     ),
     "ensemble": Preset(
@@ -322,6 +343,7 @@ PRESETS: dict[str, Preset] = {
         options=(Names("members", ["padim", "dfm"], "methods, or paths of saved models"),),
         combines=True,
         in_tiles=None,
+        minutes=0.9,
         **_FEATURES,
     ),
     "AD0": Preset(

@@ -18,10 +18,9 @@ from ..evaluation import Evaluation, ProbabilityOfDetection
 from ..evaluation.intervals import Estimate, wilson
 from ..evaluation.rates import AtRate, at_rates, command
 from ..images.labelled import GOOD
-from ..inspection import Prediction, count_verdicts
+from ..inspection import Prediction, count_verdicts, probe
 from ..model import StoredModel
 from ..support import cpu_count, printable
-from . import probe
 from .thumbnails import Thumbnails
 
 

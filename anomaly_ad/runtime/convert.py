@@ -50,10 +50,8 @@ class Parity:
 
 def to_openvino(graph: keras.Model) -> ov.Model:
     """Convert a detector's graph; names of input and outputs and the open batch size are kept."""
-    signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
-    function = tf.function(lambda *inputs: _call(graph, [*inputs]), signature)
     with _unreported():
-        model = ov.convert_model(function)
+        model = ov.convert_model(_traced(graph))
     _merge_equal(model)
     return model
 
@@ -119,6 +117,12 @@ def _unreported() -> Iterator[None]:
             module.tm = real
 
 
+def _traced(graph: keras.Model) -> Any:
+    """The graph as a function of tensors, which TensorFlow traces at its first call."""
+    signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
+    return tf.function(lambda *inputs: _call(graph, [*inputs]), signature)
+
+
 def run_graph(graph: keras.Model, views: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """The outputs of a trained graph for views (B, height, width, channels), as arrays."""
     inputs = model_inputs(views, graph.inputs[0].shape[-1])
@@ -154,9 +158,11 @@ def prove_parity(
     converted = engine.run_all(views)
     parts: dict[str, list[NDArray[Any]]] = {}
     at_a_time = max(1, _PIXELS // (views.shape[1] * views.shape[2]))
+    trained = _traced(graph)  # layer by layer each call would take several times as long
     for begin in range(0, len(views), at_a_time):
-        for name, values in run_graph(graph, views[begin : begin + at_a_time]).items():
-            parts.setdefault(name, []).append(values)
+        some = model_inputs(views[begin : begin + at_a_time], graph.inputs[0].shape[-1])
+        for name, values in trained(*some).items():
+            parts.setdefault(name, []).append(np.asarray(values))
     expected = {name: np.concatenate(values) for name, values in parts.items()}
     if expected.keys() != converted.keys():
         raise ParityError(

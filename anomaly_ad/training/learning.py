@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ..errors import ModelError, OptionError
 from ..images import ImageSet, split_groups
 from ..methods import registry
-from ..methods.features import FeatureSet
 from ..model import FEW_FOLDS, GoodScores, Plan, StoredModel
 from ..runtime import Engine
 from ..support import Spool, bar, say
 from .defects import rendered
+from .shared import Shared
 from .unseen import Also, Scores, cross_fit, in_groups, inspected
 
 _PARITY_VIEWS, _PARITY_TILES = 8, 32
@@ -63,18 +63,31 @@ def learn(
     before: StoredModel | None = None,
     held_out: GoodScores | None = None,
     groups: NDArray[np.intp] | None = None,
+    shared: Shared | None = None,
 ) -> Learnt:
     """Fit a detector to images of good parts.
 
     Parameters are those of `steps.train`; `held_out` are the scores of what a statistical one has
     learnt before, `groups` the group of each image, numbered from 0 (None: each by itself).
     """
+    if shared is None:
+        with Shared() as own:
+            return learn(
+                detector,
+                images,
+                plan,
+                epochs=epochs,
+                before=before,
+                held_out=held_out,
+                groups=groups,
+                shared=own,
+            )
     groups = np.arange(len(images)) if groups is None else groups
     preset = registry.preset(plan.method)
     if preset.combines:
-        return _learn_members(detector, images, groups, plan, epochs)
+        return _learn_members(detector, images, groups, plan, epochs, shared)
     if preset.is_statistical:
-        return _learn_statistics(detector, images, groups, plan, held_out)
+        return _learn_statistics(detector, images, groups, plan, held_out, shared=shared)
     return _learn_by_gradient(detector, images, groups, plan, epochs, before)
 
 
@@ -135,20 +148,15 @@ def _learn_statistics(
     plan: Plan,
     before: GoodScores | None = None,
     *,
+    shared: Shared,
     is_fitted: bool = False,
     also: Also | None = None,
 ) -> Learnt:
     """Add images to a detector's statistic; score each by the statistic without its fold."""
-    from ..runtime.convert import to_openvino
-
-    engine = Engine(to_openvino(detector.features()), plan.precision)
-    check_input(engine, plan)
-    with bar(len(images), "Features") as step:
-        features = FeatureSet.compute(engine, images, step)
-    with features:
-        if not is_fitted:
-            detector.learn_all(features)
-        held_out, folds = cross_fit(detector, features, plan, groups, also)
+    features = shared.features(detector, plan, images, lambda engine: check_input(engine, plan))
+    if not is_fitted:
+        detector.learn_all(features.set)
+    held_out, folds = cross_fit(detector, features.set, plan, groups, also)
     if before is not None:
         held_out = before.joined(held_out)
     count = len(held_out)
@@ -161,12 +169,17 @@ def _learn_statistics(
         record,
         _shown(images),
         held_out=held_out,
-        formula=lambda views: score(engine.run_all(views)),
+        formula=lambda views: score(features.of(views)),
     )
 
 
 def _learn_members(
-    ensemble: Any, images: ImageSet, groups: NDArray[np.intp], plan: Plan, epochs: int | None
+    ensemble: Any,
+    images: ImageSet,
+    groups: NDArray[np.intp],
+    plan: Plan,
+    epochs: int | None,
+    shared: Shared,
 ) -> Learnt:
     """Fit the members that are not yet; join what they say of images that none has learnt."""
     from ..runtime.convert import to_openvino
@@ -183,6 +196,7 @@ def _learn_members(
                     images,
                     groups,
                     own,
+                    shared=shared,
                     is_fitted=member.training is not None,
                     also=kept.add,
                 )

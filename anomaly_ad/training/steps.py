@@ -9,8 +9,8 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,9 @@ from ..model import (
     saved_members,
 )
 from ..runtime import Engine
-from ..support import bar, ordered_map, say
+from ..support import ordered_map, say
 from .learning import check_input, learn, least_groups
+from .shared import Shared
 from .unseen import unseen_scores, with_defects
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def train(
     epochs: int | None,
     before: StoredModel | None = None,
     network: Any = None,
+    shared: Shared | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> StoredModel:
     """Train and save a model. Nothing is saved until all is proven.
 
@@ -78,6 +81,10 @@ def train(
         statistical one always does.
     network : keras.Model, optional
         A backbone of the user's own.
+    shared : Shared, optional
+        Decoded images and features of other trainings on the same images.
+    chosen : mapping, optional
+        Why this method or these options, for the manifest.
 
     Raises
     ------
@@ -99,7 +106,9 @@ def train(
     excluded = _excluded(good, plan.framing)
     if good.groups:
         _check_groups(numbered(good.groups), plan, detector)
-    with _decode(good, plan, {one["digest"] for one in excluded}) as (images, own):
+    with ExitStack() as stack:
+        shared = shared or stack.enter_context(Shared())
+        images, own = _decode(good, plan, shared, {one["digest"] for one in excluded})
         _check_count(len(images), least)
         groups = _groups_of(own, len(images))
         _check_groups(groups, plan, detector)
@@ -117,10 +126,20 @@ def train(
         record = {"images": own["images"], "sets": [own], "seconds": reading}
         if excluded:
             record["excluded"] = excluded
+        if chosen:
+            record["chosen"] = dict(chosen)
         if good.groups:
             record["n_groups"] = int(groups.max()) + 1
         return _make(
-            plan, detector, images, groups, record, directory, epochs=epochs, before=before
+            plan,
+            detector,
+            images,
+            groups,
+            record,
+            directory,
+            shared,
+            epochs=epochs,
+            before=before,
         )
 
 
@@ -145,7 +164,8 @@ def add_images(
     record = stored.manifest.training
     manifest = stored.manifest
     known = manifest.learnt | {*manifest.excluded.values()}
-    with _decode(good, plan, known) as (images, added):
+    with Shared() as shared:
+        images, added = _decode(good, plan, shared, known)
         check_new_groups(stored.manifest, added.get("groups", ()))
         groups = _groups_of(added, len(images))
         together = f"{record.get('images')}{added['images']}".encode()
@@ -157,7 +177,7 @@ def add_images(
         }
         if good.groups:
             record["n_groups"] += int(groups.max()) + 1
-        return _make(plan, detector, images, groups, record, directory, held_out=held_out)
+        return _make(plan, detector, images, groups, record, directory, shared, held_out=held_out)
 
 
 def _make(
@@ -167,6 +187,7 @@ def _make(
     groups: NDArray[np.intp],
     record: dict[str, Any],
     directory: Path,
+    shared: Shared,
     *,
     epochs: int | None = None,
     before: StoredModel | None = None,
@@ -187,6 +208,7 @@ def _make(
         before=before,
         held_out=held_out,
         groups=groups,
+        shared=shared,
     )
     seconds = round(record["seconds"] + time.perf_counter() - start, 1)
     graph = detector.graph()
@@ -316,48 +338,45 @@ def _same_images(training: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     return training.get("images") == own["images"] and same_groups
 
 
-@contextmanager
 def _decode(
-    good: TrainingImages, plan: Plan, known: Collection[str | None] = ()
-) -> Iterator[tuple[ImageSet, dict[str, Any]]]:
+    good: TrainingImages, plan: Plan, shared: Shared, known: Collection[str | None] = ()
+) -> tuple[ImageSet, dict[str, Any]]:
     """The images and what the manifest says of them.
 
     Each image comes once: a copy in another part would make the decision limit too low.
     """
-    with bar(len(good.paths), "Reading images") as step:
-        images = ImageSet.decode(good.paths, plan.framing, lambda: step(""))
-    with images:
-        digests = images.digests()
-        first = {digest: index for index, digest in reversed([*enumerate(digests)])}
-        if len(first) == 1 and len(images) > 1:
-            raise DataError(
-                f"All {len(images)} images look the same to the model, so it cannot learn how "
-                "good parts vary. Are they copies, or all black?"
-            )
-        new = sorted(index for digest, index in first.items() if digest not in known)
-        if not new:
-            raise DataError(
-                "The model has learnt from all of these images already, or they were excluded from "
-                f"its training: {good}."
-            )
-        if len(new) < len(images):
-            say(
-                f"{len(images) - len(new)} of {len(images)} images are copies of others, known to "
-                "the model already, or excluded; they are left out."
-            )
-        kept = [digests[index] for index in new]
-        about: dict[str, Any] = {
-            "source": str(good),
-            "images": hashlib.sha256(
-                " ".join([_as_in_format_1(plan.framing), *kept]).encode()
-            ).hexdigest(),
-            "digests": kept,
-            **_located(good, new),
-        }
-        if good.groups:
-            about["groups"] = [good.groups[index] for index in new]
-            about["grouped_by"] = good.grouped_by
-        yield images.subset(np.array(new)), about
+    images = shared.images(good.paths, plan.framing)
+    digests = images.digests()
+    first = {digest: index for index, digest in reversed([*enumerate(digests)])}
+    if len(first) == 1 and len(images) > 1:
+        raise DataError(
+            f"All {len(images)} images look the same to the model, so it cannot learn how "
+            "good parts vary. Are they copies, or all black?"
+        )
+    new = sorted(index for digest, index in first.items() if digest not in known)
+    if not new:
+        raise DataError(
+            "The model has learnt from all of these images already, or they were excluded from "
+            f"its training: {good}."
+        )
+    if len(new) < len(images):
+        say(
+            f"{len(images) - len(new)} of {len(images)} images are copies of others, known to "
+            "the model already, or excluded; they are left out."
+        )
+    kept = [digests[index] for index in new]
+    about: dict[str, Any] = {
+        "source": str(good),
+        "images": hashlib.sha256(
+            " ".join([_as_in_format_1(plan.framing), *kept]).encode()
+        ).hexdigest(),
+        "digests": kept,
+        **_located(good, new),
+    }
+    if good.groups:
+        about["groups"] = [good.groups[index] for index in new]
+        about["grouped_by"] = good.grouped_by
+    return images.subset(np.array(new)), about
 
 
 def _located(good: TrainingImages, kept: Sequence[int]) -> dict[str, Any]:

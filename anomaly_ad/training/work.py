@@ -16,6 +16,7 @@ from ..methods import registry
 from ..model import Choice, Plan, StoredModel
 from ..support import printable, say
 from . import steps
+from .shared import Shared
 from .taking import planned
 
 _HARDLY_A_LIMIT = 0.1  # of good parts may be rejected; more is said
@@ -157,8 +158,15 @@ def _on_tiles(plan: Plan) -> str:
     )
 
 
-def train(choice: Choice, good: TrainingImages, work: Work) -> Trained:
-    """Train and save; errors as in `steps.train`."""
+def train(
+    choice: Choice,
+    good: TrainingImages,
+    work: Work,
+    *,
+    shared: Shared | None = None,
+    chosen: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train and save; `shared`, `chosen` and errors as in `steps.train`."""
     stored = steps.train(
         work.plan,
         good,
@@ -166,6 +174,8 @@ def train(choice: Choice, good: TrainingImages, work: Work) -> Trained:
         epochs=work.epochs,
         before=choice.stored,
         network=choice.network,
+        shared=shared,
+        chosen=chosen,
     )
     return Trained(stored, choice.stored)
 

@@ -24,9 +24,10 @@ from anomaly_ad.errors import DataError, OptionError, OutputError
 from anomaly_ad.evaluation.figures import evaluate
 from anomaly_ad.evaluation.intervals import wilson
 from anomaly_ad.images.labelled import find_labelled
+from anomaly_ad.inspection import probe
 from anomaly_ad.inspection.prediction import Prediction
 from anomaly_ad.model.calibration import Limit
-from anomaly_ad.report import probe, thumbnails
+from anomaly_ad.report import thumbnails
 
 
 @pytest.fixture(scope="module")

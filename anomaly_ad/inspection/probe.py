@@ -1,8 +1,8 @@
 """How fast and how large a model is on this machine, measured in a process of its own.
 
-    python -m anomaly_ad.report.probe MODEL IMAGE...
+    python -m anomaly_ad.inspection.probe MODEL IMAGE...
 
-prints one JSON object. In the process that writes a report other things lie in memory.
+prints one JSON object. In a process that has trained or writes a report other things lie in memory.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def main(model: str, images: Sequence[str]) -> None:
     import numpy as np
 
     from ..images.sources import find_sources
-    from ..inspection import Inspector
     from ..model import load
+    from .inspector import Inspector
 
     inspector = Inspector(load(model), keep_maps=False)
     seconds, first = [], 0.0

@@ -1,0 +1,171 @@
+"""What methods are compared on: images to learn from, and others to be tested on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data.rendered import KINDS, LEAST_SIZE
+from ..errors import DataError
+from ..evaluation.rendered import RenderedSource
+from ..images import PathLike, TrainingImages, find_training_images, split_groups, survey
+from ..images.groups import Groups, grouped, numbered
+from ..images.labelled import LabelledImage, find_labelled
+from ..images.sources import Source, file_sources
+
+HELD_OUT = 0.2  # of the good images, where no others are labelled
+_LEAST_HELD_OUT = 5
+_PER_KIND = 16  # rendered defects
+_SIZES = 0.02, 0.15  # shares of the shorter side of a photograph
+_CONTRASTS = 15.0, 90.0  # gray levels
+RENDERED = "rendered"
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Images to learn from, and images to test on.
+
+    Parameters
+    ----------
+    training : TrainingImages
+        Images of good parts.
+    whole : TrainingImages
+        The same with those that were held out.
+    tests : tuple of (Source, str)
+        Images that are not among `training`, each with its kind: "good" or that of its defect.
+    is_rendered : bool
+        Whether the defects are rendered ones, as there are no others.
+    notes : tuple of str
+        What was done, for people.
+    """
+
+    training: TrainingImages
+    whole: TrainingImages
+    tests: tuple[tuple[Source, str], ...]
+    is_rendered: bool
+    notes: tuple[str, ...]
+
+    @property
+    def n_held_out(self) -> int:
+        """Good images that are tested on instead of learnt from."""
+        return len(self.whole.paths) - len(self.training.paths)
+
+    def part(self, chosen: Sequence[int]) -> Material:
+        """The same with some of the images to test on."""
+        return replace(self, tests=tuple(self.tests[index] for index in chosen))
+
+
+def find_material(
+    path: PathLike | Iterable[PathLike],
+    labelled: PathLike | None = None,
+    *,
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> Material:
+    """Find images to learn from, and labelled ones or good ones to render defects on.
+
+    Parameters
+    ----------
+    path : path or list of paths
+        As for `AD.load_data`. Labelled images are looked for in the same folder.
+    labelled : path, optional
+        A folder or a CSV of labelled images, as for `AD.evaluate`, instead.
+    groups : str, sequence or mapping, optional
+        As for `AD.train`: images of one part are held out together.
+    seed : int
+        Of what is held out and rendered.
+
+    Raises
+    ------
+    DataError, PathError
+        There is nothing to learn from, or too little.
+    """
+    whole = find_training_images(path)
+    whole = whole if groups is None else grouped(whole, groups)
+    known = {os.path.realpath(file) for file in whole.paths}
+    items = _labelled(path, labelled, known)
+    good = [i for i in items if not i.is_defective and os.path.realpath(i.path) not in known]
+    defective = [i for i in items if i.is_defective and os.path.realpath(i.path) not in known]
+    training, notes = whole, []
+    files = [item.path for item in good]
+    if not files:
+        parts = numbered(whole.groups) if whole.groups else np.arange(len(whole.paths))
+        n_parts = int(parts.max()) + 1
+        count = max(_LEAST_HELD_OUT, round(HELD_OUT * n_parts))
+        if 2 * count > n_parts:
+            raise DataError(
+                f"The images are of {n_parts} good parts, which are too few: {count} are to be "
+                "tested on, and at least as many learnt from. Take more photographs."
+            )
+        kept, held = split_groups(parts, [count], seed)
+        files = [whole.paths[index] for index in held]
+        training = _some(whole, kept.tolist())
+        notes.append(
+            f"There are no other good images, so {len(files)} of the {len(whole.paths)} are tested "
+            "on instead of learnt from."
+        )
+    tests = [(source, "good") for source in file_sources(files)]
+    if defective:
+        sources = file_sources([item.path for item in defective])
+        tests += [(source, item.kind) for source, item in zip(sources, defective, strict=True)]
+    else:
+        tests += [(source, source.kind) for source in rendered(files, seed)]
+        notes.append(
+            f"There are no labelled defects, so {len(tests) - len(files)} RENDERED ones are to be "
+            "found, from hardly visible to plain. Real ones may be easier or harder to find."
+        )
+    return Material(training, whole, tuple(tests), not defective, tuple(notes))
+
+
+def _some(images: TrainingImages, chosen: Sequence[int]) -> TrainingImages:
+    groups = tuple(images.groups[index] for index in chosen) if images.groups else ()
+    return replace(images, paths=tuple(images.paths[index] for index in chosen), groups=groups)
+
+
+def _labelled(
+    path: PathLike | Iterable[PathLike], labelled: PathLike | None, known: Set[str]
+) -> tuple[LabelledImage, ...]:
+    if labelled is not None:
+        items = find_labelled(labelled, with_masks=False).items
+        for item in items:
+            if item.is_defective and os.path.realpath(item.path) in known:
+                raise DataError(
+                    f"{item.path} is labelled defective, but is among the images of good parts "
+                    "that are learnt from. Keep them apart."
+                )
+        return items
+    if not isinstance(path, (str, os.PathLike)):
+        return ()
+    try:
+        items = find_labelled(path, with_masks=False).items
+    except DataError:
+        return ()  # a folder to learn from, and nothing else
+    # Where no name says good, none of these images is known to be labelled.
+    return items if any(not item.is_defective for item in items) else ()
+
+
+def rendered(files: Sequence[Path], seed: int) -> list[RenderedSource]:
+    """These images with defects of all kinds, sizes and contrasts, the same for the same seed."""
+    random = np.random.default_rng(seed)
+    sides = [min(size) for size in survey(files).sizes]
+    shorter = float(np.median(sides)) if sides else 0.0
+    places = np.resize(random.permutation(len(files)), _PER_KIND * len(KINDS)).tolist()
+    out = []
+    for number, place in enumerate(places):
+        file, kind = files[place], KINDS[number % len(KINDS)]
+        step = number // len(KINDS) / (_PER_KIND - 1)
+        size = max(_between(_SIZES, step) * shorter, LEAST_SIZE)
+        contrast = _between(_CONTRASTS, random.random())
+        own = tuple(random.integers(2**32, size=4).tolist())
+        name = Path(f"{number:03d}_{file.name}")
+        out.append(RenderedSource(str(file), file, None, name, kind, size, contrast, own))
+    return out
+
+
+def _between(ends: tuple[float, float], step: float) -> float:
+    low, high = ends
+    return float(low * (high / low) ** step)
