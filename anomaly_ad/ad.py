@@ -7,7 +7,8 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Literal
 
 from . import training
-from .choosing import Comparison
+from .choosing import Comparison, Tuning, tune
+from .choosing.tuning import TRIALS
 from .evaluation import Drift, Evaluation, ProbabilityOfDetection, calibrate, detection_curve
 from .evaluation.detection import CONTRAST
 from .evaluation.drift import drift
@@ -845,6 +846,91 @@ class AD:
             budget=budget,
             labelled=labelled,
             groups=groups,
+            save=save,
+            save_path=save_path,
+            name=name,
+            options=options,
+        )
+        _tell(found)
+        return found
+
+    @classmethod
+    def tune(
+        cls,
+        path: PathLike | Iterable[PathLike],
+        method: str,
+        *,
+        trials: int = TRIALS,
+        budget: float | None = None,
+        objective: Literal["quality", "latency", "both"] = "quality",
+        labelled: PathLike | None = None,
+        groups: Groups | None = None,
+        storage: PathLike | None = None,
+        save: bool = False,
+        save_path: PathLike = SAVE_PATH,
+        name: str | None = None,
+        **options: Any,
+    ) -> Tuning:
+        """Search the options of a method on the images, and print whether that is worth it.
+
+        The options that the method declares are searched, and the size of its input (`anomaly-ad
+        detectors NAME` lists them); what is given in `options` stays. Half of the images to test
+        on (as in `compare`), of the good ones and of each kind of defect, is never seen by the
+        search. The figures are of that half alone, next to the default's; where the gain is within
+        noise, the default is kept. Ctrl-C ends the search; what is done is kept, and a further call
+        goes on with it.
+
+        Parameters
+        ----------
+        path : path or list of paths
+            Images to learn from, as for `compare`.
+        method : str
+            Its name.
+        trials : int
+            How many, those of earlier calls included.
+        budget : float, optional
+            Seconds after which no trial is begun.
+        objective : {"quality", "latency", "both"}
+            "quality": the merit, see `compare`. "latency": milliseconds per image, without losing
+            more than 0.01 of the default's merit. "both": those that none beats in both are listed,
+            and the best of them by merit is reported.
+        labelled, groups
+            As in `compare`.
+        storage : path, optional
+            The SQLite file of the study; None for ``<save_path>/<name>-tuning.db``.
+        save : bool
+            Train with what is recommended on all good images and save the model; its manifest
+            holds the study and the reason.
+        save_path, name
+            As in `AD`.
+        **options
+            Options of `AD` or of the method that all trials have.
+
+        Returns
+        -------
+        Tuning
+            Figures and recommendation; its `str` is what is printed, `options` what to take.
+
+        Raises
+        ------
+        DataError, PathError
+            There is too little to learn from or to test on, or an image cannot be read.
+        OptionError
+            An argument cannot be used, or the study is of another search.
+        OutputError
+            The study cannot be written, or another process works on it.
+        MissingExtraError
+            Optuna (extra "tune") or TensorFlow is not installed.
+        """
+        found = tune(
+            path,
+            method,
+            trials=trials,
+            budget=budget,
+            objective=objective,
+            labelled=labelled,
+            groups=groups,
+            storage=storage,
             save=save,
             save_path=save_path,
             name=name,

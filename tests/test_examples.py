@@ -63,23 +63,6 @@ def test_padim(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_families(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
-    from anomaly_ad.data import sample
-
-    sample.render_sample(tmp_path / "data", **SMALL)
-    (tmp_path / "data" / "test" / "good" / "torn.png").write_bytes(b"no image")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["families.py", "data", "dfkde", "padim"])
-    runpy.run_path(str(ROOT / "examples" / "families.py"), run_name="__main__")
-    head, *rows = capsys.readouterr().out.split("\n\n")[-1].splitlines()
-    assert head.split() == ["called", "anomalous", "dfkde", "padim"]
-    assert [row.split()[0] for row in rows] == ["good", *sorted(sample.DEFECTS), "training"]
-    assert rows[0].split()[3] == "2"  # the torn one is not counted
-    assert (tmp_path / "Models" / "dfkde" / "model" / "manifest.json").is_file()
-
-
-@pytest.mark.slow
 def test_the_notebook(tmp_path):
     """Every cell runs; with a small sample set in the place of the default one."""
     pytest.importorskip("tensorflow", reason="training needs the extra 'train'")

@@ -1,6 +1,7 @@
 """The README is true: its Python blocks run, one after the other, and its commands exist."""
 
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def test_the_commands_run_in_order(tmp_path, monkeypatch):
     render("more", n_train=3, n_test_good=1, n_per_defect=0, size=(64, 64), seed=1)
     Path("Dataset").mkdir()
     Path("more/train/good").rename("Dataset/More")
+    packed = render("bottle", **small)
+    with tarfile.open("mvtec_anomaly_detection.tar.xz", "w:xz") as archive:
+        archive.add(packed, "bottle")
     text = README.read_text(encoding="utf-8")
     # The second is the service, which does not end: see test_service_process.py.
     block, _ = re.findall(r"```bash\n(anomaly-ad .*?)```", text, re.DOTALL)

@@ -5,5 +5,6 @@ the options of one. Both go by `merit`: what a limit finds, and how well defects
 """
 
 from .comparing import Compared, Comparison, compare
+from .tuning import Tuned, Tuning, tune
 
-__all__ = ["Compared", "Comparison", "compare"]
+__all__ = ["Compared", "Comparison", "Tuned", "Tuning", "compare", "tune"]

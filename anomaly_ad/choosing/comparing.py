@@ -9,13 +9,10 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..errors import AnomalyADError, DataError, MissingExtraError, OptionError, OutputError
 from ..evaluation.intervals import Estimate, auroc, wilson
@@ -24,13 +21,14 @@ from ..images import Framing, PathLike
 from ..images.groups import Groups
 from ..images.labelled import GOOD
 from ..images.sources import Source
-from ..inspection import Inspector, probe
+from ..inspection import probe
 from ..methods import registry
 from ..model import SAVE_PATH, Choice, StoredModel
-from ..support import bar, printable, say
+from ..support import printable, say
 from ..training import Shared, prepare, train
 from .material import Material, find_material
 from .merit import Scored, differences, merit
+from .trying import choice_of, scored, tested
 
 BUDGET = 600.0  # seconds, where no methods are named
 _IMAGES = 200  # that `Preset.minutes` is for
@@ -283,7 +281,7 @@ def compare(
     limit = _seconds(budget, named=detectors is not None)
     registry.check_extra("Comparing methods")
     # What cannot be used, or saved, is said before the work.
-    target = _choice(names[0], given, save_path, name).directory
+    target = choice_of(names[0], given, save_path, name).directory
     if save and target.is_file():
         raise OutputError(f"{target} is a file; the model is saved in a folder. Name another.")
     seed = int(given.get("seed", 0))
@@ -367,19 +365,12 @@ def _seconds(budget: float | None, *, named: bool) -> float:
     return float(budget)
 
 
-def _choice(
-    method: str, options: Mapping[str, Any], save_path: PathLike, name: str | None
-) -> Choice:
-    own = dict.fromkeys(registry.OPTIONS[3:]) | dict(options)
-    return Choice.of(method, save_path, name, own)
-
-
 def _batches(run: _Run, names: Sequence[str], folder: Path) -> Iterable[list[_Due]]:
     """Methods to train, those together that take the same of an image and learn in one pass."""
     due: dict[Any, list[_Due]] = defaultdict(list)
     for name in names:
         try:
-            choice = _choice(name, run.options, folder, name)
+            choice = choice_of(name, run.options, folder, name)
             work = prepare(choice, run.material.training, None)
         except MissingExtraError:
             raise
@@ -425,7 +416,8 @@ def _learn(run: _Run, due: list[_Due]) -> None:
             try:
                 trained = train(each.choice, run.material.training, each.work, shared=shared)
                 seconds = time.perf_counter() - begun
-                scores = _scores(run, trained.stored, each.name)
+                scores, errors = tested(trained.stored, run.material.tests, f"Testing {each.name}")
+                run.errors |= errors
             except MissingExtraError:
                 raise
             except AnomalyADError as error:
@@ -436,24 +428,6 @@ def _learn(run: _Run, due: list[_Due]) -> None:
                 len(run.material.training.paths) / _IMAGES, 0.25
             )
             run.spent += (time.perf_counter() - begun) / 60
-
-
-def _scores(run: _Run, stored: StoredModel, name: str) -> dict[int, float]:
-    """Raw scores of the images to test on, by their place; those that cannot be read have none."""
-    inspector = Inspector(stored, keep_maps=False)
-    tests = run.material.tests
-    scores: dict[int, float] = {}
-    with (
-        bar(len(tests), f"Testing {name}") as step,
-        closing(inspector.scan((source for source, _ in tests), lambda one: None)) as found,
-    ):
-        for place, (prediction, _) in enumerate(found):
-            if prediction.raw_score is None:
-                run.errors[place] = f"{prediction.path}: {prediction.error}"
-            else:
-                scores[place] = prediction.raw_score
-            step("")
-    return scores
 
 
 def _conclude(run: _Run, source: str) -> tuple[Comparison, list[int]]:
@@ -475,20 +449,16 @@ def _conclude(run: _Run, source: str) -> tuple[Comparison, list[int]]:
             f"{len(good)} good and {len(defective)} defective images could be inspected; one of "
             f"each is needed at least, and 20 or more tell something. {first}"
         )
-    scored = {
-        name: Scored(
-            np.array([done.scores[place] for place in good]),
-            np.array([done.scores[place] for place in defective]),
-            done.stored.manifest.calibration.image.limit,
-        )
+    scores = {
+        name: scored(done.stored, done.scores, run.material.tests, usable)
         for name, done in run.done.items()
     }
-    order = sorted(scored, key=lambda name: -merit(scored[name]))  # of equals the cheapest is first
+    order = sorted(scores, key=lambda name: -merit(scores[name]))  # of equals the cheapest is first
     best, *others = order
-    gaps = differences(scored[best], [scored[name] for name in others], run.seed)
+    gaps = differences(scores[best], [scores[name] for name in others], run.seed)
     methods = []
     for name, behind in zip(order, [_NOTHING, *gaps], strict=True):
-        methods.append(_compared(run, name, scored[name], behind, usable, kinds))
+        methods.append(_compared(run, name, scores[name], behind, usable, kinds))
     notes = [*run.material.notes]
     if run.errors:
         notes.append(
@@ -518,16 +488,16 @@ def _conclude(run: _Run, source: str) -> tuple[Comparison, list[int]]:
 def _compared(
     run: _Run,
     name: str,
-    scored: Scored,
+    own: Scored,
     behind: Estimate,
     usable: Sequence[int],
     kinds: Sequence[str],
 ) -> Compared:
     done = run.done[name]
     manifest = done.stored.manifest
-    n_good, n_defective = len(scored.good), len(scored.defective)
+    n_good, n_defective = len(own.good), len(own.defective)
     stated = manifest.calibration.image.stated_rate
-    above = tuple(bool(done.scores[place] > scored.limit) for place in usable)
+    above = tuple(bool(done.scores[place] > own.limit) for place in usable)
     found = Counter(
         kinds[place]
         for place, is_above in zip(usable, above, strict=True)
@@ -538,17 +508,17 @@ def _compared(
     speed = probe.measure(done.stored.directory, files[:_PROBED])
     return Compared(
         name=name,
-        merit=merit(scored),
+        merit=merit(own),
         behind=behind,
         is_equal=behind.low <= 0,
-        auroc=auroc(scored.good, scored.defective),
-        found=scored.found,
+        auroc=auroc(own.good, own.defective),
+        found=own.found,
         n_defective=n_defective,
-        rejected=scored.rejected,
+        rejected=own.rejected,
         n_good=n_good,
         stated_rate=stated,
-        rejects_more=wilson(scored.rejected / n_good, n_good).low > stated,
-        other_rate=_other_rate(done.stored, scored),
+        rejects_more=wilson(own.rejected / n_good, n_good).low > stated,
+        other_rate=_other_rate(done.stored, own),
         image_ms=None if speed is None else speed.image_ms,
         start_s=None if speed is None else speed.start_s,
         peak_mb=None if speed is None else speed.peak_mb,
@@ -561,12 +531,12 @@ def _compared(
     )
 
 
-def _other_rate(stored: StoredModel, scored: Scored) -> str:
-    rows = at_rates(stored, scored.good, scored.defective)
+def _other_rate(stored: StoredModel, own: Scored) -> str:
+    rows = at_rates(stored, own.good, own.defective)
     if not rows:
         return ""
     best = max(rows, key=lambda row: (row.gain, -row.rate))
-    if best.found <= scored.found:
+    if best.found <= own.found:
         return ""
     return (
         f"with false_alarm_rate={best.rate:g} it would find {best.found} of {best.n_defective} and "
@@ -615,7 +585,7 @@ def _save(
     name: str | None,
 ) -> StoredModel:
     """Train the recommended method on all good images and save it, with the reason."""
-    choice = _choice(found.recommended, given, save_path, name)
+    choice = choice_of(found.recommended, given, save_path, name)
     work = prepare(choice, run.material.whole, None)
     reason = {
         "by": "compare",

@@ -322,6 +322,78 @@ def compare(
 
 
 @command
+def tune(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=as_path,
+            metavar="DIR",
+            help="Good images to learn from; labelled ones in the same folder are tested on.",
+        ),
+    ],
+    detector: Annotated[str, typer.Option(help="Method; see `anomaly-ad detectors`.")] = "padim",
+    trials: Annotated[int, typer.Option(help="Those of earlier calls included.")] = 50,
+    budget: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TIME", help="Such as 90s, 10m or 1h. [default: no limit]"),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="quality, latency, or both: what none beats in both.")
+    ] = "quality",
+    labelled: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="DIR", help="Labelled images elsewhere; or a CSV."),
+    ] = None,
+    groups: Groups = None,
+    storage: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            parser=as_path,
+            metavar="FILE",
+            help="SQLite file of the study. [default: MODELS/NAME-tuning.db]",
+        ),
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Train with what is recommended on all and save it.")
+    ] = False,
+    save_path: SavePath = Path("Models"),
+    name: Name = "model",
+    seed: Annotated[int, typer.Option(help="Of the search, and of what is kept from it.")] = 0,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.")
+    ] = 0.01,
+    roi: Region = None,
+    ignore: Region = None,
+    align: Annotated[str, typer.Option(help="As for train.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search the options of a method. Says whether that is worth it; needs the extra tune."""
+    from ..choosing import tune as run
+
+    found = run(
+        path,
+        detector,
+        trials=trials,
+        budget=seconds(budget),
+        objective=objective,
+        labelled=labelled,
+        groups=groups,
+        storage=storage,
+        save=save,
+        save_path=save_path,
+        name=name,
+        options={
+            "seed": seed,
+            "false_alarm_rate": false_alarm_rate,
+            "roi": region(roi),
+            "ignore": region(ignore),
+            "align": align,
+        },
+    )
+    print(found.to_json() if as_json else found)
+
+
+@command
 def drift(
     model: Model,
     path: Annotated[

@@ -134,7 +134,7 @@ def layout(
         raise OutputError(f"{goal} is there already. Name a folder that is not.")
     others = None if images is None else check_path(images, "The folder of images")
     if others is not None and not others.is_dir():
-        raise PathError(f"{others} is no folder. Name the folder of the images.")
+        raise PathError(f"{others} is not a folder. Name the folder of the images.")
     try:
         goal.absolute().parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".layout-", dir=goal.absolute().parent))
@@ -458,7 +458,7 @@ def _lookout(root: Path, images: Path | None) -> Iterator[Item]:
                 image = _matched(index, entry["source-ref"], where, images)
                 label, about = _labelled_by(entry, "groundtruth/image-classification", where)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{where} is no line of a Lookout manifest: {error}.") from error
+                raise DataError(f"{where} is not a line of a Lookout manifest: {error}.") from error
             if image in seen:
                 continue
             seen.add(image)
@@ -568,7 +568,7 @@ def _marks(
 def _rgb(code: str, where: str) -> np.ndarray:
     found = re.fullmatch(r"#?([0-9a-fA-F]{6})", str(code))
     if found is None:
-        raise DataError(f"{where}: {code!r} is no colour such as #2ca02c.")
+        raise DataError(f"{where}: {code!r} is not a colour such as #2ca02c.")
     return np.frombuffer(bytes.fromhex(found[1]), np.uint8)
 
 

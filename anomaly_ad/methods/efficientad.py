@@ -100,10 +100,13 @@ class EfficientAD(CellDetector):
         teacher = self.standard({self.standard.name: x[_JITTERED + self.standard.name]})
         rebuilt = self.networks["autoencoder"](images, training=training)
         own = self._said(images, training=training)[1]
+        # What the student learns is what the autoencoder says when it is asked, without dropout.
+        said = ops.stop_gradient(self.networks["autoencoder"](images, training=False))
         return (
             hardest
+            + mean_over(differences, None)
             + mean_over(ops.square(teacher - rebuilt), shares)
-            + mean_over(ops.square(ops.stop_gradient(rebuilt) - own), shares)
+            + mean_over(ops.square(said - own), shares)
         )
 
     def differences(self, features: Tensors) -> list[keras.KerasTensor]:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import OptionError
+
+
+class Suggests(Protocol):
+    """What chooses values in a search, such as a trial of Optuna."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """A number in a range, by its logarithm where `log`."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
+        """A whole number in a range."""
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> str:
+        """One of some words."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +49,35 @@ class Option:
         """The value as a plain one; OptionError says what is valid."""
         raise NotImplementedError
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether `tune` searches it."""
+        return bool(getattr(self, "search", ()))
+
+    def suggest(self, trial: Suggests) -> Any:
+        """A value that `tune` is to try, where it is searched."""
+        raise NotImplementedError
+
+    def as_suggested(self, value: Any) -> Any:
+        """A value as it is kept by what suggests it."""
+        return value
+
     def _refuse(self, value: Any) -> OptionError:
         return OptionError(f"{self.name} is {self.valid}. Received: {value!r}.")
 
 
 @dataclass(frozen=True)
 class Number(Option):
-    """A number from `low` to `high`, in a unit; or one of some words."""
+    """A number from `low` to `high`, in a unit; or one of some words.
+
+    `search` is the range that `tune` searches, by the logarithm where its ends are far apart.
+    """
 
     low: float = 0.0
     high: float = 1.0
     unit: str = "a number"
     words: tuple[str, ...] = ()
+    search: tuple[float, float] | tuple[()] = ()
 
     @property
     def valid(self) -> str:
@@ -64,13 +94,20 @@ class Number(Option):
             raise self._refuse(value)
         return float(value)
 
+    def suggest(self, trial: Suggests) -> float:
+        """See `Option`."""
+        low, high = self.search  # type: ignore[misc]  # it is searched
+        value = trial.suggest_float(self.name, low, high, log=_is_wide(low, high))
+        return float(f"{value:.3g}")  # as a person would write it
+
 
 @dataclass(frozen=True)
 class WholeNumber(Option):
-    """A whole number from `low` to `high`."""
+    """A whole number from `low` to `high`; `search` as of `Number`."""
 
     low: int = 1
     high: int = 1024
+    search: tuple[int, int] | tuple[()] = ()
 
     @property
     def valid(self) -> str:
@@ -84,12 +121,18 @@ class WholeNumber(Option):
             raise self._refuse(value)
         return int(value)
 
+    def suggest(self, trial: Suggests) -> int:
+        """See `Option`."""
+        low, high = self.search  # type: ignore[misc]  # it is searched
+        return trial.suggest_int(self.name, low, high, log=_is_wide(low, high))
+
 
 @dataclass(frozen=True)
 class Choice(Option):
-    """One of a few words."""
+    """One of a few words, of which `tune` tries those of `search`."""
 
     words: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
 
     @property
     def valid(self) -> str:
@@ -102,10 +145,16 @@ class Choice(Option):
             raise self._refuse(value)
         return value
 
+    def suggest(self, trial: Suggests) -> str:
+        """See `Option`."""
+        return trial.suggest_categorical(self.name, [*self.search])
+
 
 @dataclass(frozen=True)
 class Name(Option):
-    """A name that is looked up later."""
+    """A name that is looked up later; `tune` tries those of `search`."""
+
+    search: tuple[str, ...] = ()
 
     @property
     def valid(self) -> str:
@@ -118,10 +167,16 @@ class Name(Option):
             raise self._refuse(value)
         return value
 
+    def suggest(self, trial: Suggests) -> str:
+        """See `Option`."""
+        return trial.suggest_categorical(self.name, [*self.search])
+
 
 @dataclass(frozen=True)
 class Names(Option):
-    """Some names, one at least, each once."""
+    """Some names, one at least, each once; `tune` tries the lists of `search`."""
+
+    search: tuple[tuple[str, ...], ...] = ()
 
     @property
     def valid(self) -> str:
@@ -136,3 +191,17 @@ class Names(Option):
         if len(set(value)) < len(value):
             raise self._refuse(value)
         return list(value)
+
+    def suggest(self, trial: Suggests) -> list[str]:
+        """See `Option`."""
+        words = [self.as_suggested(names) for names in self.search]
+        return trial.suggest_categorical(self.name, words).split(",")
+
+    def as_suggested(self, value: Any) -> str:
+        """See `Option`: the names with commas between."""
+        return ",".join(value)
+
+
+def _is_wide(low: float, high: float) -> bool:
+    """Whether a range is searched by the logarithm."""
+    return low > 0 and high / low >= 8

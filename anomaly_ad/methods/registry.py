@@ -115,10 +115,24 @@ _AUTOENCODER: dict[str, Any] = {
     "minutes": 5.0,
 }
 _CODE = (
-    WholeNumber("code_channels", 4, "channels of the code", 1, 64),
-    Number("hidden_share", 0.15, "share of the image that is hidden in training", 0, 0.5),
+    WholeNumber("code_channels", 4, "channels of the code", 1, 64, search=(1, 16)),
+    Number(
+        "hidden_share",
+        0.15,
+        "share of the image that is hidden in training",
+        0,
+        0.5,
+        search=(0.0, 0.4),
+    ),
 )
-_BETA = Number("beta", 1e-4, "weight of the code's divergence; more: a simpler code", 0, 10)
+_BETA = Number(
+    "beta",
+    1e-4,
+    "weight of the code's divergence; more: a simpler code",
+    0,
+    10,
+    search=(1e-5, 1e-2),
+)
 
 _FEATURES: dict[str, Any] = {
     "gray_scale": False,
@@ -131,21 +145,44 @@ DEFAULT_BACKBONE = "efficientnet_lite0"
 _FINE = ["stage1", "stage2", "stage4"]
 _DEEP = ["stage3", "stage4", "stage5"]
 _HALVING = ["stage2", "stage4", "stage5"]  # each with half of the cells
-_BACKBONE = Name("backbone", DEFAULT_BACKBONE, "the pretrained network, by its name")
+_BACKBONE = Name(
+    "backbone",
+    DEFAULT_BACKBONE,
+    "the pretrained network, by its name",
+    search=(DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2"),
+)
 _BLUR = Number(
-    "blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100, "a number of pixels"
+    "blur",
+    4.0,
+    "standard deviation of the map's smoothing in pixels",
+    0,
+    100,
+    "a number of pixels",
+    search=(1.0, 8.0),
 )
 
 
-_STEPS = WholeNumber("steps", 8, "couplings of each flow", 1, 32)
+_STEPS = WholeNumber("steps", 8, "couplings of each flow", 1, 32, search=(4, 12))
 
 
-def _layers(*names: str) -> Names:
-    return Names("layers", list(names), "layers of the backbone whose features are used")
+def _layers(*names: str, search: tuple[tuple[str, ...], ...] = ()) -> Names:
+    return Names(
+        "layers",
+        list(names),
+        "layers of the backbone whose features are used",
+        search=search or tuple(map(tuple, (_FINE, _DEEP, _HALVING, ["stage4", "stage5"]))),
+    )
 
 
 def _variance(default: float) -> Number:
-    return Number("variance", default, "share that the principal components explain", 0.5, 0.9999)
+    return Number(
+        "variance",
+        default,
+        "share that the principal components explain",
+        0.5,
+        0.9999,
+        search=(0.9, 0.995),
+    )
 
 
 PRESETS: dict[str, Preset] = {
@@ -163,7 +200,9 @@ PRESETS: dict[str, Preset] = {
                 "how the features are shortened, at random",
                 ("orthogonal", "channels"),
             ),
-            WholeNumber("channels", 160, "length of the features that is left", 1, 1024),
+            WholeNumber(
+                "channels", 160, "length of the features that is left", 1, 1024, search=(64, 320)
+            ),
             Number(
                 "prior",
                 40.0,
@@ -171,6 +210,7 @@ PRESETS: dict[str, Preset] = {
                 0,
                 1e6,
                 "a number of images",
+                search=(4.0, 400.0),
             ),
             Number(
                 "regularization",
@@ -178,11 +218,13 @@ PRESETS: dict[str, Preset] = {
                 "share of the mean variance that is added to the covariances",
                 1e-6,
                 1e6,
+                search=(0.003, 0.3),
             ),
             Number(
                 "top_share",
                 0.01,
                 "share of the positions whose mean is the score; 0: the map's maximum",
+                search=(0.001, 0.1),
             ),
         ),
         adds_images=True,
@@ -199,12 +241,20 @@ PRESETS: dict[str, Preset] = {
             _BACKBONE,
             _layers(*_FINE),
             _BLUR,
-            WholeNumber("neighbours", 2000, "features that are kept (the coreset)", 10, 20_000),
+            WholeNumber(
+                "neighbours",
+                2000,
+                "features that are kept (the coreset)",
+                10,
+                20_000,
+                search=(500, 8000),
+            ),
             WholeNumber("pool", 200_000, "features that these are chosen from", 1000, 10_000_000),
             Number(
                 "top_share",
                 0.02,
                 "share of the cells whose mean is the score; 0: the paper's weighted maximum",
+                search=(0.002, 0.1),
             ),
         ),
         in_tiles="map",
@@ -218,8 +268,18 @@ PRESETS: dict[str, Preset] = {
         cls="DFM",
         options=(
             _BACKBONE,
-            Names("layers", ["stage4"], "layers of the backbone that the map is made of"),
-            Names("image_layers", ["stage5"], "layers of the backbone that images are scored by"),
+            Names(
+                "layers",
+                ["stage4"],
+                "layers of the backbone that the map is made of",
+                search=(("stage4",), ("stage2", "stage4")),
+            ),
+            Names(
+                "image_layers",
+                ["stage5"],
+                "layers of the backbone that images are scored by",
+                search=(("stage4",), ("stage5",), ("stage4", "stage5"), ("stage6",)),
+            ),
             _BLUR,
             _variance(0.97),
         ),
@@ -234,7 +294,11 @@ PRESETS: dict[str, Preset] = {
         cls="DFKDE",
         options=(
             _BACKBONE,
-            _layers("stage4", "stage6"),
+            _layers(
+                "stage4",
+                "stage6",
+                search=(("stage4", "stage6"), ("stage4",), ("stage5", "stage6"), ("stage6",)),
+            ),
             _variance(0.99),
             Number(
                 "bandwidth",
@@ -275,7 +339,14 @@ PRESETS: dict[str, Preset] = {
             _BACKBONE,
             _layers(*_FINE),
             _BLUR,
-            Number("noise", 0.5, "standard deviation of the noise, in that of features", 0.001, 10),
+            Number(
+                "noise",
+                0.5,
+                "standard deviation of the noise, in that of features",
+                0.001,
+                10,
+                search=(0.1, 1.5),
+            ),
             Choice("noise_in", "everywhere", "where images get noise", ("patches", "everywhere")),
         ),
         in_tiles="map",
@@ -322,7 +393,11 @@ PRESETS: dict[str, Preset] = {
         "A student of pretrained features and an autoencoder; mind the patents on it",
         module="efficientad",
         cls="EfficientAD",
-        options=(_BACKBONE, _layers("stage2", "stage4"), _BLUR),
+        options=(
+            _BACKBONE,
+            _layers("stage2", "stage4", search=(("stage2", "stage4"), ("stage4",))),
+            _BLUR,
+        ),
         in_tiles=None,
         is_offered=False,
         minutes=15,
@@ -364,7 +439,7 @@ PRESETS: dict[str, Preset] = {
         options=(
             *_CODE,
             _BETA,
-            Number("layer_weight", 0.1, "weight of the layers' errors", 0, 10),
+            Number("layer_weight", 0.1, "weight of the layers' errors", 0, 10, search=(0.01, 1.0)),
         ),
         **{**_AUTOENCODER, "module": "lake", "cls": "LAKE", "in_tiles": "score"},
     ),

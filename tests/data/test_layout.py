@@ -361,7 +361,7 @@ def test_images_that_cannot_be_told_apart_are_refused(project, tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("not json\n", "line 1 is no line of a Lookout manifest"),
+        ("not json\n", "line 1 is not a line of a Lookout manifest"),
         ('{"source-ref": "s3://b/ok0.jpg"}\n', "has no label of an image"),
         (line("none.jpg", 0), "none.jpg is not in"),
         (line("ok0.jpg", 7).replace('"anomaly"', '"odd"'), "neither normal nor anomaly"),

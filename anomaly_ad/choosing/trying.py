@@ -1,0 +1,70 @@
+"""Training a method to see what comes of it: what `compare` and `tune` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from ..images import PathLike
+from ..images.labelled import GOOD
+from ..images.sources import Source
+from ..inspection import Inspector
+from ..methods import registry
+from ..model import Choice, StoredModel
+from ..support import bar
+from .merit import Scored
+
+
+def choice_of(
+    method: str, options: Mapping[str, Any], save_path: PathLike, name: str | None
+) -> Choice:
+    """A method with options of `AD`, to be saved there; OptionError if one cannot be used."""
+    own = dict.fromkeys(registry.OPTIONS[3:]) | dict(options)
+    return Choice.of(method, save_path, name, own)
+
+
+def tested(
+    stored: StoredModel, tests: Sequence[tuple[Source, str]], what: str
+) -> tuple[dict[int, float], dict[int, str]]:
+    """Raw scores of images by their places; and why others have none.
+
+    Parameters
+    ----------
+    stored : StoredModel
+        The model.
+    tests : sequence of (Source, str)
+        Images and their kinds.
+    what : str
+        For the progress bar.
+    """
+    inspector = Inspector(stored, keep_maps=False)
+    scores: dict[int, float] = {}
+    errors: dict[int, str] = {}
+    with (
+        bar(len(tests), what) as step,
+        closing(inspector.scan((source for source, _ in tests), lambda one: None)) as found,
+    ):
+        for place, (prediction, _) in enumerate(found):
+            if prediction.raw_score is None:
+                errors[place] = f"{prediction.path}: {prediction.error}"
+            else:
+                scores[place] = prediction.raw_score
+            step("")
+    return scores, errors
+
+
+def scored(
+    stored: StoredModel,
+    scores: Mapping[int, float],
+    tests: Sequence[tuple[Source, str]],
+    places: Sequence[int],
+) -> Scored:
+    """Scores of good and of defective images at some places, with the limit of the model."""
+    return Scored(
+        np.array([scores[place] for place in places if tests[place][1] == GOOD]),
+        np.array([scores[place] for place in places if tests[place][1] != GOOD]),
+        stored.manifest.calibration.image.limit,
+    )
