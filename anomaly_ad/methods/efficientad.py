@@ -68,7 +68,7 @@ class EfficientAD(CellDetector):
         blocks = Blocks(seed)
         self.networks = {
             "student": _student(framing, self.shape, blocks),
-            "autoencoder": _autoencoder(framing, self.shape, blocks, seed),
+            "autoencoder": _autoencoder(self.shape, blocks, seed),
         }
         self.scales = np.ones(2, np.float32)
 
@@ -98,10 +98,10 @@ class EfficientAD(CellDetector):
         hardest = ops.mean(ops.top_k(flat, count, sorted=False)[0])
         images = x[_JITTERED + IMAGES]
         teacher = self.standard({self.standard.name: x[_JITTERED + self.standard.name]})
-        rebuilt = self.networks["autoencoder"](images, training=training)
+        rebuilt = self.networks["autoencoder"](teacher, training=training)
         own = self._said(images, training=training)[1]
         # What the student learns is what the autoencoder says when it is asked, without dropout.
-        said = ops.stop_gradient(self.networks["autoencoder"](images, training=False))
+        said = ops.stop_gradient(self.networks["autoencoder"](teacher, training=False))
         return (
             hardest
             + mean_over(differences, None)
@@ -112,8 +112,9 @@ class EfficientAD(CellDetector):
     def differences(self, features: Tensors) -> list[keras.KerasTensor]:
         """Of teacher and student, and of autoencoder and student: (B, h, w) each."""
         local, whole = self._said(features[IMAGES], training=False)
-        rebuilt = self.networks["autoencoder"](features[IMAGES], training=False)
-        pairs = ((self.standard(features), local), (rebuilt, whole))
+        teacher = self.standard(features)
+        rebuilt = self.networks["autoencoder"](teacher, training=False)
+        pairs = ((teacher, local), (rebuilt, whole))
         return [ops.mean(ops.square(one - other), axis=-1) for one, other in pairs]
 
     def outputs(self, features: Tensors) -> Tensors:
@@ -185,20 +186,17 @@ def _student(framing: Framing, shape: tuple[int, int, int], blocks: Blocks) -> k
     return keras.Model(images, blocks.conv(_on_grid(x, shape), 2 * shape[2], 1))
 
 
-def _autoencoder(
-    framing: Framing, shape: tuple[int, int, int], blocks: Blocks, seed: int
-) -> keras.Model:
-    """Images -> the channels of the grid, through a bottleneck."""
-    images, x = _scaled(framing)
+def _autoencoder(shape: tuple[int, int, int], blocks: Blocks, seed: int) -> keras.Model:
+    """The channels of the grid -> the same, through a bottleneck."""
+    x = features = keras.Input(shape)
     sizes = []
-    for width in (32, 32, 64, 64, 64):
-        x = blocks.block(x, width, 3, strides=2)
+    for width in (64, 64):
         sizes.append(tuple(x.shape[1:3]))
-    height, width = sizes[-1]
+        x = blocks.block(x, width, 3, strides=2)
+    height, width = x.shape[1:3]
     x = blocks.dense(blocks.dense(kl.Flatten()(x), _LATENT), height * width * 64)
     x = kl.Reshape((height, width, 64))(x)
-    for size in sizes[-2:1:-1]:
+    for size in sizes[::-1]:
         x = blocks.active(cropped(blocks.doubled(x, 64), size))
         x = kl.Dropout(_DROPPED, seed=seed)(x)
-    x = blocks.block(_on_grid(x, shape), 64, 3)
-    return keras.Model(images, blocks.conv(x, shape[2], 1))
+    return keras.Model(features, blocks.conv(x, shape[2], 1))

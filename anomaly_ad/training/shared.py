@@ -104,10 +104,11 @@ class Shared:
         from ..runtime.convert import to_openvino
 
         places = [n for n, (each, _) in enumerate(self._together) if _is_same(each, plan)]
+        graph = detector.features()
         if places:
             model, prefix = self._joint, f"{places[0]}/"
         else:
-            model, prefix = to_openvino(detector.features()), ""
+            model, prefix = to_openvino(graph), ""
         key = _digest(plan.precision, _content(model), *images.digests())
         if key not in self._features:
             engine = Engine(model, plan.precision)
@@ -118,11 +119,8 @@ class Shared:
                 self._features.pop(next(iter(self._features)))[1].__exit__()
             self._features[key] = engine, found
         engine, found = self._features[key]
-        names = {
-            name: name.removeprefix(prefix)
-            for name in engine.output_names
-            if name.startswith(prefix) or "/" not in name
-        }
+        # `inside` is one for all, and some methods do without.
+        names = {(name if name == "inside" else f"{prefix}{name}"): name for name in graph.output}
 
         def of(views: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
             outputs = engine.run_all(views)

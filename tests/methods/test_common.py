@@ -101,7 +101,7 @@ EPOCHS = {
     "stfpm": 20,
     "draem": 20,
     "efficientad": 20,
-    "ganomaly": 6,
+    "ganomaly": 14,
 }  # elsewhere 20, in tiles 8
 FAST_IN_TILES = ("patchcore", "dfkde", "AD0")  # a statistical, an image-level, a gradient method
 CASES = [
