@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors: one thr
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -19,6 +20,9 @@ from anomaly_ad import AD
 from anomaly_ad.data.sample import render_sample
 
 SIDE = 64  # pixels
+# Nothing is timed: what else the machine does is not a failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):

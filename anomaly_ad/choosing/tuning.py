@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -385,7 +386,7 @@ def _images(material: Material) -> str:
     digest = hashlib.sha256()
     files = [*material.whole.paths, *(source.path for source, _ in material.tests)]
     for file in filter(None, files):
-        digest.update(f"{file.name} {Path(file).stat().st_size}\n".encode())
+        digest.update(os.fsencode(f"{file.name} {file.stat().st_size}\n"))
     return digest.hexdigest()
 
 

@@ -7,10 +7,10 @@ of the student's channels learns what the autoencoder says. Where teacher and st
 is odd in its detail, where autoencoder and student differ it is odd in its arrangement.
 
 With T, S, A and S' the teacher, the student's two halves and the autoencoder, the loss is the mean
-of the largest 0.1 % of (T - S)² in each image, plus the means of (T - A)² and (A - S')² on images
-in changed colours. The anomaly map is half the sum of both differences, means over the channels,
-each scaled so that its quantiles of 0.9 and 0.995 on good images that training does not see are 0.1
-apart. The image score is the map's maximum.
+of the largest 0.1 % of (T - S)² in each image and of all of them, plus the means of (T - A)² and
+(A - S')² on images in changed colours. The anomaly map is half the sum of both differences, means
+over the channels, each in what it exceeds its mean in good images at each place, in units of its
+deviation there. The image score is the mean of the highest 1 % of the cells.
 
 Patents
 -------
@@ -23,10 +23,11 @@ Batzner, Heckler, König 2024, EfficientAD: Accurate Visual Anomaly Detection at
 Latencies, WACV, arXiv 2303.14535, section 3: the hard feature loss of 3.2, the autoencoder of 3.3,
 the normalisation of 3.4, and its algorithms 1 and 2. Deviations: the teacher is two layers of
 EfficientNet-Lite0 instead of a network distilled from a WideResNet101; the student is a few
-convolutions of stride 2; the autoencoder learns from the teacher alone, not from the student; the
-penalty on pictures that are not of the part, for which there are none here, is left out, and so is
-the shift of a map by its quantile, which changes no order; the epoch is the one that rendered
-defects choose.
+convolutions of stride 2, and learns from the mean of all differences as well; the autoencoder sees
+the teacher's features and learns from the teacher alone; the penalty on pictures that are not of
+the part, for which there are none here, is left out; maps are scaled place by place instead of by
+their quantiles, so that what the autoencoder never learns to draw counts less; the score is not the
+map's maximum; the epoch is the one that rendered defects choose.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ from ..images import Framing
 from .blocks import Blocks, cropped
 from .cells import CellDetector
 from .gradient import Batches, Items, Tensors
-from .heads import highest
+from .heads import counting, top_mean
 from .maps import IMAGES, mean_over
+from .places import Places
 
 _HARDEST = 0.001  # share of the differences that the student learns from
 _LATENT = 64  # numbers of the bottleneck
 _DROPPED = 0.2  # share of the autoencoder's cells that training drops
-_QUANTILES = 0.9, 0.995
-_APART = 0.1  # so far they are, after scaling
+_TOP_SHARE = 0.01  # of the cells whose mean is the score
 _JITTER = 0.8, 1.2  # factors of brightness, contrast and saturation
 _STUDENT = (32, 64, 96)  # channels, each at half the size of the one before
 _JITTERED = "jittered_"
@@ -70,11 +71,12 @@ class EfficientAD(CellDetector):
             "student": _student(framing, self.shape, blocks),
             "autoencoder": _autoencoder(self.shape, blocks, seed),
         }
-        self.scales = np.ones(2, np.float32)
+        self.places = [Places(self.shape[:2], name) for name in ("local_", "whole_")]
 
     def fit(self, *args: Any, **parameters: Any) -> Any:
-        """See `GradientDetector.fit`; epochs are compared by maps that are not scaled."""
-        self.scales[:] = 1
+        """See `GradientDetector.fit`; epochs are compared by differences that are not scaled."""
+        for places in self.places:
+            places.forget()
         return super().fit(*args, **parameters)
 
     def batches(self, items: Items) -> Batches:
@@ -118,29 +120,37 @@ class EfficientAD(CellDetector):
         return [ops.mean(ops.square(one - other), axis=-1) for one, other in pairs]
 
     def outputs(self, features: Tensors) -> Tensors:
-        """Half the sum of both, scaled and enlarged."""
-        local, whole = self.differences(features)
-        cells = (local * self.scales[0] + whole * self.scales[1]) / 2
-        anomaly_map = self.head(ops, cells, features.get("inside"))
-        return {"anomaly_map": anomaly_map, "score": highest(ops, anomaly_map)}
+        """Half the sum of both, each in deviations from what is usual at its place, enlarged."""
+        local, whole = (
+            places.exceeded(some)
+            for places, some in zip(self.places, self.differences(features), strict=True)
+        )
+        cells = (local + whole) / 2
+        flat = ops.reshape(cells, (-1, int(np.prod(self.shape[:2]))))
+        shares = self.standard.shares(ops, features)
+        if shares is not None:
+            shares = ops.reshape(shares, (-1, int(np.prod(self.shape[:2]))))
+        return {
+            "anomaly_map": self.head(ops, cells, features.get("inside")),
+            "score": top_mean(ops, counting(ops, flat, shares), _TOP_SHARE),
+        }
 
     def learn_after(self, items: Items, validation: Items) -> None:
-        """The scales of both differences, by their quantiles on good images."""
-        found: list[list[NDArray[np.float32]]] = [[], []]
-        batches = Batches(validation, self.batch_size)
-        for n in range(len(batches)):
-            batch = batches[n]
-            shares = self.standard.shares(np, batch)
-            counts = ... if shares is None else shares[..., 0] > 0
-            for values, some in zip(self.differences(batch), found, strict=True):
-                some.append(np.asarray(values)[counts].ravel())
-        for n, some in enumerate(found):
-            low, high = np.quantile(np.concatenate(some), _QUANTILES)
-            self.scales[n] = _APART / max(float(high - low), 1e-12)
+        """What differences are usual at each place, in good images."""
+        found: list[list[Any]] = [[], []]
+        for some in (Batches(each, self.batch_size) for each in (items, validation)):
+            for batch in (some[n] for n in range(len(some))):
+                shares = self.standard.shares(np, batch)
+                counts = None if shares is None else shares[..., 0] > 0
+                for kept, values in zip(found, self.differences(batch), strict=True):
+                    kept.append((np.asarray(values), counts))
+        for places, kept in zip(self.places, found, strict=True):
+            places.learn(kept)
 
     def constants(self) -> dict[str, NDArray[Any]]:
-        """Mean and scale of the channels, and the scales of both differences."""
-        return {**super().constants(), "scales": self.scales}
+        """Mean and scale of the channels, and what is usual at each place."""
+        own = {n: array for places in self.places for n, array in places.arrays().items()}
+        return {**super().constants(), **own}
 
 
 class _JitteredBatches(Batches):

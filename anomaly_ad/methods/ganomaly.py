@@ -26,7 +26,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers as kl
 from keras import ops
 from numpy.typing import NDArray
@@ -37,6 +36,7 @@ from .blocks import Blocks, cropped
 from .gradient import Batches, GradientDetector, Items, Tensors
 from .heads import MapHead, joined, masked, model_input
 from .maps import IMAGES
+from .places import Places
 from .plateau import MISSED
 
 _CODE = 100  # numbers
@@ -44,7 +44,6 @@ _WIDTHS = (32, 64, 128, 256, 256)  # channels, each at half the size of the one 
 _COARSEST = 4  # cells along the shorter side
 _REBUILDING = 50.0  # weight of the difference of images
 _BLUR = 4.0  # pixels
-_LITTLE = 1e-6
 
 
 class GANomaly(GradientDetector):
@@ -77,8 +76,7 @@ class GANomaly(GradientDetector):
             "second_encoder": _encoder(framing.shape, len(sizes), blocks, _CODE)[0],
             "discriminator": _encoder(framing.shape, len(sizes), blocks, 1)[1],
         }
-        self.mean = np.zeros(framing.size, np.float32)
-        self.deviation = np.ones(framing.size, np.float32)
+        self.places = Places(framing.size)
 
     def frozen(self) -> keras.Model:
         """Images -> the images, and `inside`."""
@@ -129,9 +127,7 @@ class GANomaly(GradientDetector):
     def outputs(self, features: Tensors) -> Tensors:
         """The difference of the codes; that of the images as map."""
         differences, code, again = self._differences(features)
-        # The mean deviation is added: noise is not a defect where good images hardly differ.
-        scale = 1 / (self.deviation + max(float(self.deviation.mean()), _LITTLE))
-        anomaly_map = ops.relu(differences - self.mean) * scale
+        anomaly_map = self.places.exceeded(differences)
         return {
             "anomaly_map": masked(ops, anomaly_map, features.get("inside")),
             "score": ops.mean(ops.square(code - again), axis=-1),
@@ -147,23 +143,16 @@ class GANomaly(GradientDetector):
 
     def learn_after(self, items: Items, validation: Items) -> None:
         """Mean and deviation of the differences at each place, over images that count there."""
-        count, total, squares = (np.zeros(self.mean.shape) for _ in range(3))
-        for batches in (Batches(some, self.batch_size) for some in (items, validation)):
-            for batch in (batches[n] for n in range(len(batches))):
-                found = np.asarray(self._differences(batch)[0], np.float64)
-                counts = batch["inside"] > 0 if "inside" in batch else np.ones(found.shape, bool)
-                count += counts.sum(axis=0)
-                total += (found * counts).sum(axis=0)
-                squares += (found**2 * counts).sum(axis=0)
-        mean = total / np.maximum(count, 1)
-        deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-        for own, values in ((self.mean, mean), (self.deviation, deviation)):
-            # Where no good image counts, a place is taken for a usual one.
-            own[:] = np.where(count > 0, values, values[count > 0].mean())
+        batches = [Batches(some, self.batch_size) for some in (items, validation)]
+        self.places.learn(
+            (self._differences(batch)[0], batch["inside"] > 0 if "inside" in batch else None)
+            for some in batches
+            for batch in (some[n] for n in range(len(some)))
+        )
 
     def constants(self) -> dict[str, NDArray[Any]]:
         """Mean and deviation of the differences at each place."""
-        return {"mean": self.mean, "deviation": self.deviation}
+        return self.places.arrays()
 
 
 def _sizes(size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 from anomaly_ad import AD, DataError, OptionError
 from anomaly_ad.drawing.pictures import EDGE_COLOUR
 from anomaly_ad.errors import PoseError
-from anomaly_ad.evaluation.detection import _Rendered
+from anomaly_ad.evaluation.rendered import RenderedSource
 from anomaly_ad.images import Framing, Photograph
 from anomaly_ad.images.pose import learn_pose
 from anomaly_ad.images.roi import mask_of, resolve_region
@@ -217,7 +217,7 @@ def test_rendered_defects_lie_where_is_inspected(in_region, lying):
     path = lying / "test" / "good" / "100.png"
     inspected = Photograph.read(path, framing).take().inspected()
     for seed in range(6):
-        source = _Rendered(
+        source = RenderedSource(
             "a", path, None, path, kind="spot", size=5.0, contrast=90.0, seed=(seed,)
         )
         changed = (source.read(framing).pixels != Photograph.read(path, framing).pixels).any(axis=2)

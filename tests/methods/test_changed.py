@@ -1,5 +1,7 @@
 """Methods that are trained on changed images, or on images alone: draem, efficientad, ganomaly."""
 
+import warnings
+
 import numpy as np
 import pytest
 from begun import FRAMING, PADDED, begun
@@ -17,6 +19,7 @@ from anomaly_ad.methods.draem import with_foreign
 from anomaly_ad.methods.efficientad import jittered
 from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.methods.gradient import Batches
+from anomaly_ad.methods.places import Places
 from anomaly_ad.runtime import Engine
 from anomaly_ad.runtime.convert import to_openvino
 
@@ -105,31 +108,54 @@ def test_colours_are_changed_by_a_factor_at_most(seed, channels):
     assert np.abs(changed.astype(float) - image).max() <= 0.2 * 200 + 1
 
 
-def test_the_map_of_efficientad_is_half_of_both_differences():
-    detector, items = ready("efficientad")
-    batch = items[slice(0, 4)]
-    detector.scales[:] = 0.5, 2.0
-    channels = detector.shape[2]
-    student = np.asarray(detector.networks["student"](batch["images"]))
-    rebuilt = np.asarray(detector.networks["autoencoder"](batch["images"]))
-    teacher = detector.standard(batch)
-    local = np.square(teacher - student[..., :channels]).mean(axis=-1)
-    whole = np.square(rebuilt - student[..., channels:]).mean(axis=-1)
-    expected = detector.head(np, (0.5 * local + 2 * whole) / 2)
-    received = detector.outputs(batch)["anomaly_map"]
-    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])
-def test_the_quantiles_of_both_differences_on_good_images_are_a_tenth_apart(framing):
+def test_the_map_of_efficientad_is_half_of_what_both_differences_exceed(framing):
     detector, items = ready("efficientad", framing)
     detector.learn_after(items, items)
     batch = items[slice(0, 6)]
+    channels = detector.shape[2]
+    student = np.asarray(detector.networks["student"](batch["images"]))
+    teacher = np.asarray(detector.standard(batch))
+    rebuilt = np.asarray(detector.networks["autoencoder"](teacher))
+    pairs = (teacher, student[..., :channels]), (rebuilt, student[..., channels:])
     shares = detector.standard.shares(np, batch)
-    counts = ... if shares is None else shares[..., 0] > 0
-    for difference, scale in zip(detector.differences(batch), detector.scales, strict=True):
-        low, high = np.quantile(np.asarray(difference)[counts] * scale, [0.9, 0.995])
-        assert high - low == pytest.approx(0.1, rel=1e-3)
+    counts = np.ones(student.shape[:3], bool) if shares is None else shares[..., 0] > 0
+    cells = np.zeros(student.shape[:3])
+    for one, other in pairs:
+        values = np.where(counts, np.square(one - other).mean(axis=-1), np.nan)
+        with np.errstate(all="ignore"):
+            mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        z = (values - mean) / (deviation + np.nanmean(deviation))
+        cells += np.maximum(np.nan_to_num(z), 0) / 2
+    out = detector.outputs(batch)
+    flat = np.sort(np.where(counts, cells, 0).reshape(len(cells), -1))
+    count = max(1, round(0.01 * flat.shape[1]))
+    np.testing.assert_allclose(out["score"], flat[:, -count:].mean(axis=1), rtol=0.02, atol=1e-3)
+    if shares is None:
+        expected = detector.head(np, cells.astype(np.float32))
+        np.testing.assert_allclose(out["anomaly_map"], expected, rtol=0.02, atol=2e-3)
+
+
+@given(st.integers(0, 500), st.booleans())
+def test_what_is_usual_at_each_place(seed, is_partial):
+    random = np.random.default_rng(seed)
+    values = random.gamma(2.0, size=(12, 5, 4)) + random.uniform(0, 3, (5, 4))
+    counted = random.random((12, 5, 4)) < 0.7 if is_partial else None
+    places = Places((5, 4), "local_")
+    cut = random.integers(1, 11)
+    parts = [slice(0, cut), slice(cut, 12)]
+    places.learn((values[p], None if counted is None else counted[p]) for p in parts)
+    known = values if counted is None else np.where(counted, values, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a place that never counts
+        mean, deviation = np.nanmean(known, axis=0), np.nanstd(known, axis=0)
+    there = np.isfinite(mean)
+    np.testing.assert_allclose(places.mean[there], mean[there], rtol=1e-4)
+    np.testing.assert_allclose(places.deviation[there], deviation[there], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(places.mean[~there], mean[there].mean(), rtol=1e-4)
+    assert set(places.arrays()) == {"local_mean", "local_deviation"}
+    exceeded = np.asarray(places.exceeded(values.astype(np.float32)))
+    assert (exceeded >= 0).all() and np.isfinite(exceeded).all()
 
 
 def test_the_loss_of_efficientad_takes_the_hardest_cells():
@@ -140,11 +166,12 @@ def test_the_loss_of_efficientad_takes_the_hardest_cells():
     hard = np.sort(np.square(detector.standard(batch) - student).reshape(len(student), -1))
     images = batch["jittered_images"]
     teacher = detector.standard({"features": batch["jittered_features"]})
-    rebuilt = np.asarray(detector.networks["autoencoder"](images))
+    rebuilt = np.asarray(detector.networks["autoencoder"](teacher))
     own = np.asarray(detector.networks["student"](images))[..., channels:]
     count = max(1, round(0.001 * hard.shape[1]))
     expected = (
         hard[:, -count:].mean()
+        + hard.mean()
         + np.square(teacher - rebuilt).mean()
         + np.square(rebuilt - own).mean()
     )
@@ -172,8 +199,9 @@ def test_efficientad_goes_on_as_if_it_had_not_ended():
     first = fit(begun("efficientad")[0], 2)
     going_on = fit(begun("efficientad")[0].restore(first.state()), 2)
     received = going_on.state()
+    # Where a gradient is next to nothing, rounding decides which way Adam goes: one step at most.
     for name, values in whole.state().items():
-        np.testing.assert_allclose(received[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(received[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])
@@ -194,9 +222,11 @@ def test_the_score_of_ganomaly_is_the_difference_of_the_codes(framing):
     counts = inside[..., 0] > 0
     every = detector._differences(items[slice(0, 6)])[0]
     expected = np.asarray(every).mean(axis=0)  # all six count in the same places
-    np.testing.assert_allclose(detector.mean[counts[0]], expected[counts[0]], rtol=1e-3, atol=1e-5)
-    deviation = detector.deviation + detector.deviation.mean()
-    expected = np.maximum(blurred - detector.mean, 0) / deviation * counts
+    np.testing.assert_allclose(
+        detector.places.mean[counts[0]], expected[counts[0]], rtol=1e-3, atol=1e-5
+    )
+    deviation = detector.places.deviation + detector.places.deviation.mean()
+    expected = np.maximum(blurred - detector.places.mean, 0) / deviation * counts
     received = detector.outputs(batch)["anomaly_map"]
     np.testing.assert_allclose(received, expected, rtol=1e-2, atol=1e-3)
 
