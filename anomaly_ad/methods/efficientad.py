@@ -50,6 +50,8 @@ from .places import Places
 
 _HARDEST = 0.001  # share of the differences that the student learns from
 _LATENT = 64  # numbers of the bottleneck
+_CODING = (64, 64)  # channels of the autoencoder, each at half the size of the one before
+_SLOPE = 0.1
 _DROPPED = 0.2  # share of the autoencoder's cells that training drops
 _TOP_SHARE = 0.01  # of the cells whose mean is the score
 _JITTER = 0.8, 1.2  # factors of brightness, contrast and saturation
@@ -197,16 +199,21 @@ def _student(framing: Framing, shape: tuple[int, int, int], blocks: Blocks) -> k
 
 
 def _autoencoder(shape: tuple[int, int, int], blocks: Blocks, seed: int) -> keras.Model:
-    """The channels of the grid -> the same, through a bottleneck."""
+    """The channels of the grid -> the same, through a bottleneck.
+
+    Nothing is normalised by batches, so that the student learns what is said in inference.
+    """
     x = features = keras.Input(shape)
     sizes = []
-    for width in (64, 64):
+    for width in _CODING:
         sizes.append(tuple(x.shape[1:3]))
-        x = blocks.block(x, width, 3, strides=2)
-    height, width = x.shape[1:3]
-    x = blocks.dense(blocks.dense(kl.Flatten()(x), _LATENT), height * width * 64)
-    x = kl.Reshape((height, width, 64))(x)
-    for size in sizes[::-1]:
-        x = blocks.active(cropped(blocks.doubled(x, 64), size))
+        x = kl.AveragePooling2D(2, padding="same")(x)
+        x = kl.LeakyReLU(negative_slope=_SLOPE)(blocks.conv(x, width, 3))
+    height, width, filters = x.shape[1:]
+    x = blocks.dense(blocks.dense(kl.Flatten()(x), _LATENT), height * width * filters)
+    x = kl.Reshape((height, width, filters))(x)
+    for size, width in zip(sizes[::-1], _CODING[::-1], strict=True):
+        x = cropped(kl.UpSampling2D(2)(x), size)
+        x = kl.LeakyReLU(negative_slope=_SLOPE)(blocks.conv(x, width, 3))
         x = kl.Dropout(_DROPPED, seed=seed)(x)
     return keras.Model(features, blocks.conv(x, shape[2], 1))
