@@ -14,9 +14,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ..errors import AnomalyADError, DataError, MissingExtraError, OptionError, OutputError
+from ..errors import AnomalyADError, DataError, MissingExtraError, OptionError
 from ..evaluation.intervals import Estimate, auroc, wilson
 from ..evaluation.rates import A_LIST, at_rates
+from ..evaluation.rendered import RenderedSource
 from ..images import Framing, PathLike
 from ..images.groups import Groups
 from ..images.labelled import GOOD
@@ -28,7 +29,7 @@ from ..support import printable, say
 from ..training import Shared, prepare, train
 from .material import Material, find_material
 from .merit import Scored, differences, merit
-from .trying import choice_of, scored, tested
+from .trying import check_writable, choice_of, refuse_interrupted, scored, tested
 
 BUDGET = 600.0  # seconds, where no methods are named
 _IMAGES = 200  # that `Preset.minutes` is for
@@ -67,7 +68,7 @@ class Compared:
     model_mb : float
         Size of the model directory.
     fit_s : float
-        Seconds of the training, with what it shared with others.
+        Seconds of the training. What methods share is in that of the first of them.
     has_map : bool
         Whether it says where.
     img_size : (int, int)
@@ -202,8 +203,11 @@ class Comparison:
         why = "the best"
         if len(equals) > 1:
             others = [each.name for each in equals if each is not chosen]
+            cheapest = "the cheapest"
+            if any(each.rejects_more for each in equals) and not chosen.rejects_more:
+                cheapest = "the cheapest that keeps its false alarm rate"
             why = (
-                f"the cheapest of {len(equals)} that cannot be told apart on these images (also: "
+                f"{cheapest} of {len(equals)} that cannot be told apart on these images (also: "
                 f"{', '.join(others)})"
             )
         elif len(self.methods) == 1:
@@ -255,7 +259,7 @@ def compare(
     save_path: PathLike = SAVE_PATH,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
-    seen: Callable[[list[tuple[Source, str]]], object] | None = None,
+    seen: Callable[[list[tuple[Source, str]], Framing], object] | None = None,
 ) -> Comparison:
     """Train several methods on the same images and say which are best.
 
@@ -266,7 +270,8 @@ def compare(
     options : mapping, optional
         Options of `AD` for all methods.
     seen : callable, optional
-        Gets the images that were tested on, in the order of `Comparison.images`.
+        Gets the images that were tested on, in the order of `Comparison.images`, and what the
+        recommended method takes of them.
 
     Raises
     ------
@@ -282,8 +287,8 @@ def compare(
     registry.check_extra("Comparing methods")
     # What cannot be used, or saved, is said before the work.
     target = choice_of(names[0], given, save_path, name).directory
-    if save and target.is_file():
-        raise OutputError(f"{target} is a file; the model is saved in a folder. Name another.")
+    if save:
+        check_writable(target)
     seed = int(given.get("seed", 0))
     material = find_material(path, labelled, groups=groups, seed=seed)
     run = _Run(material, given, seed)
@@ -295,7 +300,8 @@ def compare(
         source = str(path) if isinstance(path, (str, os.PathLike)) else A_LIST
         found, places = _conclude(run, source)
         if seen is not None:
-            seen([run.material.tests[place] for place in places])
+            framing = run.done[found.recommended].stored.manifest.plan.framing
+            seen([run.material.tests[place] for place in places], framing)
         if save:
             saved = _save(run, found, given, save_path, name)
             found = replace(found, saved=str(saved.directory))
@@ -394,7 +400,7 @@ def _affordable(run: _Run, due: list[_Due], limit: float, began: float) -> list[
             continue
         run.left_out[each.name] = (
             f"it would take about {max(minutes, 1):.0f} min more than the budget leaves time for. "
-            "Give it a larger budget, or name it in detectors."
+            "Give it a larger budget."
         )
     return out
 
@@ -405,8 +411,15 @@ def _learn(run: _Run, due: list[_Due]) -> None:
 
     together = []
     begun = time.perf_counter()
-    if len(due) > 1:
-        together = [(each.work.plan, build(each.work.plan)) for each in due]
+    for each in [*due] if len(due) > 1 else ():
+        try:
+            plan = each.work.plan
+            together.append((plan, build(plan, each.choice.network)))
+        except MissingExtraError:
+            raise
+        except AnomalyADError as error:
+            run.left_out[each.name] = str(error)
+            due.remove(each)
     with Shared(together) as shared:
         for number, each in enumerate(due, 1):
             say(f"{each.name}: training")
@@ -415,6 +428,7 @@ def _learn(run: _Run, due: list[_Due]) -> None:
                 begun = before
             try:
                 trained = train(each.choice, run.material.training, each.work, shared=shared)
+                refuse_interrupted(trained.stored)
                 seconds = time.perf_counter() - begun
                 scores, errors = tested(trained.stored, run.material.tests, f"Testing {each.name}")
                 run.errors |= errors
@@ -460,11 +474,16 @@ def _conclude(run: _Run, source: str) -> tuple[Comparison, list[int]]:
     for name, behind in zip(order, [_NOTHING, *gaps], strict=True):
         methods.append(_compared(run, name, scores[name], behind, usable, kinds))
     notes = [*run.material.notes]
-    if run.errors:
+    unfit = [n for n in run.errors if isinstance(run.material.tests[n][0], RenderedSource)]
+    if unfit:
+        notes.append(f"{len(unfit)} rendered defects do not fit on their images and do not count.")
+    broken = [why for n, why in run.errors.items() if n not in unfit]
+    if broken:
         notes.append(
-            f"{len(run.errors)} images could not be inspected and do not count. The first: "
-            f"{next(iter(run.errors.values()))}"
+            f"{len(broken)} images could not be inspected and do not count. The first: {broken[0]}"
         )
+    if all(each.image_ms is None for each in methods):
+        notes.append("The speed could not be measured on this machine; the quickest training won.")
     if min(len(good), len(defective)) < 20:
         notes.append(
             f"Warning: {len(good)} good and {len(defective)} defective images tell little; take "
@@ -503,7 +522,8 @@ def _compared(
         for place, is_above in zip(usable, above, strict=True)
         if is_above and kinds[place] != GOOD
     )
-    files = [source.path for source, _ in run.material.tests if source.path is not None]
+    tests = [run.material.tests[place][0] for place in usable]
+    files = [source.path for source in tests if source.path is not None]
     say(f"{name}: speed and memory")
     speed = probe.measure(done.stored.directory, files[:_PROBED])
     return Compared(
@@ -567,6 +587,12 @@ def _advice(chosen: Compared, methods: Sequence[Compared], run: _Run) -> Iterabl
     if chosen.found >= enough * chosen.n_defective:
         return
     best = max(methods, key=lambda each: each.found)
+    if best.found >= enough * best.n_defective:
+        yield (
+            f"{best.name} finds more at its limit, {best.found} of {best.n_defective}; the images "
+            "are too few to tell whether that is more than chance."
+        )
+        return
     yield (
         f"No method is good: {best.name} finds most at its limit, {best.found} of "
         f"{best.n_defective}. What helps: a region (roi) that leaves out what may vary; "

@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..evaluation.rendered import RenderedSource
 from ..images import PathLike, TrainingImages, find_training_images, split_groups, survey
 from ..images.groups import Groups, grouped, numbered
-from ..images.labelled import LabelledImage, find_labelled
+from ..images.labelled import GOOD, LabelledImages, find_labelled, has_test_folder
 from ..images.sources import Source, file_sources
 
 HELD_OUT = 0.2  # of the good images, where no others are labelled
@@ -22,7 +22,6 @@ _LEAST_HELD_OUT = 5
 _PER_KIND = 16  # rendered defects
 _SIZES = 0.02, 0.15  # shares of the shorter side of a photograph
 _CONTRASTS = 15.0, 90.0  # gray levels
-RENDERED = "rendered"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +47,6 @@ class Material:
     tests: tuple[tuple[Source, str], ...]
     is_rendered: bool
     notes: tuple[str, ...]
-
-    @property
-    def n_held_out(self) -> int:
-        """Good images that are tested on instead of learnt from."""
-        return len(self.whole.paths) - len(self.training.paths)
 
     def part(self, chosen: Sequence[int]) -> Material:
         """The same with some of the images to test on."""
@@ -87,10 +81,13 @@ def find_material(
     whole = find_training_images(path)
     whole = whole if groups is None else grouped(whole, groups)
     known = {os.path.realpath(file) for file in whole.paths}
-    items = _labelled(path, labelled, known)
+    found = _labelled(path, labelled, known)
+    items = () if found is None else found.items
     good = [i for i in items if not i.is_defective and os.path.realpath(i.path) not in known]
     defective = [i for i in items if i.is_defective and os.path.realpath(i.path) not in known]
     training, notes = whole, []
+    if found is not None and found.doubt:
+        notes.append(f"Warning: {found.doubt}")
     files = [item.path for item in good]
     if not files:
         parts = numbered(whole.groups) if whole.groups else np.arange(len(whole.paths))
@@ -108,7 +105,7 @@ def find_material(
             f"There are no other good images, so {len(files)} of the {len(whole.paths)} are tested "
             "on instead of learnt from."
         )
-    tests = [(source, "good") for source in file_sources(files)]
+    tests = [(source, GOOD) for source in file_sources(files)]
     if defective:
         sources = file_sources([item.path for item in defective])
         tests += [(source, item.kind) for source, item in zip(sources, defective, strict=True)]
@@ -128,24 +125,28 @@ def _some(images: TrainingImages, chosen: Sequence[int]) -> TrainingImages:
 
 def _labelled(
     path: PathLike | Iterable[PathLike], labelled: PathLike | None, known: Set[str]
-) -> tuple[LabelledImage, ...]:
+) -> LabelledImages | None:
+    """Labelled images; None where nothing says that there are some."""
     if labelled is not None:
-        items = find_labelled(labelled, with_masks=False).items
-        for item in items:
+        found = find_labelled(labelled, with_masks=False)
+        for item in found.items:
             if item.is_defective and os.path.realpath(item.path) in known:
                 raise DataError(
                     f"{item.path} is labelled defective, but is among the images of good parts "
                     "that are learnt from. Keep them apart."
                 )
-        return items
+        return found
     if not isinstance(path, (str, os.PathLike)):
-        return ()
+        return None
+    has_test = has_test_folder(Path(path))
     try:
-        items = find_labelled(path, with_masks=False).items
+        found = find_labelled(path, with_masks=False)
     except DataError:
-        return ()  # a folder to learn from, and nothing else
+        if has_test:
+            raise
+        return None  # a folder to learn from, and nothing else
     # Where no name says good, none of these images is known to be labelled.
-    return items if any(not item.is_defective for item in items) else ()
+    return found if has_test or found.counts[GOOD] else None
 
 
 def rendered(files: Sequence[Path], seed: int) -> list[RenderedSource]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import OutputError
 from ..images import PathLike
 from ..images.labelled import GOOD
 from ..images.sources import Source
@@ -24,6 +27,23 @@ def choice_of(
     """A method with options of `AD`, to be saved there; OptionError if one cannot be used."""
     own = dict.fromkeys(registry.OPTIONS[3:]) | dict(options)
     return Choice.of(method, save_path, name, own)
+
+
+def refuse_interrupted(stored: StoredModel) -> StoredModel:
+    """The model; KeyboardInterrupt where Ctrl-C ended its training before its time."""
+    if stored.manifest.training.get("is_interrupted"):
+        raise KeyboardInterrupt
+    return stored
+
+
+def check_writable(directory: Path) -> None:
+    """Raise OutputError where a model cannot be saved, before the work."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{directory.parent} cannot be written ({error.strerror}).") from error
 
 
 def tested(

@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,18 @@ from ..errors import (
     missing_extra,
 )
 from ..evaluation.intervals import Estimate
+from ..evaluation.rendered import RenderedSource
 from ..images import PathLike, check_path, survey
 from ..images.groups import Groups
 from ..images.labelled import GOOD
 from ..inspection import probe
 from ..methods import registry
-from ..model import SAVE_PATH, Plan, StoredModel, input_size
+from ..model import SAVE_PATH, Plan, StoredModel
 from ..support import printable, say
 from ..training import Shared, prepare, train
 from .material import Material, find_material
 from .merit import Scored, differences, merit
-from .trying import choice_of, scored, tested
+from .trying import check_writable, choice_of, refuse_interrupted, scored, tested
 
 TRIALS = 50
 OBJECTIVES = ("quality", "latency", "both")
@@ -51,6 +52,9 @@ _LEAST_PART = 30  # images
 _SLACK = 0.01  # of merit that a faster model may lose, where it is searched for latency
 _WARM_UP = 5  # trials before any is pruned
 _MOST_FAILED = 20  # trials in a row
+_FASTER = 0.9  # times the default's time: less is faster
+_FEW = 20  # images of a kind; figures of fewer tell little
+_DEFAULT = "is_default"
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,18 @@ class Tuning:
     def recommendation(self) -> str:
         """What to take, and why, in one line."""
         gain = self.gain.text(1, 3)
+        if not self.is_better and not self.best.options:
+            return f"Recommended: keep the default of {self.method}: no trial was better"
         if not self.is_better:
-            return f"Recommended: keep the default of {self.method}: gain {gain} is within noise"
+            why = "is within noise" if self.gain.high >= 0 else "is a loss"
+            if self.objective == "latency":
+                why = "and the time do not show that it is faster and as good"
+            return f"Recommended: keep the default of {self.method}: gain {gain} {why}"
         words = " ".join(f"{name}={json.dumps(value)}" for name, value in self.options.items())
-        return f"Recommended: {self.method} {words}: gain {gain}"
+        speed = ""
+        if self.objective == "latency" and self.best.image_ms and self.default.image_ms:
+            speed = f", {self.best.image_ms:.1f} ms instead of {self.default.image_ms:.1f}"
+        return f"Recommended: {self.method} {words}: gain {gain}{speed}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, which JSON can hold."""
@@ -202,10 +214,9 @@ def tune(
         else storage,
         "storage",
     )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{file.parent} cannot be made ({error.strerror}).") from error
+    check_writable(file)
+    if save:
+        check_writable(target.directory)
     with ExitStack() as stack:
         try:
             stack.enter_context(FileLock(f"{file}.lock", timeout=0))
@@ -213,8 +224,10 @@ def tune(
             raise OutputError(
                 f"Another process works on the study {file}. Wait for it, or name another storage."
             ) from None
+        except (OSError, NotImplementedError) as error:
+            raise OutputError(f"{file}.lock cannot be written ({error}).") from error
         space = _Space.of(method, given, material)
-        study = _study(optuna, file, method, objective, given, material)
+        study = _study(optuna, file, method, objective, given, material, seed)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anomaly_ad-")))
         shared = stack.enter_context(Shared())
         run = _Run(optuna, study, space, search, objective, seed, folder, shared)
@@ -298,18 +311,18 @@ class _Space:
     def of(cls, method: str, given: Mapping[str, Any], material: Material) -> _Space:
         """All that the user has not given."""
         preset = registry.preset(method)
-        found = survey(material.training.paths).sizes
         plan: Plan = prepare(choice_of(method, given, "Models", None), material.training, None).plan
         default = plan.framing.size
         sizes = {default}
         fixed = {"img_size", "tiles", "tile_size"} & given.keys()
         if preset.largest_area is not None and not fixed:
-            area = math.prod(default)
-            seen = float(np.median([h * w for h, w in found])) if found else area
+            found = survey(material.training.paths).sizes
+            seen = float(np.median([h * w for h, w in found])) if found else 0.0
             for side in _SIDES:
-                if side**2 <= max(seen, area):
-                    own = replace(preset, img_size=(side, side), largest_area=side**2)
-                    sizes.add(input_size(own, found))
+                if side**2 <= max(seen, math.prod(default)):
+                    scale = side / math.sqrt(math.prod(default))  # of the same shape
+                    height, width = (32 * max(round(n * scale / 32), 1) for n in default)
+                    sizes.add((height, width))
         return cls(method, given, tuple(sorted(sizes)), default)
 
     @property
@@ -345,6 +358,7 @@ def _study(
     objective: str,
     given: Mapping[str, Any],
     material: Material,
+    seed: int,
 ) -> Any:
     """The study in the file; a trial that was cut off there is to be made again."""
     about = {
@@ -352,6 +366,7 @@ def _study(
         "objective": objective,
         "given": json.dumps(given, sort_keys=True, default=str),
         "images": _images(material),
+        "kept": _kept(halves(material, seed)[1]),
     }
     directions = ["maximize", "minimize"] if objective == "both" else ["maximize"]
     try:
@@ -377,17 +392,37 @@ def _study(
     for trial in study.get_trials(deepcopy=False, states=(running,)):
         # Nobody else works on the study, so this one was cut off.
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        _again(study, trial)
     return study
 
 
+def _again(study: Any, trial: Any) -> None:
+    """Make a trial that was cut off again, with what it was to have and what it had."""
+    attributes = {"again": trial.number}
+    if _is_default(trial):
+        attributes[_DEFAULT] = True
+    fixed = trial.system_attrs.get("fixed_params", {})
+    study.enqueue_trial({**fixed, **trial.params}, user_attrs=attributes)
+
+
+def _is_default(trial: Any) -> bool:
+    return bool(trial.user_attrs.get(_DEFAULT))
+
+
 def _images(material: Material) -> str:
-    """A hash of which images there are: names and sizes."""
+    """A hash of which images there are: names, sizes and when they were changed."""
     digest = hashlib.sha256()
     files = [*material.whole.paths, *(source.path for source, _ in material.tests)]
     for file in filter(None, files):
-        digest.update(os.fsencode(f"{file.name} {file.stat().st_size}\n"))
+        known = file.stat()
+        digest.update(os.fsencode(f"{file.name} {known.st_size} {known.st_mtime_ns}\n"))
     return digest.hexdigest()
+
+
+def _kept(unseen: Material) -> str:
+    """A hash of the images that are kept from the search, and of their kinds."""
+    names = [f"{source.relative} {kind}" for source, kind in unseen.tests]
+    return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
 
 
 @dataclass(eq=False)
@@ -402,8 +437,7 @@ class _Run:
     seed: int
     folder: Path
     shared: Shared
-    failed: int = 0
-    default_merit: float | None = None
+    unfit: set[int] = field(default_factory=set)
 
     def trials(self, *states: str) -> list[Any]:
         """Trials in some states."""
@@ -416,7 +450,7 @@ class _Run:
         began = time.perf_counter()
         states = self.optuna.trial.TrialState
         if not self.study.get_trials(deepcopy=False):
-            self.study.enqueue_trial(self.space.default())
+            self.study.enqueue_trial(self.space.default(), user_attrs={_DEFAULT: True})
         in_a_row = 0
         while (done := len(self.trials("COMPLETE", "PRUNED"))) < count:
             if done and time.perf_counter() - began >= budget:
@@ -442,7 +476,7 @@ class _Run:
                 continue
             except KeyboardInterrupt:
                 self.study.tell(trial, state=states.FAIL)
-                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+                _again(self.study, self.study.get_trials(deepcopy=False)[trial.number])
                 if not self.trials("COMPLETE"):
                     raise
                 say(f"Interrupted: {done} trials are kept, and tuning again goes on with them.")
@@ -455,7 +489,7 @@ class _Run:
     def _tell(self, trial: Any, done: int, count: int) -> None:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
         what = "ended early"
-        if frozen.values is not None:
+        if frozen.state == self.optuna.trial.TrialState.COMPLETE:
             merits = [each.user_attrs["merit"] for each in self.trials("COMPLETE")]
             what = f"merit {frozen.user_attrs['merit']:.3f}, best {max(merits):.3f}"
         say(f"Trial {done} of {count}: {what}")
@@ -484,9 +518,9 @@ class _Run:
         return -speed.image_ms * (1 + 100 * max(floor - quality, 0.0))
 
     def _default_merit(self, own: float) -> float:
-        """That of the first trial, which has the default's options."""
-        first = self.study.get_trials(deepcopy=False)[0]
-        return float(first.user_attrs.get("merit", own))
+        """That of the trial with the default's options; its own until that is made."""
+        made = [each for each in self.trials("COMPLETE") if _is_default(each)]
+        return float(made[0].user_attrs["merit"]) if made else own
 
     def _begin(self, trial: Any, options: Mapping[str, Any], epochs: int) -> None:
         """Train on a part first, and end a trial that is worse there than half of those before."""
@@ -524,15 +558,17 @@ class _Run:
             epochs,
         )
         scores, errors = tested(stored, self.material.tests, "Testing")
-        self._check_errors(errors)
-        return stored, scored(stored, scores, self.material.tests, sorted(scores))
-
-    def _check_errors(self, errors: Mapping[int, str]) -> None:
-        if errors:
+        tests = self.material.tests
+        broken = [why for n, why in errors.items() if not isinstance(tests[n][0], RenderedSource)]
+        if broken:
             raise DataError(
-                f"{len(errors)} images to test on cannot be inspected. Take them out. The first: "
-                f"{next(iter(errors.values()))}"
+                f"{len(broken)} images to test on cannot be inspected. Take them out. The first: "
+                f"{broken[0]}"
             )
+        # A rendered defect that does not fit on its image never counts, whatever the options.
+        self.unfit |= set(errors)
+        usable = [place for place in range(len(tests)) if place not in self.unfit]
+        return stored, scored(stored, scores, tests, usable)
 
     def _files(self) -> list[Path]:
         return [source.path for source, _ in self.material.tests[:10] if source.path is not None]
@@ -549,7 +585,7 @@ def trained(
     """A model of a trial, in a folder that the next one uses again."""
     choice = choice_of(method, options, folder, "trial")
     work = prepare(choice, good, epochs)
-    return train(choice, good, work, shared=shared).stored
+    return refuse_interrupted(train(choice, good, work, shared=shared).stored)
 
 
 # -------------------------------------------------------------------------------- conclusions
@@ -573,27 +609,23 @@ def _conclude(run: _Run, unseen: Material, material: Material, storage: str) -> 
     else:
         best = max(done, key=lambda each: (each.value, -each.number))  # of equals the first
     chosen = dict(best.user_attrs["options"])
-    final = replace(run, material=unseen)
+    final = replace(run, material=unseen, unfit=set())
     default_figures, default_scored = _figures(final, {})
     figures, own = default_figures, default_scored
-    is_default = best.number == 0
-    if not is_default:
+    if not _is_default(best):
         figures, own = _figures(final, chosen)
-    else:
-        figures = replace(default_figures, options={})
     (gain,) = differences(own, [default_scored], run.seed)
     is_better = gain.low > 0
-    if run.objective == "latency" and not is_default:
-        fast = figures.image_ms is not None and default_figures.image_ms is not None
-        is_better = bool(
-            fast and figures.image_ms < default_figures.image_ms and gain.high >= -_SLACK  # type: ignore[operator]
-        )
+    if run.objective == "latency" and not _is_default(best):
+        is_better = _is_faster(figures, default_figures) and gain.low >= -_SLACK
     kinds = [kind for _, kind in unseen.tests]
     notes = [
         *material.notes,
         f"Half of the images to test on was kept from the search: {kinds.count(GOOD)} good and "
         f"{len(kinds) - kinds.count(GOOD)} defective.",
     ]
+    if min(kinds.count(GOOD), len(kinds) - kinds.count(GOOD)) < _FEW:
+        notes.append(f"Warning: these tell little; take {2 * _FEW} of each or more to test on.")
     return Tuning(
         method=run.space.method,
         objective=run.objective,
@@ -608,6 +640,13 @@ def _conclude(run: _Run, unseen: Material, material: Material, storage: str) -> 
         front=tuple(front),
         notes=tuple(notes),
     )
+
+
+def _is_faster(one: Tuned, other: Tuned) -> bool:
+    """Whether a time is shorter by more than measuring it leaves open."""
+    if one.image_ms is None or other.image_ms is None:
+        return False
+    return one.image_ms <= _FASTER * other.image_ms
 
 
 def _figures(run: _Run, values: Mapping[str, Any]) -> tuple[Tuned, Scored]:

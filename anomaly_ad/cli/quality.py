@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from ..errors import OptionError
-
-if TYPE_CHECKING:
-    pass
 from .base import (
     EXIT_ERROR,
     Groups,

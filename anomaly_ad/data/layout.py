@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from ..support import bar, printable, say
 GOOD = "good"
 HELD_OUT = 0.2  # of the good images, where a data set has no split
 _LICENCE = re.compile(r"(licen[cs]e|copying)", re.IGNORECASE)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error)
 _LINES = 3  # of a licence's file that are shown
 
 
@@ -185,9 +188,12 @@ def _write(items: list[Item], fresh: Path, goal: Path) -> LaidOut:
     with bar(len(items), "Laying out") as step:
         for item in items:
             place = item.target / (item.name + item.image.suffix.lower())
-            if str(place).lower() in taken:
+            if not _stays_below(str(place)):
+                raise DataError(f"{item.image} would become {place}, which leads out of {goal}.")
+            key = str(item.target / item.name).lower()  # masks have no suffix of the image
+            if key in taken:
                 raise DataError(f"Two images would become {place}: {item.image} is the second.")
-            taken.add(str(place).lower())
+            taken.add(key)
             mask = None
             if item.mask is not None:
                 try:
@@ -252,7 +258,9 @@ class _opened:  # noqa: N801 - reads as a word
                         if member.isfile():
                             self._check(member.name)
                             archive.extract(member, folder, filter="data")
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in another way
+            raise DataError(f"{self.source} cannot be unpacked ({error}). Unpack it.") from error
+        except _DAMAGED as error:
             raise DataError(f"{self.source} is a damaged archive ({error}).") from error
         except OSError as error:
             raise OutputError(
@@ -261,8 +269,7 @@ class _opened:  # noqa: N801 - reads as a word
             ) from error
 
     def _check(self, name: str) -> None:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name):
+        if not _stays_below(name):
             raise DataError(f"{self.source} holds {name!r}, a name that leads out of it.")
 
 
@@ -287,6 +294,13 @@ def _below(folder: Path, pattern: str) -> list[Path]:
     found = [path for path in [folder, *sorted(folder.rglob("*"))] if path.is_dir()]
     shape = re.compile(pattern)
     return [p for p in found if shape.fullmatch(p.name) and "__MACOSX" not in p.parts]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8 ({error.reason}).") from error
 
 
 def _another(what: str, folder: Path) -> DataError:
@@ -330,9 +344,9 @@ def _visa(root: Path, _: Path | None) -> Iterator[Item]:
     if not tables:
         raise _another("VisA with its split_csv/1cls.csv", root)
     home = tables[0].parent.parent
-    with tables[0].open(encoding="utf-8", newline="") as file:
-        rows = [*csv.DictReader(file)]
-    if not rows or not {"object", "split", "label", "image", "mask"} <= rows[0].keys():
+    rows = [*csv.DictReader(_text(tables[0]).splitlines())]
+    columns = {"object", "split", "label", "image", "mask"}
+    if not rows or not all(columns <= row.keys() and None not in row.values() for row in rows):
         raise _another("VisA: its 1cls.csv has the columns object, split, label, image, mask", root)
     for row in rows:
         image = _within(home, row["image"])
@@ -342,9 +356,16 @@ def _visa(root: Path, _: Path | None) -> Iterator[Item]:
         yield Item(image, target, image.stem, mask)
 
 
+def _stays_below(name: str) -> bool:
+    """Whether a relative name stays below its folder, on any system."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    has_drive = re.match(r"[A-Za-z]:", name) is not None
+    return not (parts.is_absolute() or ".." in parts.parts or has_drive)
+
+
 def _within(home: Path, name: str) -> Path:
     """A file that a table names, in the folder of the data set."""
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not _stays_below(name):
         raise DataError(f"The table names {name!r}, which leads out of {home}.")
     file = home / name
     if not file.is_file():
@@ -387,7 +408,7 @@ def _kolektor(root: Path, _: Path | None) -> Iterator[Item]:
                 yield Item(file, PurePosixPath("test/defect"), name, _mask_file(label))
             else:
                 good.setdefault(part, []).append((file, name))
-    # All images of an item are learnt from or tested on: they are of one part.
+    # All good images of an item are learnt from or tested on: they are of one part.
     for part, share in _split([*good]):
         for file, name in good[part]:
             yield Item(file, PurePosixPath(share) / GOOD, name)
@@ -449,7 +470,7 @@ def _lookout(root: Path, images: Path | None) -> Iterator[Item]:
     good: list[tuple[Path, str, Path]] = []
     seen: set[Path] = set()
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_text(file).splitlines(), 1):
             if not line.strip():
                 continue
             where = f"{file.name}, line {number}"

@@ -39,13 +39,13 @@ def compared(
     root = Path(path) if isinstance(path, (str, os.PathLike)) and os.path.isdir(path) else None
     refuse_in_input(target, [], root)
     with Document(target, "comparison.html", ["report.css", "comparison.css"], []) as page:
-        tests: list[tuple[Source, str]] = []
-        found = compare(path, seen=tests.extend, **options)
-        page.write(**_told(found, tests))
+        seen: list[Any] = []
+        found = compare(path, seen=lambda *what: seen.extend(what), **options)
+        page.write(**_told(found, *seen))
     return found
 
 
-def _told(found: Comparison, tests: list[tuple[Source, str]]) -> dict[str, Any]:
+def _told(found: Comparison, tests: list[tuple[Source, str]], framing: Framing) -> dict[str, Any]:
     counts = Counter(kind for _, kind in found.images)
     n_good = counts.pop(GOOD, 0)
     missed = [
@@ -59,6 +59,7 @@ def _told(found: Comparison, tests: list[tuple[Source, str]]) -> dict[str, Any]:
         "found": found,
         "name": printable(Path(found.source).name or found.source),
         "created": time.strftime("%Y-%m-%d %H:%M %z"),
+        "saved": printable(found.saved),
         "recommendation": printable(found.recommendation),
         "head": HEAD,
         "n_good": n_good,
@@ -69,7 +70,7 @@ def _told(found: Comparison, tests: list[tuple[Source, str]]) -> dict[str, Any]:
             for kind, count in sorted(counts.items())
         ],
         "chart": _chart(found),
-        "shown": [*_pictures(found, tests, missed[:_MOST_SHOWN])],
+        "shown": [*_pictures(found, tests, missed[:_MOST_SHOWN], framing)],
         "n_more": max(len(missed) - _MOST_SHOWN, 0),
     }
 
@@ -103,12 +104,12 @@ def _chart(found: Comparison) -> dict[str, Any]:
 
 
 def _pictures(
-    found: Comparison, tests: list[tuple[Source, str]], places: list[int]
+    found: Comparison, tests: list[tuple[Source, str]], places: list[int], framing: Framing
 ) -> Iterator[dict[str, str]]:
     for place in places:
         source, kind = tests[place]
         try:
-            picture = source.read(Framing(_SIDE, _SIDE, 3)).picture()
+            picture = source.read(framing).picture()
         except AnomalyADError:
             continue
         scale = min(_SIDE / max(picture.shape[:2]), 1)

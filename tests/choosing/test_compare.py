@@ -151,6 +151,22 @@ def test_a_defect_among_the_good_is_refused(tmp_path):
         find_material(files, listed)
 
 
+def test_defects_without_good_ones_next_to_them_are_tested_on(tmp_path):
+    for n in range(12):
+        write_image(tmp_path / "train" / f"{n:02d}.png", draw_part(n))
+        write_image(tmp_path / "test" / "scratch" / f"{n:02d}.png", draw_part(n, defect=True))
+    found = find_material(tmp_path)
+    assert not found.is_rendered and sum(kind == "scratch" for _, kind in found.tests) == 12
+
+
+def test_labelled_images_that_are_not_clear_are_refused(tmp_path):
+    for n in range(12):
+        write_image(tmp_path / "good" / f"{n:02d}.png", draw_part(n))
+        write_image(tmp_path / "test" / "scratch" / f"{n:02d}.png", draw_part(n, defect=True))
+    with pytest.raises(DataError, match="which one is meant"):
+        find_material(tmp_path)
+
+
 @pytest.mark.parametrize("extra", [(), ("extra/1.png",)])
 def test_a_folder_without_labels_has_none(extra, tmp_path):
     for n in range(12):

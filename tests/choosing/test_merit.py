@@ -51,6 +51,17 @@ def test_a_clear_difference_is_one():
     assert 0 < behind.low < behind.value < behind.high
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_images_never_prove_a_difference(count):
+    good = np.linspace(0, 1, 20)
+    best = Scored(good, np.full(count, 3.0), 2.0)
+    other = Scored(good, np.full(count, 1.5), 2.0)
+    (behind,) = differences(best, [other], 0)
+    assert behind.value > 0 and behind.high - behind.low > 0.5
+    if count < 3:
+        assert behind.low <= 0
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     # Two models of the same quality, correlated as two models on the same images are.
     random = np.random.default_rng(1)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from conftest import draw_part, write_image
 from anomaly_ad import AD, DataError, OptionError, OutputError
 from anomaly_ad.choosing import tuning
 from anomaly_ad.choosing.material import find_material
+from anomaly_ad.choosing.merit import Scored
+from anomaly_ad.choosing.trying import refuse_interrupted
 from anomaly_ad.methods import PRESETS
 
 pytest.importorskip("tensorflow")
@@ -189,6 +192,106 @@ def test_interrupted_it_keeps_what_is_done(parts, tmp_path, monkeypatch):
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "FAIL", "WAITING"]
     assert study.trials[2].user_attrs["again"] == 1
+
+
+@pytest.fixture
+def faked(tmp_path, monkeypatch):
+    """A search whose models are made up from their options: what it does with them is tested."""
+    parts = tmp_path / "parts"
+    for n in range(45):
+        write_image(parts / "train" / "good" / f"{n:02d}.png", draw_part(n))
+    for n in range(8):
+        write_image(parts / "test" / "good" / f"{n:02d}.png", draw_part(100 + n))
+        write_image(parts / "test" / "bar" / f"{n:02d}.png", draw_part(200 + n, defect=True))
+
+    def made(self, options, part=None, epochs=None):
+        noise = options.get("noise", 0.5)
+        good, defective = (
+            np.array([kind == "good" for _, kind in self.material.tests]),
+            np.array([kind != "good" for _, kind in self.material.tests]),
+        )
+        limit = 1.0
+        scores = np.linspace(0.0, 0.9, int(good.sum()))
+        # The smaller the noise, the more are found.
+        found = np.linspace(0.1, 2.5, int(defective.sum())) / (0.5 + noise)
+        return SimpleNamespace(directory=tmp_path), Scored(scores, found, limit)
+
+    times = iter([20.0] * 1000)
+    monkeypatch.setattr(tuning._Run, "_trained", made)
+    monkeypatch.setattr(tuning.probe, "measure", lambda *_: SimpleNamespace(image_ms=next(times)))
+
+    def run(**given):
+        return AD.tune(
+            parts,
+            "simplenet",
+            img_size=SIZE,
+            storage=tmp_path / "f.db",
+            save_path=tmp_path,
+            **given,
+        )
+
+    return run
+
+
+def test_trials_that_begin_badly_end_early(faked, tmp_path):
+    found = faked(trials=15)
+    assert found.n_trials == 15 and found.n_pruned > 0
+    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'f.db'}")
+    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    assert len(pruned) == found.n_pruned and all("merit" not in t.user_attrs for t in pruned)
+    assert found.best.merit >= found.default.merit
+
+
+def test_the_same_seed_searches_the_same_whether_cut_or_not(faked, tmp_path):
+    faked(trials=6)
+    url = f"sqlite:///{tmp_path / 'f.db'}"
+    first = [t.params for t in optuna.load_study(study_name="tune", storage=url).trials]
+    (tmp_path / "f.db").unlink()
+    for count in (2, 4, 6):
+        faked(trials=count)
+    again = [t.params for t in optuna.load_study(study_name="tune", storage=url).trials]
+    assert first == again and len(first) == 6
+
+
+def test_what_none_beats_in_both_is_listed(faked):
+    found = faked(trials=6, objective="both")
+    assert found.front and all({"merit", "image_ms", "options"} == set(e) for e in found.front)
+    merits = [each["merit"] for each in found.front]
+    assert merits == sorted(merits, reverse=True)
+    assert "None is both better and faster" in str(found)
+
+
+def test_latency_is_not_bought_with_defects_that_are_missed(faked):
+    found = faked(trials=6, objective="latency")
+    assert not found.is_better  # all take equally long
+    assert "keep the default" in found.recommendation
+
+
+def test_a_training_that_was_interrupted_is_not_a_trial():
+    stored = SimpleNamespace(manifest=SimpleNamespace(training={"is_interrupted": True}))
+    with pytest.raises(KeyboardInterrupt):
+        refuse_interrupted(stored)
+
+
+def test_a_default_that_was_cut_off_stays_the_default(tmp_path, monkeypatch, faked):
+    made = tuning._Run._trained
+    calls = []
+
+    def cut(self, *given, **more):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return made(self, *given, **more)
+
+    monkeypatch.setattr(tuning._Run, "_trained", cut)
+    with pytest.raises(KeyboardInterrupt):
+        faked(trials=3)
+    faked(trials=3)
+    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'f.db'}")
+    first, second = study.trials[:2]
+    assert first.state.name == "FAIL" and second.user_attrs["is_default"]
+    defaults = {o.name: o.default for o in PRESETS["simplenet"].options if o.is_searched}
+    assert second.user_attrs["options"] == defaults
 
 
 SCRIPT = """

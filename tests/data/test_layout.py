@@ -238,6 +238,27 @@ def test_a_table_that_leads_out_of_its_folder_is_refused(tmp_path):
         layout("visa", unpack(tmp_path / "set", files), tmp_path / "out")
 
 
+@pytest.mark.parametrize("evil", [b"../../evil", b"/tmp/evil", b"C:\\evil"])
+def test_a_part_of_the_table_that_leads_out_of_the_target_is_refused(evil, tmp_path):
+    files = dict(VISA)
+    files["split_csv/1cls.csv"] = VISA["split_csv/1cls.csv"].replace(
+        b"candle,train", evil + b",train", 1
+    )
+    with pytest.raises(DataError, match="leads out of"):
+        layout("visa", unpack(tmp_path / "set", files), tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_table_with_a_byte_order_mark_and_one_that_is_not_text(tmp_path):
+    files = dict(VISA)
+    files["split_csv/1cls.csv"] = b"\xef\xbb\xbf" + VISA["split_csv/1cls.csv"]
+    found = layout("visa", unpack(tmp_path / "a", files), tmp_path / "out")
+    assert found.counts["candle/train/good"] == 1
+    files["split_csv/1cls.csv"] = b"\xff\xfe\x00"
+    with pytest.raises(DataError, match="not text in UTF-8"):
+        layout("visa", unpack(tmp_path / "b", files), tmp_path / "other")
+
+
 def test_a_missing_image_is_named(tmp_path):
     files = {name: content for name, content in VISA.items() if "Normal/1" not in name}
     with pytest.raises(DataError, match=r"Normal/1\.JPG"):
