@@ -171,6 +171,8 @@ class Comparison:
         What was done, and what the figures cannot tell.
     advice : tuple of str
         What to do where no method is good.
+    n_errors : int
+        Images that could not be inspected.
     saved : str
         The model directory, where it was saved.
     """
@@ -184,6 +186,7 @@ class Comparison:
     left_out: dict[str, str]
     notes: tuple[str, ...]
     advice: tuple[str, ...]
+    n_errors: int = 0
     saved: str = ""
 
     @property
@@ -303,7 +306,11 @@ def compare(
             framing = run.done[found.recommended].stored.manifest.plan.framing
             seen([run.material.tests[place] for place in places], framing)
         if save:
-            saved = _save(run, found, given, save_path, name)
+            try:
+                saved = _save(run, found, given, save_path, name)
+            except AnomalyADError:
+                say(str(found))  # what is known is not lost
+                raise
             found = replace(found, saved=str(saved.directory))
     return found
 
@@ -500,6 +507,7 @@ def _conclude(run: _Run, source: str) -> tuple[Comparison, list[int]]:
         left_out=run.left_out,
         notes=tuple(notes),
         advice=tuple(_advice(recommended, methods, run)),
+        n_errors=len(broken),
     )
     return found, usable
 

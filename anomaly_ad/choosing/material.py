@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,6 +107,19 @@ def find_material(
             f"There are no other good images, so {len(files)} of the {len(whole.paths)} are tested "
             "on instead of learnt from."
         )
+    copies = _copies([*files, *(item.path for item in defective)], training.paths)
+    if copies:
+        files = [file for file in files if file not in copies]
+        defective = [item for item in defective if item.path not in copies]
+        notes.append(
+            f"Copies of images that are learnt from, among those to test on: {len(copies)}. They "
+            "do not count."
+        )
+    if not files:
+        raise DataError(
+            "All good images to test on are copies of images that are learnt from. Label others, "
+            "or name a folder without labels: then some are held out."
+        )
     tests = [(source, GOOD) for source in file_sources(files)]
     if defective:
         sources = file_sources([item.path for item in defective])
@@ -116,6 +131,23 @@ def find_material(
             "found, from hardly visible to plain. Real ones may be easier or harder to find."
         )
     return Material(training, whole, tuple(tests), not defective, tuple(notes))
+
+
+def _copies(files: Sequence[Path], learnt: Sequence[Path]) -> set[Path]:
+    """Those files whose content is that of one that is learnt from."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for file in learnt:
+        if file.is_file():
+            by_size[file.stat().st_size].append(file)
+    out, known = set(), dict[Path, bytes]()
+    for file in files:
+        others = by_size.get(file.stat().st_size, []) if file.is_file() else []
+        for other in [file, *others] if others else ():
+            if other not in known:
+                known[other] = hashlib.sha256(other.read_bytes()).digest()
+        if any(known[other] == known[file] for other in others):
+            out.add(file)
+    return out
 
 
 def _some(images: TrainingImages, chosen: Sequence[int]) -> TrainingImages:

@@ -234,7 +234,11 @@ def tune(
         run.search(trials, math.inf if budget is None else float(budget))
         found = _conclude(run, unseen, material, str(file))
         if save:
-            saved = _save(run, found, material, save_path, name)
+            try:
+                saved = _save(run, found, material, save_path, name)
+            except AnomalyADError:
+                say(str(found))  # what is known is not lost
+                raise
             found = replace(found, saved=str(saved.directory))
     return found
 

@@ -316,6 +316,8 @@ def compare(
     )
     say(f"Wrote {output}")
     print(found.to_json() if as_json else found)
+    if found.n_errors:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @command

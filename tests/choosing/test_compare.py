@@ -1,6 +1,7 @@
 """Methods compared: on labelled images, and on rendered defects where there are none."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -151,6 +152,23 @@ def test_a_defect_among_the_good_is_refused(tmp_path):
         find_material(files, listed)
 
 
+def test_copies_of_what_is_learnt_from_do_not_count(parts, tmp_path):
+    shutil.copytree(parts, tmp_path / "parts")
+    folder = tmp_path / "parts"
+    shutil.copy(folder / "train" / "good" / "03.png", folder / "test" / "good" / "copy.png")
+    found = find_material(folder)
+    assert "copy.png" not in {source.path.name for source, _ in found.tests}
+    assert any("among those to test on: 1." in note for note in found.notes)
+
+
+def test_only_copies_to_test_on_are_refused(parts, tmp_path):
+    labelled = tmp_path / "labelled"
+    shutil.copytree(parts / "train" / "good", labelled / "good")
+    shutil.copytree(parts / "test" / "bar", labelled / "bar")
+    with pytest.raises(DataError, match="All good images to test on are copies"):
+        find_material(parts / "train", labelled)
+
+
 def test_defects_without_good_ones_next_to_them_are_tested_on(tmp_path):
     for n in range(12):
         write_image(tmp_path / "train" / f"{n:02d}.png", draw_part(n))
@@ -279,13 +297,11 @@ def test_what_is_no_time_is_refused(text):
 
 
 def test_an_image_that_cannot_be_read_does_not_count(parts, tmp_path, monkeypatch):
-    import shutil
-
     shutil.copytree(parts, tmp_path / "parts")
     broken = tmp_path / "parts" / "test" / "bar" / "00.png"
     broken.write_bytes(broken.read_bytes()[:100])
     found = AD.compare(tmp_path / "parts", "dfkde", img_size=(64, 64))
-    assert found.methods[0].n_defective == 5
+    assert found.methods[0].n_defective == 5 and found.n_errors == 1
     assert any("could not be inspected" in note and "00.png" in note for note in found.notes)
 
 
