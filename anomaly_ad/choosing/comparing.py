@@ -36,6 +36,7 @@ _IMAGES = 200  # that `Preset.minutes` is for
 _SAME_COST = 1.1  # times the time of the fastest: as fast
 _ENOUGH, _ENOUGH_RENDERED = 0.8, 0.5  # of the defects; with fewer it is said what to do
 _PROBED = 10  # images
+_TOO_LONG = ", more than the budget leaves"
 
 
 @dataclass(frozen=True)
@@ -200,17 +201,36 @@ class Comparison:
         return [each for each in self.methods if each.is_equal]
 
     @property
+    def left_out_lines(self) -> list[str]:
+        """Which methods were not compared, and why; those that take too long in one line."""
+        lines = [
+            f"Left out: {name}: {why}"
+            for name, why in self.left_out.items()
+            if not why.endswith(_TOO_LONG)
+        ]
+        too_long = [
+            f"{name} ({why.removesuffix(_TOO_LONG)})"
+            for name, why in self.left_out.items()
+            if why.endswith(_TOO_LONG)
+        ]
+        if too_long:
+            lines.append(
+                f"Left out, since they take longer than the budget: {', '.join(too_long)}."
+            )
+        return lines
+
+    @property
     def recommendation(self) -> str:
         """Which, and why, in one line."""
         chosen, equals = self.best, self.equals
         why = "the best"
         if len(equals) > 1:
             others = [each.name for each in equals if each is not chosen]
-            cheapest = "the cheapest"
+            cheapest = "the cheapest of"
             if any(each.rejects_more for each in equals) and not chosen.rejects_more:
-                cheapest = "the cheapest that keeps its false alarm rate"
+                cheapest = "the cheapest that keeps its false alarm rate, among"
             why = (
-                f"{cheapest} of {len(equals)} that cannot be told apart on these images (also: "
+                f"{cheapest} {len(equals)} that cannot be told apart on these images (also: "
                 f"{', '.join(others)})"
             )
         elif len(self.methods) == 1:
@@ -244,7 +264,7 @@ class Comparison:
             "merit: mean of the share found at the limit and of the partial AUROC up to 5 % false "
             "alarms. In brackets: 95 % intervals; =: cannot be told from the best."
         )
-        lines += [f"Left out: {name}: {why}" for name, why in self.left_out.items()]
+        lines += self.left_out_lines
         lines += self.advice
         if self.saved:
             lines.append(f"Saved the model in {self.saved}")
@@ -405,10 +425,7 @@ def _affordable(run: _Run, due: list[_Due], limit: float, began: float) -> list[
             out.append(each)
             left -= 60 * minutes
             continue
-        run.left_out[each.name] = (
-            f"it would take about {max(minutes, 1):.0f} min more than the budget leaves time for. "
-            "Give it a larger budget."
-        )
+        run.left_out[each.name] = f"about {max(minutes, 1):.0f} min{_TOO_LONG}"
     return out
 
 

@@ -54,7 +54,7 @@ def _told(found: Comparison, tests: list[tuple[Source, str]], framing: Framing) 
         if kind != GOOD and not all(each.above[place] for each in found.methods)
     ]
     remarks = [*found.notes, *found.advice]
-    remarks += [f"Left out: {name}: {why}" for name, why in found.left_out.items()]
+    remarks += found.left_out_lines
     return {
         "found": found,
         "name": printable(Path(found.source).name or found.source),

@@ -69,6 +69,7 @@ def test_figures_are_those_of_a_training_by_itself(compared, parts, tmp_path):
 def test_what_the_budget_does_not_allow_is_left_out_and_said(compared):
     found, _ = compared
     assert "budget" in found.left_out["cflow"] and "cflow" not in found.recommended
+    assert "Left out, since they take longer than the budget: cflow (about" in str(found)
 
 
 def test_the_last_line_names_the_method(compared):
