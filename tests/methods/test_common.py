@@ -285,13 +285,13 @@ def test_the_same_seed_gives_the_same_detector_and_another_another(name):
     first, same = (fitted(name, framing, 0, epochs=epochs).state() for _ in range(2))
     # TensorFlow's threads may add in another order, which is seen in the last digits.
     within = 0 if name in STATISTICAL else 1e-5
-    if name == "efficientad":  # where a gradient nearly vanishes, a digit decides Adam's step
-        within = 5e-4  # half of a step; another seed is told apart by more than two
+    if name == "efficientad":  # a digit decides which cells are the hardest
+        within = 2e-3  # two steps of Adam; another seed is told apart by more than ten
     for key in first:
         np.testing.assert_allclose(first[key], same[key], within, within, err_msg=key)
     if name not in ("dfm", "dfkde", "variances"):  # where nothing is random
         other = fitted(name, framing, 1, epochs=epochs).state()
-        assert any(not np.allclose(first[key], other[key], atol=2e-3) for key in first)
+        assert any(not np.allclose(first[key], other[key], atol=1e-2) for key in first)
 
 
 @pytest.mark.parametrize("name", STATISTICAL)
