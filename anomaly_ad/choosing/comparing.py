@@ -10,7 +10,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,11 @@ from ..support import printable, say
 from ..training import Shared, prepare, train
 from .material import Material, find_material
 from .merit import Scored, differences, merit
-from .trying import check_writable, choice_of, refuse_interrupted, scored, tested
+from .trying import check_budget, check_writable, choice_of, refuse_interrupted, scored, tested
 
 BUDGET = 600.0  # seconds, where no methods are named
 _IMAGES = 200  # that `Preset.minutes` is for
+_LEAST = 0.25  # times the usual: no training is thought to be faster
 _SAME_COST = 1.1  # times the time of the fastest: as fast
 _ENOUGH, _ENOUGH_RENDERED = 0.8, 0.5  # of the defects; with fewer it is said what to do
 _PROBED = 10  # images
@@ -306,7 +306,9 @@ def compare(
     began = time.perf_counter()
     given = {key: value for key, value in (options or {}).items() if value is not None}
     names = _names(detectors)
-    limit = _seconds(budget, named=detectors is not None)
+    check_budget(budget)
+    if budget is None:
+        budget = BUDGET if detectors is None else math.inf
     registry.check_extra("Comparing methods")
     # What cannot be used, or saved, is said before the work.
     target = choice_of(names[0], given, save_path, name).directory
@@ -317,7 +319,7 @@ def compare(
     run = _Run(material, given, seed)
     with tempfile.TemporaryDirectory(prefix="anomaly_ad-") as folder:
         for together in _batches(run, names, Path(folder)):
-            some = _affordable(run, together, limit, began)
+            some = _affordable(run, together, budget, began)
             if some:
                 _learn(run, some)
         source = str(path) if isinstance(path, (str, os.PathLike)) else A_LIST
@@ -348,10 +350,16 @@ class _Run:
     spent: float = 0.0  # minutes, and what they were thought to be
     thought: float = 0.0
 
+    def usual_minutes(self, name: str) -> float:
+        """How long a method takes for so many images, by its preset."""
+        return registry.preset(name).minutes * max(
+            len(self.material.training.paths) / _IMAGES, _LEAST
+        )
+
     def minutes(self, name: str) -> float:
         """How long a method will take, by what those before took."""
-        own = registry.preset(name).minutes * max(len(self.material.training.paths) / _IMAGES, 0.25)
-        return own * (max(self.spent / self.thought, 0.25) if self.thought else 1.0)
+        factor = max(self.spent / self.thought, _LEAST) if self.thought else 1.0
+        return self.usual_minutes(name) * factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,12 +379,6 @@ class _Due:
     choice: Choice
     work: Any
 
-    @property
-    def framing(self) -> Framing:
-        """What it takes of an image."""
-        framing: Framing = self.work.plan.framing
-        return framing
-
 
 def _names(detectors: Sequence[str] | str | None) -> list[str]:
     """The cheapest first."""
@@ -388,14 +390,6 @@ def _names(detectors: Sequence[str] | str | None) -> list[str]:
     if not chosen:
         raise OptionError(f"detectors names no method. Valid: {', '.join(registry.PRESETS)}.")
     return sorted(chosen, key=lambda each: registry.preset(each).minutes)
-
-
-def _seconds(budget: float | None, *, named: bool) -> float:
-    if budget is None:
-        return math.inf if named else BUDGET
-    if isinstance(budget, bool) or not isinstance(budget, Real) or not float(budget) > 0:
-        raise OptionError(f"budget is a time in seconds, above 0. Received: {budget!r}.")
-    return float(budget)
 
 
 def _batches(run: _Run, names: Sequence[str], folder: Path) -> Iterable[list[_Due]]:
@@ -434,7 +428,7 @@ def _learn(run: _Run, due: list[_Due]) -> None:
     from ..training.steps import build
 
     together = []
-    begun = time.perf_counter()
+    start: float | None = time.perf_counter()  # what is shared counts with the first
     for each in [*due] if len(due) > 1 else ():
         try:
             plan = each.work.plan
@@ -445,11 +439,9 @@ def _learn(run: _Run, due: list[_Due]) -> None:
             run.left_out[each.name] = str(error)
             due.remove(each)
     with Shared(together) as shared:
-        for number, each in enumerate(due, 1):
+        for each in due:
             say(f"{each.name}: training")
-            begun, before = time.perf_counter(), begun
-            if number == 1:
-                begun = before
+            begun, start = start or time.perf_counter(), None
             try:
                 trained = train(each.choice, run.material.training, each.work, shared=shared)
                 refuse_interrupted(trained.stored)
@@ -462,9 +454,7 @@ def _learn(run: _Run, due: list[_Due]) -> None:
                 run.left_out[each.name] = str(error)
                 continue
             run.done[each.name] = _Done(trained.stored, scores, seconds)
-            run.thought += registry.preset(each.name).minutes * max(
-                len(run.material.training.paths) / _IMAGES, 0.25
-            )
+            run.thought += run.usual_minutes(each.name)
             run.spent += (time.perf_counter() - begun) / 60
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import OutputError
+from ..errors import OptionError, OutputError
 from ..images import PathLike
 from ..images.labelled import GOOD
 from ..images.sources import Source
@@ -34,6 +35,13 @@ def refuse_interrupted(stored: StoredModel) -> StoredModel:
     if stored.manifest.training.get("is_interrupted"):
         raise KeyboardInterrupt
     return stored
+
+
+def check_budget(budget: float | None) -> None:
+    """Raise OptionError unless it is a time in seconds, or None."""
+    is_number = isinstance(budget, Real) and not isinstance(budget, bool)
+    if budget is not None and not (is_number and budget > 0):
+        raise OptionError(f"budget is a time in seconds, above 0. Received: {budget!r}.")
 
 
 def check_writable(directory: Path) -> None:

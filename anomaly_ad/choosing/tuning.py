@@ -42,7 +42,7 @@ from ..support import printable, say
 from ..training import Shared, prepare, train
 from .material import Material, find_material
 from .merit import Scored, differences, merit
-from .trying import check_writable, choice_of, refuse_interrupted, scored, tested
+from .trying import check_budget, check_writable, choice_of, refuse_interrupted, scored, tested
 
 TRIALS = 50
 OBJECTIVES = ("quality", "latency", "both")
@@ -227,7 +227,7 @@ def tune(
         except (OSError, NotImplementedError) as error:
             raise OutputError(f"{file}.lock cannot be written ({error}).") from error
         space = _Space.of(method, given, material)
-        study = _study(optuna, file, method, objective, given, material, seed)
+        study = _study(optuna, file, method, objective, given, material, unseen)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anomaly_ad-")))
         shared = stack.enter_context(Shared())
         run = _Run(optuna, study, space, search, objective, seed, folder, shared)
@@ -259,8 +259,7 @@ def _check(method: str, trials: int, budget: float | None, objective: str) -> No
         raise OptionError(f"{method} has no options that can be searched.")
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise OptionError(f"trials is a whole number from 1. Received: {trials!r}.")
-    if budget is not None and (isinstance(budget, bool) or not float(budget) > 0):
-        raise OptionError(f"budget is a time in seconds, above 0. Received: {budget!r}.")
+    check_budget(budget)
     if objective not in OBJECTIVES:
         raise OptionError(f"objective is one of {', '.join(OBJECTIVES)}. Received: {objective!r}.")
 
@@ -362,7 +361,7 @@ def _study(
     objective: str,
     given: Mapping[str, Any],
     material: Material,
-    seed: int,
+    unseen: Material,
 ) -> Any:
     """The study in the file; a trial that was cut off there is to be made again."""
     about = {
@@ -370,7 +369,7 @@ def _study(
         "objective": objective,
         "given": json.dumps(given, sort_keys=True, default=str),
         "images": _images(material),
-        "kept": _kept(halves(material, seed)[1]),
+        "kept": _kept(unseen),
     }
     directions = ["maximize", "minimize"] if objective == "both" else ["maximize"]
     try:

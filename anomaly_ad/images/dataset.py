@@ -64,6 +64,7 @@ class ImageSet:
         self._n_views = n_views
         self.per_epoch = per_epoch
         self._rows = [*np.arange(len(items)).reshape(-1, n_views)] if rows is None else rows
+        self._digests: list[str] | None = None  # once they were asked for
 
     @classmethod
     def decode(
@@ -141,11 +142,16 @@ class ImageSet:
 
     def digests(self) -> list[str]:
         """A hash of each image as 16 hexadecimal digits; images that look the same share it."""
-        return [image_digest(image.views) for image in self.singly()]
+        if self._digests is None:
+            self._digests = [image_digest(image.views) for image in self.singly()]
+        return [*self._digests]
 
     def subset(self, indices: NDArray[np.integer]) -> ImageSet:
         """These images alone, without copying them; it lives no longer than the whole."""
-        return ImageSet(self._items, _chosen(self._rows, indices), self._n_views)
+        found = ImageSet(self._items, _chosen(self._rows, indices), self._n_views)
+        if self._digests is not None:
+            found._digests = [self._digests[index] for index in indices]
+        return found
 
     @property
     def total_views(self) -> int:

@@ -126,6 +126,8 @@ def test_another_search_in_the_same_study_is_refused(tuned, parts):
         ("nosuch", {}, "no detector named"),
         ("padim", {"trials": 0}, "whole number from 1"),
         ("padim", {"budget": -1}, "above 0"),
+        ("padim", {"budget": "10m"}, "a time in seconds"),
+        ("padim", {"budget": float("nan")}, "above 0"),
         ("padim", {"objective": "beauty"}, "quality, latency, both"),
     ],
 )
