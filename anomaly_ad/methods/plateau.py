@@ -71,8 +71,9 @@ def expected_end(losses: Sequence[float], epochs: int) -> int:
     gained, end = float(best[0] - best[-1]), width + 1
     if gained > 0:
         half = count // 2
-        slope = float(best[half - 1] - best[-1]) / (1 / half - 1 / count)
-        total = gained + slope / count
+        # In shares of what was gained, which may be tiny.
+        slope = float(best[half - 1] - best[-1]) / gained / (1 / half - 1 / count)
+        total = 1 + slope / count
         end = math.ceil((width + math.sqrt(width**2 + 4 * slope * width / (_LITTLE * total))) / 2)
     return min(epochs, max(len(losses), len(losses) - count + end))
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
@@ -20,6 +20,7 @@ def ends_at(curve, epochs):
 
 
 @given(losses, st.integers(1, 200))
+@example([0.0, -5e-324], 1)
 def test_the_expected_end_lies_between_now_and_the_last_epoch(curve, more):
     epochs = len(curve) + more
     assert len(curve) <= expected_end(curve, epochs) <= epochs
