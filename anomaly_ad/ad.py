@@ -668,8 +668,9 @@ class AD:
         ----------
         path : path, list, ndarray or PIL.Image.Image
             An image file, a folder (with the folders in it), a list or any other iterable of files
-            or images, or an image: an RGB array of uint8, shape (H, W, 3), or one of Pillow. A
-            model of images of more than 8 bits takes uint16 and floats in the units of those.
+            or images, or an image: an RGB array of uint8, shape (H, W, 3), or one of Pillow. A pair
+            (name, image) gives an image a name, for its picture and its prediction. A model of
+            images of more than 8 bits takes uint16 and floats in the units of those.
             ``stack.tif[1]`` is the second page of a TIFF.
         save_path : path
             Where pictures and records go, never into the input: each picture keeps the relative
@@ -753,8 +754,8 @@ class AD:
         ----------
         paths : path, list, ndarray or iterable
             As `path` of `predict`. From an iterator (a camera, a generator, endless or not) the
-            next image is drawn when the verdict on the one before was taken; of a folder or a list
-            several are under way at a time, which is faster.
+            next image, or pair (name, image), is drawn when the verdict on the one before was
+            taken; of a folder or a list several are under way at a time, which is faster.
         save_path : path, optional
             Where pictures and records go; None writes nothing.
         progress : bool

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors: one thread each
@@ -18,6 +21,7 @@ from typer.testing import CliRunner
 
 from anomaly_ad import AD
 from anomaly_ad.data.sample import render_sample
+from anomaly_ad.errors import PathError
 
 SIDE = 64  # pixels
 # Nothing is timed: what else the machine does is not a failure.
@@ -199,3 +203,71 @@ def browser(_chromium):
     ]
     own = ("data:", "blob:", "file:", "about:", "chrome:", "http://127.0.0.1:")
     assert [url for url in asked if not url.startswith(own)] == []
+
+
+@pytest.fixture(scope="session")
+def stored(trained):
+    from anomaly_ad.model import load
+
+    return load(trained)
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def rows(output):
+    """Reads the rows of the output; none where there is no journal yet."""
+
+    from anomaly_ad.line.journal import read_rows
+
+    def read():
+        try:
+            return read_rows(output)
+        except PathError:  # it is just being made
+            return []
+
+    return read
+
+
+@pytest.fixture
+def watching(stored, inbox, output):
+    """Watch the inbox meanwhile, in threads of this process."""
+    pytest.importorskip("watchdog", reason="watching needs the extra 'line'")
+    from anomaly_ad.line.line import Settings
+    from anomaly_ad.line.watching import Inbox, watch
+
+    @contextmanager
+    def run(*, settle=0.1, give_up=0.3, poll=False, good=None, bad=None, transfer="move", **more):
+        stop, failures = threading.Event(), []
+
+        def work():
+            try:
+                own = Inbox(inbox, settle, give_up, poll, good, bad, transfer)
+                watch(stored, own, Settings(output, **more), stop)
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            while not ((output / "journal.sqlite").exists() or failures):
+                time.sleep(0.02)
+            yield stop
+        finally:
+            stop.set()
+            thread.join(60)
+            assert not thread.is_alive()
+        if failures:
+            raise failures[0]
+
+    return run

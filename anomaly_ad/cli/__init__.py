@@ -5,6 +5,6 @@
 
 # ruff: noqa: I001
 from .base import app, main
-from . import learn, inspect, quality, serve, other
+from . import learn, inspect, quality, serve, line, other
 
-__all__ = ["app", "inspect", "learn", "main", "other", "quality", "serve"]
+__all__ = ["app", "inspect", "learn", "line", "main", "other", "quality", "serve"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from ..images import Image
 
@@ -46,6 +49,48 @@ def show(picture: Image, title: str, instead: str) -> bool:
     plt.show()
     plt.close(figure)
     return True
+
+
+@contextmanager
+def window(title: str) -> Iterator[Callable[[Image], None]]:
+    """A window whose picture changes; without a display or matplotlib, warn and show nothing.
+
+    Yields
+    ------
+    callable
+        Takes a picture, RGB uint8 (H, W, 3); for the thread that opened the window.
+    """
+    if not _has_display():
+        warnings.warn("There is no display to show pictures on.", stacklevel=3)
+        yield lambda picture: None
+        return
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        warnings.warn(
+            "Showing pictures needs matplotlib: python -m pip install matplotlib.", stacklevel=3
+        )
+        yield lambda picture: None
+        return
+    figure, axes = plt.subplots(num=title, figsize=(8, 6))
+    axes.set_axis_off()
+    shown: list[Any] = []
+
+    def show(picture: Image) -> None:
+        if not plt.fignum_exists(figure.number):  # someone has closed it
+            return
+        if shown and shown[0].get_array().shape == picture.shape:
+            shown[0].set_data(picture)
+        else:
+            axes.clear()
+            axes.set_axis_off()
+            shown[:] = [axes.imshow(picture)]
+        plt.pause(0.001)
+
+    try:
+        yield show
+    finally:
+        plt.close(figure)
 
 
 def _in_notebook() -> bool:

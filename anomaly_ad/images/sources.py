@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,6 +34,8 @@ class Source:
     path: Path | None
     image: Any
     relative: Path
+    # Whether an image in memory has a name of the user's, which its prediction has as its path.
+    is_named: bool = field(default=False, kw_only=True)
 
     def read(self, framing: Framing) -> Photograph:
         """The image, as a model needs it."""
@@ -78,6 +81,8 @@ def find_sources(path: Any, *, deep: bool = False) -> Sources:
     PathError, OptionError, ImageError, DataError
         There is nothing there, or it is something else.
     """
+    if _is_named(path):
+        return Sources([_image_source(0, path)], 1, single=True)
     if is_pil(path) or (isinstance(path, np.ndarray) and path.dtype.kind not in "OUS"):
         if not is_pil(path) and path.ndim == 4 and len(path):
             if path.shape[3] not in (1, 3, 4) or not (path.dtype == np.uint8 or deep):
@@ -138,38 +143,69 @@ def _path_sources(path: Path) -> Sources:
     return Sources([Source(str(path), path, None, Path(path.name))], 1, single=True)
 
 
+def _is_named(item: Any) -> bool:
+    """Whether it is a pair (name, image)."""
+    return (
+        isinstance(item, tuple)
+        and len(item) == 2
+        and isinstance(item[0], str)
+        and is_image(item[1])
+    )
+
+
 def _checked(item: Any) -> Any:
-    """An item of a list, if it is a path or an image."""
-    if is_image(item):
+    """An item of a list, if it is a path, an image, or an image with its name."""
+    if is_image(item) or _is_named(item):
         return item
     if isinstance(item, (str, os.PathLike)):
         return check_path(item, "An item of a list to predict")
     if hasattr(item, "shape") or isinstance(item, (bytes, bytearray, memoryview)):
         check_array(item)  # says what it is, and what to do
-    raise OptionError(f"A list to predict holds paths or images. Received: {item!r}.")
+    raise OptionError(
+        f"A list to predict holds paths, images, or pairs (name, image). Received: {item!r}."
+    )
 
 
-def _image_source(index: int, image: Any) -> Source:
-    name = f"array_{index:05d}.png"
-    return Source(name, None, image, Path(name))
+def _image_source(index: int, item: Any) -> Source:
+    if not _is_named(item):
+        name = f"array_{index:05d}.png"
+        return Source(name, None, item, Path(name))
+    name, image = item
+    path = PurePath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise OptionError(
+            f"The name of an image is a relative path, such as 'part_17'. Received: {name!r}."
+        )
+    # Its picture keeps the name: what looks like a suffix may be a part of it.
+    is_suffixed = path.suffix.lower() in SUFFIXES
+    relative = Path(name if is_suffixed else f"{name}.png")
+    return Source(name, None, image, relative, is_named=True)
 
 
 def _list_sources(listed: Sequence[Any]) -> list[Source]:
-    paths = [item for item in listed if not is_image(item)]
+    in_memory = [is_image(item) or _is_named(item) for item in listed]
+    paths = [item for item, is_array in zip(listed, in_memory, strict=True) if not is_array]
     names = iter(relative_names([Path(os.path.abspath(path)) for path in paths]))
-    return [
-        _image_source(index, item)
-        if is_image(item)
-        else Source(str(item), item, None, Path(next(names)))
-        for index, item in enumerate(listed)
+    found = [
+        _image_source(index, item) if is_array else Source(str(item), item, None, Path(next(names)))
+        for index, (item, is_array) in enumerate(zip(listed, in_memory, strict=True))
     ]
+    twice = [
+        n for n, count in Counter(s.relative for s in found if s.is_named).items() if count > 1
+    ]
+    if twice:
+        raise OptionError(
+            f"Two images of the list have the name {str(twice[0])!r}, so one picture would replace "
+            "the other. Give each its own."
+        )
+    return found
 
 
 def _drawn(items: Iterable[Any]) -> Iterator[Source]:
     """Sources one by one. What they have in common is not known, so names keep all there is."""
     here = Path.cwd()
     for index, item in enumerate(items):
-        if is_image(_checked(item)):
+        if is_image(_checked(item)) or _is_named(item):
             yield _image_source(index, item)
             continue
         absolute = Path(os.path.abspath(item))

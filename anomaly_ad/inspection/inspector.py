@@ -274,17 +274,32 @@ class Inspector:
 
         return self._each(sources, finish)
 
-    def inspect(self, photo: Photograph) -> Decision:
-        """Inspect one image from any thread, alongside those of other threads.
+    def inspect(
+        self, photo: Photograph, path: str | None = None, *, alone: bool = False
+    ) -> Decision:
+        """Inspect one image from any thread.
 
-        ImageError if its values are not of the kind that the model has learnt.
+        Parameters
+        ----------
+        photo : Photograph
+            The image.
+        path : str, optional
+            What the prediction says of where it comes from.
+        alone : bool
+            Whether nothing else is under way, so that this image gets all cores; otherwise it is
+            inspected alongside those of other threads.
+
+        Raises
+        ------
+        ImageError
+            Its values are not of the kind that the model has learnt.
         """
         try:
             taken = photo.take()
         except PoseError as error:
-            return self._out_of_pose(None, photo, str(error))
-        outputs = self.engine.inspect_concurrently(taken, self.framing, _AFTER_MODEL)
-        return self._decide(None, taken, outputs)
+            return self._out_of_pose(path, photo, str(error))
+        run = self.engine.inspect if alone else self.engine.inspect_concurrently
+        return self._decide(path, taken, run(taken, self.framing, _AFTER_MODEL))
 
     def _each(
         self,
@@ -344,7 +359,9 @@ class Inspector:
     def _inspected(
         self, source: Source, photo: Photograph | str, taken: Taken | str, outputs: Outputs
     ) -> Inspected:
-        path = None if source.path is None else str(source.path)
+        path = str(source.path) if source.path is not None else None
+        if source.is_named:
+            path = source.name
         if isinstance(photo, str):
             return Inspected(source, Prediction.failed(path, self.threshold, photo))
         if isinstance(taken, str):
@@ -353,7 +370,7 @@ class Inspector:
             decision = self._decide(path, taken, outputs)
         if decision.prediction.error is not None:
             return Inspected(source, decision.prediction)
-        picture = self._picture(photo.picture(), decision) if self.draw else None
+        picture = self.picture(photo.picture(), decision) if self.draw else None
         return Inspected(source, decision.prediction, photo, decision.taken, outputs, picture)
 
     def _out_of_pose(self, path: str | None, photo: Photograph, reason: str) -> Decision:
@@ -408,7 +425,21 @@ class Inspector:
         scores: NDArray[np.float32] = self.calibration.map.score(outputs["anomaly_map"])
         return scores
 
-    def _picture(self, image: Image, decision: Decision) -> Image:
+    def picture(self, image: Image, decision: Decision) -> Image:
+        """What shows the verdict.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            The photograph, RGB, see `images.Photograph.picture`.
+        decision : Decision
+            What was said of it; no error.
+
+        Returns
+        -------
+        ndarray of uint8, shape (H', W', 3)
+            RGB; larger than the photograph where something stands next to it.
+        """
         prediction = decision.prediction
         out = self._marked_picture(image, decision)
         if self._pictures["side_by_side"]:
@@ -469,13 +500,13 @@ class Inspector:
         photo = Photograph.read(path, self.framing)
         image, taken = photo.picture(), _take(photo)
         if isinstance(taken, str):
-            right = self._picture(image, self._out_of_pose(None, photo, taken))
+            right = self.picture(image, self._out_of_pose(None, photo, taken))
             return drawing.side_by_side(image, right)
         outputs = self.engine.inspect(taken, self.framing)
         if "reconstruction" in outputs:
             right = taken.map_to_original(drawing.to_rgb(outputs["reconstruction"]))
         else:
-            right = self._picture(image, self._decide(None, taken, outputs))
+            right = self.picture(image, self._decide(None, taken, outputs))
         return drawing.side_by_side(image, right)
 
 

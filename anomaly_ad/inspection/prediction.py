@@ -20,7 +20,7 @@ class Prediction:
     Parameters
     ----------
     path : str or None
-        The image file; None for an array.
+        The image file, or the name of a pair (name, image); None for an array without a name.
     image_size : (int, int) or None
         (height, width) of the original in pixels; None if it could not be read.
     score : float or None
@@ -112,6 +112,21 @@ class Prediction:
             regions=tuple(Region.from_dict(region) for region in values.get("regions", ())),
             reason=values.get("reason"),
         )
+
+    def answer(self, name: str, model: str, digest: str) -> dict[str, Any]:
+        """What another program gets of it, from the service or a webhook; no error.
+
+        Parameters
+        ----------
+        name : str
+            What the other program calls the image.
+        model, digest : str
+            Name of the model, and the digest of its directory.
+        """
+        values = self.to_dict()
+        kept = ("image_size", "is_anomalous", "score", "raw_score", "threshold", "boxes", "regions")
+        about = {"name": name, "model": model, "digest": digest, "confidence": self.score}
+        return about | {name: values[name] for name in (*kept, "reason")}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for a record, boxes as lists, without the map."""

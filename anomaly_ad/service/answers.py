@@ -47,20 +47,7 @@ def answer(
     found = decision.prediction
     if found.error is not None:
         raise Refusal(422, f"{name!r} cannot be inspected: {found.error}.")
-    verdict = {
-        "name": name,
-        "model": served.name,
-        "digest": served.stored.digest,
-        "image_size": photo.size,
-        "is_anomalous": found.is_anomalous,
-        "confidence": found.score,
-        "score": found.score,
-        "raw_score": found.raw_score,
-        "threshold": found.threshold,
-        "boxes": found.boxes.tolist(),
-        "regions": [region.to_dict() for region in found.regions],
-        "reason": found.reason,
-    }
+    verdict = found.answer(name, served.name, served.stored.digest)
     taken = decision.taken
     if heatmap:
         verdict["heatmap"] = None

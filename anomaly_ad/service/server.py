@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from ..errors import OptionError
 from ..support.jsonlog import json_log
+from ..support.signals import ended_by_signals
 from .app import Service, create_app
 from .metrics import Metrics
 from .models import Models
@@ -28,8 +26,6 @@ _MAX_HEADERS = 32_768  # bytes
 # After a signal connections are taken for this long: a request may be on its way in one that lies
 # idle, and its client is told there that the connection ends.
 _LAST_REQUESTS = 0.25  # seconds
-
-_ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +69,8 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             host, port = listener.getsockname()[:2]
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            with models.watched(), _signals(end):
+            loop = asyncio.get_running_loop()
+            with models.watched(), ended_by_signals(lambda: loop.call_soon_threadsafe(end)):
                 print(address, flush=True)
                 _log.info("listening", extra={"address": address})
                 yield
@@ -98,25 +95,3 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
         finally:
             service.close()
             _log.info("ended")
-
-
-@contextmanager
-def _signals(end: Callable[[], object]) -> Iterator[None]:
-    """The first one calls `end`, on the event loop; the second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    numbers: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if numbers:
-            os._exit(128 + number)  # whatever is stuck
-        numbers.append(number)
-        loop.call_soon_threadsafe(end)
-
-    # What is ignored stays so: nohup does that with SIGHUP.
-    handled = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,0 +1,197 @@
+"""Files that go to another folder once they have their verdict: moved, or linked there as well."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from .journal import Journal, Transfer
+
+MOVE, LINK = "move", "link"
+_AT_A_TIME = 256
+_PAUSE = 5.0  # seconds until what could not be moved is tried again
+
+_log = logging.getLogger(__name__)
+
+
+class Transfers:
+    """Moves or links the files whose rows name a destination, in a thread of its own.
+
+    Nothing is ever replaced or lost: a file first takes a hidden name where it lies, then it is
+    seen whether it is the one that was inspected, then it gets its place under a name that is free.
+    Each step can be repeated after a kill at any moment.
+
+    Parameters
+    ----------
+    journal : Journal
+        The record.
+    inbox : Path
+        Where the files are.
+    way : {"move", "link"}
+        Whether files leave the inbox.
+    came_back : callable
+        Called with the path of a file that was replaced before it could be moved, and so stays.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        inbox: Path,
+        way: str = MOVE,
+        came_back: Callable[[str], object] = lambda path: None,
+    ) -> None:
+        self.trouble = ""
+        self._journal = journal
+        self._inbox = inbox
+        self._way = way
+        self._came_back = came_back
+        self._new = threading.Event()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="transfers", daemon=True)
+
+    def start(self) -> None:
+        """Begin with what was left."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something new."""
+        self._new.set()
+
+    def end(self) -> None:
+        """Finish what can be finished; the rest is done at the next start."""
+        self._end.set()
+        self._new.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            self._new.clear()
+            failed = self.round()
+            if self._end.is_set():
+                return
+            self._new.wait(_PAUSE if failed else None)
+
+    def round(self) -> int:
+        """Transfer what is waiting. How many could not be."""
+        after, failed = 0, 0
+        while True:
+            some = self._journal.transfers(_AT_A_TIME, after)
+            for one in some:
+                after = one.id
+                try:
+                    where = self._transfer(one)
+                    self._journal.transferred(one.id, where)
+                except Exception as error:  # a full disk, a folder that is away: it stays to do
+                    failed += 1
+                    self._complain(error)
+            if len(some) < _AT_A_TIME:
+                if not failed:
+                    self.trouble = ""
+                return failed
+
+    def _complain(self, error: Exception) -> None:
+        if not self.trouble:
+            _log.error("files cannot be transferred yet", extra={"error": str(error)})
+        self.trouble = str(error)
+
+    def _transfer(self, one: Transfer) -> str:
+        """Where the file is now; "" if it is not there any more."""
+        source = self._inbox / one.path
+        if self._way == LINK:
+            return self._place(one, source) if _is(source, one) else ""
+        hidden = source.with_name(f".{one.key}.moving")
+        if not hidden.exists():
+            if not _is(source, one):
+                return self._placed_before(one)
+            source.rename(hidden)
+        if not _is(hidden, one):  # it was replaced in that very moment
+            self._put_back(hidden, source)
+            self._came_back(one.path)
+            return ""
+        where = self._place(one, hidden)
+        hidden.unlink()
+        return where
+
+    def _placed_before(self, one: Transfer) -> str:
+        """Where a file was put by a process that ended before it could say so."""
+        return next((str(name) for name in self._names(one) if _is(name, one)), "")
+
+    @staticmethod
+    def _names(one: Transfer) -> list[Path]:
+        wanted = Path(one.destination, one.path)
+        return [wanted, wanted.with_name(f"{wanted.stem}-{one.key[:12]}{wanted.suffix}")]
+
+    def _place(self, one: Transfer, source: Path) -> str:
+        """Give a file its place; its own name, or one with its key where that is taken."""
+        for name in self._names(one):
+            if _is(name, one):
+                return str(name)  # by a process that ended then
+            name.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _link_or_copy(source, name)
+            except FileExistsError:
+                continue
+            return str(name)
+        raise FileExistsError(errno.EEXIST, "there is another file of this name", str(name))
+
+    @staticmethod
+    def _put_back(hidden: Path, source: Path) -> None:
+        """The newer file gets its name back, unless one that is newer still has it."""
+        if source.exists():
+            other = source.with_name(f"{source.stem}-{hidden.name[1:13]}{source.suffix}")
+            hidden.rename(other)
+        else:
+            hidden.rename(source)
+
+
+def _is(path: Path, one: Transfer) -> bool:
+    """Whether a path is the file that was inspected."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (
+        one.size,
+        one.modified,
+    )
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy on another file system; FileExistsError if it is taken.
+
+    A copy appears whole, with the times of the file.
+    """
+    try:
+        os.link(source, target)
+        return
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+    # Another file system, or one without links.
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, "there is such a file", str(target))
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with source.open("rb") as old, unfinished.open("wb") as new:
+            shutil.copyfileobj(old, new)
+            new.flush()
+            os.fsync(new.fileno())
+        shutil.copystat(source, unfinished)
+        try:
+            os.link(unfinished, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            unfinished.rename(target)  # no links here: nobody else writes into this folder
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
