@@ -49,8 +49,8 @@ def test_the_commands_run_in_order(tmp_path, monkeypatch):
     with tarfile.open("mvtec_anomaly_detection.tar.xz", "w:xz") as archive:
         archive.add(packed, "bottle")
     text = README.read_text(encoding="utf-8")
-    # The second is the service, which does not end: see test_service_process.py.
-    block, _ = re.findall(r"```bash\n(anomaly-ad .*?)```", text, re.DOTALL)
+    # The others do not end: see test_service_process.py and line/test_commands.py.
+    block, *_ = re.findall(r"```bash\n(anomaly-ad .*?)```", text, re.DOTALL)
     named = set()
     for line in block.replace("--epochs 75", "--epochs 1").splitlines():
         _, command, *arguments = line.partition(" > ")[0].split()
@@ -59,7 +59,11 @@ def test_the_commands_run_in_order(tmp_path, monkeypatch):
         named.add(command)
     # What waits for a person in a browser has tests of its own.
     assert "anomaly-ad roi IMAGE" in text
-    assert named == {command.name for command in app.registered_commands} - {"serve", "roi"}
+    assert named == {command.name for command in app.registered_commands} - {
+        "serve",
+        "roi",
+        "watch",
+    }
     assert (tmp_path / "Output" / "look" / "000.jpg").is_file()
 
 

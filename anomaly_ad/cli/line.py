@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..line.line import Settings
     from ..line.tally import State
 
-_LINE_EVERY = 60.0  # seconds, where stderr is no terminal
+_LINE_EVERY = 60.0  # seconds, of a log
 
 Output = Annotated[
     Path,

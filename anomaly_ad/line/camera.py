@@ -22,7 +22,7 @@ from ..images import Image, Photograph
 from ..inspection.inspector import Decision
 from ..model import StoredModel
 from .keeper import Subject
-from .line import Settings, opened
+from .line import Line, Settings, opened
 
 TRIGGERS = ("none", "stdin", "change")
 CHANGE = 8.0  # gray levels
@@ -361,9 +361,7 @@ def watch_camera(
         ) as line,
         frames,
     ):
-        threading.Thread(
-            target=lambda: stop.wait() and line.keeper.finish(), name="end", daemon=True
-        ).start()
+        threading.Thread(target=_finish, args=(stop, line), name="end", daemon=True).start()
         while not frames.is_over:
             frame = frames.take(0.5)
             if frame is None:
@@ -379,6 +377,11 @@ def watch_camera(
             line.keeper.keep(subject, photo, decision, time.time())
             if show is not None:
                 show(frame, decision)
+
+
+def _finish(stop: threading.Event, line: Line) -> None:
+    stop.wait()
+    line.keeper.finish()
 
 
 def _subject(frame: Frame, begun: float) -> Subject:

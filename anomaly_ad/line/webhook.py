@@ -111,4 +111,6 @@ def read_secret(file: Path) -> bytes:
     try:
         return base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except binascii.Error as error:
-        raise OptionError(f"The secret in {file} begins with whsec_ but is no base64.") from error
+        raise OptionError(
+            f"The secret in {file} begins with whsec_; what follows is not base64."
+        ) from error

@@ -95,7 +95,7 @@ def test_what_is_drawn_is_checked_item_by_item(ad, tmp_path):
         next(stream)
     assert inside.read_bytes() == before
     for items, error, message in (
-        ([file, 7], OptionError, "paths or images. Received: 7"),
+        ([file, 7], OptionError, "pairs .name, image.. Received: 7"),
         ([file, ""], OptionError, "this one is empty"),
         ([draw_part(0) / 255.0], ImageError, "Convert it with"),
     ):

@@ -141,7 +141,7 @@ def test_secrets_that_are_none(tmp_path):
     with pytest.raises(OptionError, match="has 5 characters"):
         read_secret(file)
     file.write_text("whsec_not base64 at all!")
-    with pytest.raises(OptionError, match="is no base64"):
+    with pytest.raises(OptionError, match="is not base64"):
         read_secret(file)
     file.write_text("whsec_" + base64.b64encode(SECRET.encode()).decode())
     assert read_secret(file) == SECRET.encode()
