@@ -39,6 +39,7 @@ class Arrival:
     changed: float = 0.0
     failing: float | None = None
     is_complete: bool = False  # its size and time have not changed for long enough
+    device: int | None = None  # of the folder then: a drive may be away for a while
 
     def __lt__(self, other: Arrival) -> bool:
         return (self.arrived, self.path) < (other.arrived, other.path)
@@ -72,6 +73,7 @@ class Arrivals:
         self._number = 0
         self._change = threading.Condition()
         self._is_over = False
+        self.device: int | None = None
         self.beyond = 0  # files that were found and are more than can be known at a time
 
     def __len__(self) -> int:
@@ -116,8 +118,16 @@ class Arrivals:
         with self._change:
             return self._known.get(one.path) is one
 
+    def device_now(self) -> int | None:
+        """What the folder lies on; None where it is not there."""
+        try:
+            return os.stat(self.folder).st_dev
+        except OSError:
+            return None
+
     def look(self) -> None:
         """Notice all files that lie in the folder and have no row, the oldest first."""
+        self.device = self.device_now()
         found = heapq.nsmallest(_MOST, self._unknown())
         room = max(_MOST - len(self._known), 0)
         for modified, path, size in found[:room]:
@@ -155,7 +165,7 @@ class Arrivals:
                 if len(self._known) >= _MOST:
                     self.beyond += 1
                     return
-                known = self._known[path] = Arrival(path, *state, arrived)
+                known = self._known[path] = Arrival(path, *state, arrived, device=self.device)
             elif known.is_complete or not is_complete:
                 return  # it is being looked after; that it has changed is seen then
             known.size, known.modified = state
@@ -168,7 +178,7 @@ class Arrivals:
     def _complete(self, one: Arrival) -> None:
         one.is_complete = True
         heapq.heappush(self._ready, one)
-        self._change.notify()
+        self._change.notify_all()  # whoever settles waits here as well
 
     def _settle(self, one: Arrival, until: float) -> None:
         self._number += 1
@@ -229,6 +239,11 @@ class Arrivals:
         with self._change:
             one.is_complete = False
             self._settle(one, time.monotonic() + later)
+
+    def forget(self, one: Arrival) -> None:
+        """A file is away with its drive; once that is back it is found again."""
+        with self._change:
+            self._known.pop(one.path, None)
 
     def done(self, one: Arrival) -> None:
         """A file has its row, or needs none; a newer one of its name is noticed."""

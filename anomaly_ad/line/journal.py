@@ -61,6 +61,8 @@ CREATE TABLE IF NOT EXISTS deliveries (
     state TEXT NOT NULL DEFAULT 'waiting'
 );
 CREATE INDEX IF NOT EXISTS to_deliver ON deliveries (receiver, id) WHERE state = 'waiting';
+CREATE INDEX IF NOT EXISTS put_off ON deliveries (receiver) WHERE state = 'waiting' AND tries > 0;
+CREATE INDEX IF NOT EXISTS given_up ON deliveries (id) WHERE state = 'given up';
 CREATE INDEX IF NOT EXISTS of_image ON deliveries (image);
 CREATE TABLE IF NOT EXISTS counts (verdict TEXT PRIMARY KEY, n INTEGER NOT NULL);
 """
@@ -125,6 +127,7 @@ class Transfer:
     modified: int
     digest: str | None
     destination: str
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -270,11 +273,11 @@ class Journal:
     def transfers(self, limit: int, after: int = 0) -> list[Transfer]:
         """Files that are still to go to another folder, in the order of their rows."""
         query = (
-            "SELECT id, key, path, size, modified, digest, destination FROM images WHERE"
+            "SELECT id, key, path, size, modified, digest, destination, ended FROM images WHERE"
             " destination IS NOT NULL AND transferred IS NULL AND id > ? ORDER BY id LIMIT ?"
         )
         found = self._all(query, after, limit)
-        return [Transfer(a, b, _name(c), d, e, f, _name(g)) for a, b, c, d, e, f, g in found]
+        return [Transfer(a, b, _name(c), d, e, f, _name(g), h) for a, b, c, d, e, f, g, h in found]
 
     def transferred(self, image: int, where: str) -> None:
         """Note where a file has gone to; "" where it could not go since it was gone."""
@@ -367,19 +370,21 @@ class Journal:
         return dict(self._all("SELECT name, value FROM about"))
 
     def older(
-        self, moment: float, limit: int, after: int = 0
-    ) -> list[tuple[int, str, int | None, int | None, str | None]]:
-        """Id, path, size, time and picture of images that ended before a moment, by their id.
+        self, moment: float, limit: int, after: tuple[float, int] = (0.0, 0)
+    ) -> list[tuple[int, float, str, int | None, int | None, str | None]]:
+        """Id, end, path, size, time and picture of images that ended before a moment, in order.
 
-        Those of which something is still to be sent or moved are left out.
+        Those of which something is still to be sent or moved are left out, and those up to
+        `after`, an end and id.
         """
         query = (
-            "SELECT id, path, size, modified, picture FROM images i WHERE id > ? AND ended < ? AND"
-            " (destination IS NULL OR transferred IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM"
-            " deliveries d WHERE d.image = i.id AND d.state = 'waiting') ORDER BY id LIMIT ?"
+            "SELECT id, ended, path, size, modified, picture FROM images i WHERE (ended, id) >"
+            " (?, ?) AND ended < ? AND (destination IS NULL OR transferred IS NOT NULL) AND NOT"
+            " EXISTS (SELECT 1 FROM deliveries d WHERE d.image = i.id AND d.state = 'waiting')"
+            " ORDER BY ended, id LIMIT ?"
         )
-        found = self._all(query, after, moment, limit)
-        return [(a, _name(b), c, d, None if e is None else _name(e)) for a, b, c, d, e in found]
+        found = self._all(query, *after, moment, limit)
+        return [(*a, _name(b), c, d, None if e is None else _name(e)) for *a, b, c, d, e in found]
 
     def forget(self, images: Iterable[int]) -> None:
         """Remove rows."""

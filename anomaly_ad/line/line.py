@@ -200,11 +200,12 @@ def prune(
     (int, int)
         Pictures and rows that were removed.
     """
-    pictures = rows = after = 0
+    pictures = rows = 0
+    after = (0.0, 0)
     while some := journal.older(before, _AT_A_TIME, after):
         gone, bare = [], []
-        for number, path, size, modified, picture in some:
-            after = number
+        for number, ended, path, size, modified, picture in some:
+            after = (ended, number)
             if picture is not None:
                 with suppress(FileNotFoundError):
                     (journal.folder / picture).unlink()

@@ -12,8 +12,9 @@ from ..support import duration
 from .journal import Delivery, Journal
 
 DAYS = 7.0  # after that a verdict that nobody takes is given up, and counted
-_SOONEST, _LATEST = 1.0, 300.0  # seconds between two tries
+_SOONEST, _LATEST = 0.1, 300.0  # seconds between two tries
 _AT_A_TIME = 100
+_TROUBLE = 4  # tries that came to nothing, until people are told
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Receiver(Protocol):
 class Sender:
     """Sends what the journal holds for a receiver, in a thread of its own.
 
-    What is not taken is tried again after 1, 2, 4, ... seconds, five minutes at most, each a
+    What is not taken is tried again after 0.1, 0.2, 0.4, ... seconds, five minutes at most, each a
     little at random; after `DAYS` days it is given up.
 
     Parameters
@@ -69,7 +70,7 @@ class Sender:
         self._journal = journal
         self._new = threading.Event()
         self._end = threading.Event()
-        self._away_since: float | None = None
+        self._away_since = 0.0
         self._tries = 0
         self._thread = threading.Thread(target=self._work, name=f"to {receiver.name}", daemon=True)
 
@@ -92,18 +93,17 @@ class Sender:
             while True:
                 self._new.clear()
                 more = self._round()
-                if self._end.is_set() and (not more or self.trouble):
+                if self._end.is_set() and (not more or self._tries):
                     return
                 if not more:
-                    self._new.wait(min(self._pause(), 1.0))
-                elif self.trouble:
+                    self._new.wait(1.0)
+                elif self._tries:
                     self._end.wait(self._pause())
         finally:
             self.receiver.close()
 
     def _pause(self) -> float:
-        longest = min(_SOONEST * 2 ** max(self._tries - 1, 0), _LATEST)
-        return longest * random.uniform(0.75, 1.0)
+        return _after(self._tries) * random.uniform(0.75, 1.0)
 
     def _round(self) -> bool:
         """Send what is due. Whether there was anything."""
@@ -118,8 +118,7 @@ class Sender:
                 if taken:
                     self._journal.delivered(taken)
         except Exception as error:  # a full disk, for example: what was sent is sent again
-            self._complain(f"the journal cannot be used ({error})")
-            self._tries += 1
+            self._fail(f"the journal cannot be used ({error})")
             return True
         return bool(due)
 
@@ -128,14 +127,13 @@ class Sender:
         try:
             self.receiver.send(one.key, one.answer)
         except NotTakenError as error:
-            self._tries += error.is_away
             if error.is_away:
-                self._complain(str(error))
+                self._fail(str(error))
                 return False  # its turn comes again, in the same order
             now = time.time()
             give_up = now - one.since > DAYS * 86_400
-            pause = min(_SOONEST * 2.0 ** min(one.tries, 20), _LATEST)
-            self._journal.put_off(one.id, now + pause, str(error), give_up=give_up)
+            due = now + _after(one.tries + 1)
+            self._journal.put_off(one.id, due, str(error), give_up=give_up)
             if give_up or one.tries == 0:
                 facts = {"receiver": self.receiver.name, "file": one.path, "error": str(error)}
                 _log.error("given up" if give_up else "not taken", extra=facts)
@@ -144,7 +142,10 @@ class Sender:
         self._recover()
         return True
 
-    def _complain(self, why: str) -> None:
+    def _fail(self, why: str) -> None:
+        self._tries += 1
+        if self._tries < _TROUBLE:
+            return
         if not self.trouble:
             self._away_since = time.monotonic()
             _log.error("nothing is taken", extra={"receiver": self.receiver.name, "error": why})
@@ -152,9 +153,12 @@ class Sender:
 
     def _recover(self) -> None:
         self._tries = 0
-        if self.trouble and self._away_since is not None:
+        if self.trouble:
             away = duration(time.monotonic() - self._away_since)
-            _log.info(
-                "verdicts are taken again", extra={"receiver": self.receiver.name, "after": away}
-            )
+            _log.info("verdicts are taken", extra={"receiver": self.receiver.name, "after": away})
         self.trouble = ""
+
+
+def _after(tries: int) -> float:
+    """Seconds to wait after so many tries in a row that came to nothing."""
+    return min(_SOONEST * 2.0 ** min(tries - 1, 20), _LATEST)

@@ -20,6 +20,7 @@ from .journal import Journal, Reader, Row
 _RATE_OVER = 60.0  # seconds
 _LAST = 300  # images whose scores are compared with those of the calibration
 _FEWEST = 50
+_SHARE = 50  # counting takes at most this part of the time
 # Of a comparison that is made again and again: once in a thousand is often enough for a false one.
 _SIGNIFICANCE = 0.001
 NONE_YET, STEADY = "not known yet", "none"
@@ -133,7 +134,8 @@ class Tally:
             ["receiver"],
             registry=registry,
         )
-        self._receivers: set[str] = set()
+        self._waits: dict[str, int] = {}
+        self._counted = 0.0  # until when that count will do
 
     def add(self, rows: Sequence[Row]) -> None:
         """Rows have been written."""
@@ -144,10 +146,7 @@ class Tally:
     def state(self) -> State:
         """How it is now; also noted in the journal, for `describe`."""
         counts = self._journal.counts()
-        undelivered = self._journal.undelivered()
-        self._receivers |= {*undelivered}
-        for receiver in self._receivers:
-            self._undelivered.labels(receiver).set(undelivered.get(receiver, 0))
+        self._count_undelivered()
         now = time.time()
         return State(
             counts["good"],
@@ -156,10 +155,20 @@ class Tally:
             self._waiting(),
             self._journal.since(now - _RATE_OVER) / _RATE_OVER,
             self._drift(counts.total()),
-            undelivered,
+            self._waits,
             self._trouble(),
             self._dropped(),
         )
+
+    def _count_undelivered(self) -> None:
+        """Of very many verdicts that takes a while: not always at once, then."""
+        begun = time.monotonic()
+        if begun < self._counted:
+            return
+        self._waits = {**dict.fromkeys(self._waits, 0), **self._journal.undelivered()}
+        for receiver, number in self._waits.items():
+            self._undelivered.labels(receiver).set(number)
+        self._counted = begun + _SHARE * (time.monotonic() - begun)
 
     def note(self, state: State) -> None:
         """Keep for `describe` what only this process knows."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,8 @@ from .journal import Journal, Transfer
 
 MOVE, LINK = "move", "link"
 _AT_A_TIME = 256
-_PAUSE = 5.0  # seconds until what could not be moved is tried again
+_PAUSE, _LATER = 5.0, 60.0  # seconds until what could not be moved, or is away, is tried again
+_GONE = 86_400.0  # seconds after which a file that is away is taken to be gone, and not its drive
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Transfers:
             failed = self.round()
             if self._end.is_set():
                 return
-            self._new.wait(_PAUSE if failed else None)
+            self._new.wait(_PAUSE if failed else _LATER)
 
     def round(self) -> int:
         """Transfer what is waiting. How many could not be."""
@@ -87,7 +89,8 @@ class Transfers:
                 after = one.id
                 try:
                     where = self._transfer(one)
-                    self._journal.transferred(one.id, where)
+                    if where is not None or time.time() - one.ended > _GONE:
+                        self._journal.transferred(one.id, where or "")
                 except Exception as error:  # a full disk, a folder that is away: it stays to do
                     failed += 1
                     self._complain(error)
@@ -101,15 +104,17 @@ class Transfers:
             _log.error("files cannot be transferred yet", extra={"error": str(error)})
         self.trouble = str(error)
 
-    def _transfer(self, one: Transfer) -> str:
-        """Where the file is now; "" if it is not there any more."""
+    def _transfer(self, one: Transfer) -> str | None:
+        """Where the file is now; "" if it was replaced, None if it is not there."""
         source = self._inbox / one.path
         if self._way == LINK:
-            return self._place(one, source) if _is(source, one) else ""
+            if _is(source, one):
+                return self._place(one, source)
+            return "" if source.exists() else None
         hidden = source.with_name(f".{one.key}.moving")
         if not hidden.exists():
             if not _is(source, one):
-                return self._placed_before(one)
+                return self._placed_before(one) or ("" if source.exists() else None)
             source.rename(hidden)
         if not _is(hidden, one):  # it was replaced in that very moment
             self._put_back(hidden, source)

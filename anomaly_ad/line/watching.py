@@ -155,6 +155,7 @@ class _Watch:
             transfers.start()
             stack.callback(transfers.end)
             self._warm_up()
+            self._arrivals.device = self._arrivals.device_now()
             # Events first: what arrives while the folder is looked at is not missed.
             events = stack.enter_context(_events(self._arrivals, inbox))
             work: list[Callable[[], None]] = [
@@ -279,11 +280,21 @@ class _Watch:
             pause = min(max(now - one.failing, self._inbox.settle, 0.2), left)
             self._arrivals.put_back(one, pause)
             return
-        subject = Subject(one.path, one.size, one.modified, digest, one.arrived, begun)
-        self._fail(one, subject, error)
+        if not self._is_away(one):
+            subject = Subject(one.path, one.size, one.modified, digest, one.arrived, begun)
+            self._fail(one, subject, error)
+
+    def _is_away(self, one: Arrival) -> bool:
+        """Whether the drive is away, and not the file; then it is found again once that is back."""
+        if self._arrivals.device_now() == one.device:
+            return False
+        self._arrivals.forget(one)
+        return True
 
     def _missed(self, one: Arrival, begun: float) -> None:
         """A complete file is gone. Where it was only renamed, its new name is inspected."""
+        if self._is_away(one):
+            return
         time.sleep(min(self._inbox.settle, 1.0))  # the event may be on its way
         if not self._arrivals.is_wanted(one):
             return

@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 
@@ -28,8 +29,8 @@ def seen(tmp_path, journal, bad):
         path.write_bytes(content)
         status = path.stat()
         row = Row(
-            name, status.st_size, status.st_mtime_ns, None, "anomalous", {}, "m", None, 0, 0, 0,
-            str(bad),
+            *(name, status.st_size, status.st_mtime_ns, None, "anomalous", {}, "m", None),
+            *(0, 0, time.time(), str(bad)),
         )  # fmt: skip
         journal.add([row])
         return path
@@ -53,6 +54,22 @@ def test_a_linked_file_stays(tmp_path, journal, seen, bad):
     path = seen("a.png")
     assert Transfers(journal, tmp_path / "inbox", LINK).round() == 0
     assert path.samefile(bad / "a.png")
+
+
+def test_a_file_that_is_away_with_its_drive_is_moved_later(
+    tmp_path, journal, seen, bad, monkeypatch
+):
+    seen("a.png")
+    moving = Transfers(journal, tmp_path / "inbox")
+    (tmp_path / "inbox").rename(tmp_path / "away")
+    (tmp_path / "inbox").mkdir()  # where a drive was mounted there is an empty folder
+    assert moving.round() == 0 and where(tmp_path) == [None]
+    (tmp_path / "inbox").rmdir()
+    (tmp_path / "away").rename(tmp_path / "inbox")
+    assert moving.round() == 0 and where(tmp_path) == [str(bad / "a.png")]
+    seen("b.png").unlink()
+    monkeypatch.setattr(module, "_GONE", -1.0)
+    assert moving.round() == 0 and where(tmp_path)[1] == ""
 
 
 def test_nothing_is_replaced(tmp_path, journal, seen, bad):
