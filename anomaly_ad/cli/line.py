@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -252,6 +252,10 @@ def _shown() -> Iterator[Callable[[State], None]]:
 
     class Words(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            with suppress(Exception):  # a log on a full disk must not end the line
+                self._say(record)
+
+        def _say(self, record: logging.LogRecord) -> None:
             known = vars(logging.makeLogRecord({}))
             facts = [f"{n}: {v}" for n, v in vars(record).items() if n not in known]
             facts = [fact for fact in facts if not fact.startswith("message: ")]

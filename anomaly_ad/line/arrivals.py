@@ -39,7 +39,9 @@ class Arrival:
     changed: float = 0.0
     failing: float | None = None
     is_complete: bool = False  # its size and time have not changed for long enough
-    device: int | None = None  # of the folder then: a drive may be away for a while
+    # What the folder was then: its drive may be away for a while.
+    home: tuple[int, int] | None = None
+    is_missing: bool = False  # it was complete and is not there
 
     def __lt__(self, other: Arrival) -> bool:
         return (self.arrived, self.path) < (other.arrived, other.path)
@@ -73,7 +75,7 @@ class Arrivals:
         self._number = 0
         self._change = threading.Condition()
         self._is_over = False
-        self.device: int | None = None
+        self.home: tuple[int, int] | None = None
         self.beyond = 0  # files that were found and are more than can be known at a time
 
     def __len__(self) -> int:
@@ -118,16 +120,17 @@ class Arrivals:
         with self._change:
             return self._known.get(one.path) is one
 
-    def device_now(self) -> int | None:
-        """What the folder lies on; None where it is not there."""
+    def home_now(self) -> tuple[int, int] | None:
+        """Which folder it is, and on which drive; None where it is not there."""
         try:
-            return os.stat(self.folder).st_dev
+            status = os.stat(self.folder)
         except OSError:
             return None
+        return status.st_dev, status.st_ino
 
     def look(self) -> None:
         """Notice all files that lie in the folder and have no row, the oldest first."""
-        self.device = self.device_now()
+        self.home = self.home_now()
         found = heapq.nsmallest(_MOST, self._unknown())
         room = max(_MOST - len(self._known), 0)
         for modified, path, size in found[:room]:
@@ -165,7 +168,7 @@ class Arrivals:
                 if len(self._known) >= _MOST:
                     self.beyond += 1
                     return
-                known = self._known[path] = Arrival(path, *state, arrived, device=self.device)
+                known = self._known[path] = Arrival(path, *state, arrived, home=self.home)
             elif known.is_complete or not is_complete:
                 return  # it is being looked after; that it has changed is seen then
             known.size, known.modified = state
@@ -204,8 +207,10 @@ class Arrivals:
                     continue
             state = self.state(one.path)
             with self._change:
-                if state is None:
+                if state is None and one.failing is None and not one.is_missing:
                     self._known.pop(one.path, None)  # it was never complete
+                elif state is None:
+                    self._complete(one)
                 elif state != (one.size, one.modified):
                     one.size, one.modified = state
                     one.changed, one.failing = time.monotonic(), None

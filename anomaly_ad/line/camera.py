@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
+import stat
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +30,8 @@ from .line import Line, Settings, opened
 TRIGGERS = ("none", "stdin", "change")
 CHANGE = 8.0  # gray levels
 _SOONEST, _LATEST = 1.0, 30.0  # seconds between two tries to open a camera
+_PATIENCE = 5.0  # seconds for the reader to end
+_ASKED = 16  # frames that were asked for and wait
 _THUMBNAIL = (64, 48)  # (width, height)
 _CHANGED = 0.02  # of a thumbnail's pixels
 
@@ -104,13 +109,20 @@ class Camera:
             )
         if self.every_frames < 1 or not 0 <= self.every_seconds < float("inf"):
             raise OptionError("every is a number of frames from 1 on, or a time such as 0.5s.")
+        if self.trigger != "none" and (self.every_frames > 1 or self.every_seconds):
+            raise OptionError("every and trigger both say which frames are inspected. Give one.")
         if not self.change > 0:
             raise OptionError(f"change is greater than 0. Received: {self.change!r}.")
 
     @property
     def is_live(self) -> bool:
         """Whether frames are lost that nobody fetches: a device or a stream, not a file."""
-        return self.source.isdigit() or "://" in self.source
+        if self.source.isdigit() or "://" in self.source:
+            return not self.source.startswith("file://")
+        try:
+            return stat.S_ISCHR(os.stat(self.source).st_mode)  # /dev/video0
+        except (OSError, ValueError):
+            return False
 
     @property
     def name(self) -> str:
@@ -153,12 +165,13 @@ class Frames:
     ) -> None:
         self.dropped = 0
         self.trouble = ""
+        self.failure: Exception | None = None
         self._camera = camera
         self._stop = stop
         self._triggers = triggers
         self._asked: list[str] = []  # names of verdicts that are asked for, oldest first
         self._is_asked_out = False
-        self._next: Frame | None = None
+        self._next: deque[Frame] = deque()
         self._is_over = False
         self._change = threading.Condition()
         self._capture = camera.open()  # a source that is not there at first is an error
@@ -177,25 +190,26 @@ class Frames:
         self._stop.set()
         with self._change:
             self._change.notify_all()
-        self._reader.join()
+        # A driver may hold it for long; nothing that it gives then is inspected.
+        self._reader.join(_PATIENCE)
 
     @property
     def waiting(self) -> int:
         """Frames that wait to be inspected, or are asked for."""
-        return len(self._asked) + (self._next is not None)
+        return len(self._asked) + len(self._next)
 
     def take(self, timeout: float) -> Frame | None:
         """The newest frame that is to be inspected; None if there is none in time."""
         with self._change:
-            self._change.wait_for(lambda: self._next is not None or self.is_over, timeout)
-            frame, self._next = self._next, None
+            self._change.wait_for(lambda: self._next or self.is_over, timeout)
+            frame = self._next.popleft() if self._next else None
             self._change.notify_all()
             return frame
 
     @property
     def is_over(self) -> bool:
         """Whether no more frames come."""
-        return self._stop.is_set() or (self._next is None and self._is_over)
+        return self._stop.is_set() or (not self._next and self._is_over)
 
     def _listen(self) -> None:
         for line in sys.stdin if self._triggers is None else self._triggers:
@@ -212,26 +226,36 @@ class Frames:
         number = 0
         try:
             while not self._stop.is_set():
-                worked, image = self._capture.read()
-                if not worked or image is None:
+                frame = self._grab(number + 1)
+                if frame is None:
                     if not self._camera.is_live or not self._open_again():
                         return
                     continue
                 number += 1
-                name = self._wanted(image, number)
+                name = self._wanted(frame.image, number)
                 if name is not None:
-                    self._offer(Frame(_rgb(image), number, time.time(), name))
+                    self._offer(replace(frame, name=name))
                 with self._change:
                     if self._is_asked_out and not self._asked:
                         return
-        except Exception as error:  # whatever a driver does
-            self.trouble = f"{self._camera.name}: {error}"
-            _log.exception("the camera cannot be read")
+        except Exception as error:  # a fault of the program: it is raised in the calling thread
+            self.failure = error
         finally:
             self._capture.release()
             with self._change:
                 self._is_over = True
                 self._change.notify_all()
+
+    def _grab(self, number: int) -> Frame | None:
+        """The next frame; None where there is none, also since a driver or a decoder fails."""
+        try:
+            worked, image = self._capture.read()
+            return Frame(_rgb(image), number, time.time()) if worked else None
+        except Exception as error:
+            _log.error("a frame cannot be read", extra={"error": str(error)})
+            if not self._camera.is_live:
+                raise
+            return None
 
     def _wanted(self, image: NDArray[np.uint8], number: int) -> str | None:
         """The name of a frame that is to be inspected, empty if it has none; None for others."""
@@ -267,12 +291,14 @@ class Frames:
 
     def _offer(self, frame: Frame) -> None:
         with self._change:
-            if not self._camera.is_live or frame.name or self._camera.trigger != "none":
-                # What was asked for is not dropped.
-                self._change.wait_for(lambda: self._next is None or self._stop.is_set())
-            elif self._next is not None:
+            if not self._camera.is_live:
+                self._change.wait_for(lambda: not self._next or self._stop.is_set())
+            elif self._camera.trigger != "none":  # what was asked for is not dropped
+                self._change.wait_for(lambda: len(self._next) < _ASKED or self._stop.is_set())
+            elif self._next:
+                self._next.clear()
                 self.dropped += 1
-            self._next = frame
+            self._next.append(frame)
             self._change.notify_all()
 
     def _open_again(self) -> bool:
@@ -284,9 +310,14 @@ class Frames:
         while not self._stop.wait(pause):
             try:
                 self._capture = self._camera.open()
-            except PathError:
+            except Exception:  # whatever a driver does
                 pause = min(2 * pause, _LATEST)
                 continue
+            with self._change:  # these parts have gone by
+                missed, self._asked = len(self._asked), []
+            if missed:
+                self.dropped += missed
+                _log.error("verdicts were asked for without a picture", extra={"number": missed})
             self.trouble = ""
             _log.info("the camera is back", extra={"camera": self._camera.name})
             return True
@@ -302,7 +333,7 @@ class _Resting:
         self._inspected: NDArray[np.float32] | None = None
 
     def is_new(self, image: NDArray[np.uint8]) -> bool:
-        gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._before = self._before, small
         if before is None or self._differ(small, before):
@@ -374,9 +405,15 @@ def watch_camera(
             except ImageError as error:
                 line.keeper.fail(subject, str(error), time.time())
                 continue
+            except Exception as error:  # this frame has no verdict, others do
+                _log.exception("a fault of the program", extra={"frame": subject.path})
+                line.keeper.fail(subject, f"{type(error).__name__}: {error}", time.time())
+                continue
             line.keeper.keep(subject, photo, decision, time.time())
             if show is not None:
                 show(frame, decision)
+    if frames.failure is not None:
+        raise ImageError(f"{camera.name} cannot be read: {frames.failure}") from frames.failure
 
 
 def _finish(stop: threading.Event, line: Line) -> None:
@@ -394,7 +431,7 @@ def _subject(frame: Frame, begun: float) -> Subject:
     return Subject(name, frame.image.nbytes, int(frame.taken * 1e9), digest, frame.taken, begun)
 
 
-def _rgb(image: NDArray[np.uint8]) -> Image:
+def _rgb(image: NDArray[Any]) -> Any:
     """As OpenCV gives it, BGR or gray, to RGB."""
     code = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(image, code), np.uint8)
+    return cv2.cvtColor(image, code)  # of more than 8 bits it stays, for a model of such images

@@ -25,6 +25,7 @@ from ..errors import OptionError, PathError
 FILE = "journal.sqlite"
 _FORMAT = 1
 _BUSY = 30.0  # seconds that another reader may hold the database
+_AT_A_TIME = 1000  # rows in one transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -55,13 +56,14 @@ CREATE TABLE IF NOT EXISTS deliveries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
     receiver TEXT NOT NULL,
+    path TEXT NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0,
     due REAL NOT NULL,
     error TEXT,
     state TEXT NOT NULL DEFAULT 'waiting'
 );
-CREATE INDEX IF NOT EXISTS to_deliver ON deliveries (receiver, id) WHERE state = 'waiting';
-CREATE INDEX IF NOT EXISTS put_off ON deliveries (receiver) WHERE state = 'waiting' AND tries > 0;
+CREATE INDEX IF NOT EXISTS by_due ON deliveries (receiver, due, id) WHERE state = 'waiting';
+CREATE INDEX IF NOT EXISTS by_path ON deliveries (receiver, path, id) WHERE state = 'waiting';
 CREATE INDEX IF NOT EXISTS given_up ON deliveries (id) WHERE state = 'given up';
 CREATE INDEX IF NOT EXISTS of_image ON deliveries (image);
 CREATE TABLE IF NOT EXISTS counts (verdict TEXT PRIMARY KEY, n INTEGER NOT NULL);
@@ -205,11 +207,14 @@ class Journal:
             self._base.execute("PRAGMA synchronous = FULL")
             self._base.execute("PRAGMA foreign_keys = ON")
             self._base.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._belong()
         except sqlite3.Error as error:
             raise OutputError(
                 f"The journal in {self.folder} cannot be opened ({error}). Make room, or choose "
                 "another --output."
             ) from error
+
+    def _belong(self) -> None:
         about = dict(self._base.execute("SELECT name, value FROM about"))
         if about.setdefault("format", str(_FORMAT)) != str(_FORMAT):
             raise OptionError(
@@ -242,7 +247,6 @@ class Journal:
 
         sqlite3.Error where nothing was added, as on a full disk.
         """
-        now = time.time()
         counts: Counter[str] = Counter()
         with self._lock, _transaction(self._base):
             for row in rows:
@@ -262,8 +266,8 @@ class Journal:
                     continue
                 counts[row.verdict] += 1
                 self._base.executemany(
-                    "INSERT INTO deliveries (image, receiver, due) VALUES (?, ?, ?)",
-                    [(added.lastrowid, receiver, now) for receiver in receivers],
+                    "INSERT INTO deliveries (image, receiver, path, due) VALUES (?, ?, ?, 0)",
+                    [(added.lastrowid, receiver, _text(row.path)) for receiver in receivers],
                 )
             self._base.executemany(
                 "INSERT INTO counts VALUES (?, ?) ON CONFLICT (verdict) DO UPDATE SET n = n + ?",
@@ -273,8 +277,9 @@ class Journal:
     def transfers(self, limit: int, after: int = 0) -> list[Transfer]:
         """Files that are still to go to another folder, in the order of their rows."""
         query = (
-            "SELECT id, key, path, size, modified, digest, destination, ended FROM images WHERE"
-            " destination IS NOT NULL AND transferred IS NULL AND id > ? ORDER BY id LIMIT ?"
+            "SELECT id, key, path, size, modified, digest, destination, ended FROM images"
+            " INDEXED BY to_transfer WHERE destination IS NOT NULL AND transferred IS NULL"
+            " AND id > ? ORDER BY id LIMIT ?"
         )
         found = self._all(query, after, limit)
         return [Transfer(a, b, _name(c), d, e, f, _name(g), h) for a, b, c, d, e, f, g, h in found]
@@ -284,29 +289,16 @@ class Journal:
         self._do("UPDATE images SET transferred = ? WHERE id = ?", _text(where), image)
 
     def deliveries(self, receiver: str, now: float, limit: int) -> list[Delivery]:
-        """What is due, oldest first; of images of one path only the first that is still waiting."""
+        """What is due, new ones first; of images of one path only the first that still waits."""
         query = (
-            "SELECT d.id, i.key, i.path, d.tries, i.ended, i.answer FROM deliveries d JOIN images i"
-            " ON i.id = d.image WHERE d.receiver = ? AND d.state = 'waiting' AND d.due <= ?"
-            " ORDER BY d.id LIMIT ?"
+            "SELECT d.id, i.key, d.path, d.tries, i.ended, i.answer FROM deliveries d INDEXED BY"
+            " by_due JOIN images i ON i.id = d.image WHERE d.receiver = ? AND d.state = 'waiting'"
+            " AND d.due <= ? AND NOT EXISTS (SELECT 1 FROM deliveries e WHERE e.receiver ="
+            " d.receiver AND e.state = 'waiting' AND e.path = d.path AND e.id < d.id)"
+            " ORDER BY d.due, d.id LIMIT ?"
         )
         found = self._all(query, receiver, now, limit)
-        held = self._held(receiver, now) if found else set()
-        out, seen = [], set(held)
-        for number, key, path, tries, since, answer in found:
-            if path in seen:
-                continue
-            seen.add(path)
-            out.append(Delivery(number, key, _name(path), tries, since, json.loads(answer)))
-        return out
-
-    def _held(self, receiver: str, now: float) -> set[str | bytes]:
-        """Paths of which an earlier verdict waits for its next try."""
-        query = (
-            "SELECT i.path FROM deliveries d JOIN images i ON i.id = d.image WHERE d.receiver = ?"
-            " AND d.state = 'waiting' AND d.due > ? AND d.tries > 0"
-        )
-        return {path for (path,) in self._all(query, receiver, now)}
+        return [Delivery(a, b, _name(c), d, e, json.loads(f)) for a, b, c, d, e, f in found]
 
     def delivered(self, numbers: Iterable[int]) -> None:
         """Note that verdicts have been taken."""
@@ -322,6 +314,20 @@ class Journal:
             "UPDATE deliveries SET tries = tries + 1, due = ?, error = ?, state = ? WHERE id = ?",
             *(due, error[:500], GIVEN_UP if give_up else WAITING, number),
         )
+
+    def give_up(self, before: float) -> int:
+        """Give up verdicts on images that ended before a moment. How many they were."""
+        query = (
+            "UPDATE deliveries SET state = 'given up' WHERE id IN (SELECT d.id FROM deliveries d"
+            " JOIN images i ON i.id = d.image WHERE d.state = 'waiting' AND i.ended < ? LIMIT ?)"
+        )
+        total = 0
+        while True:
+            with self._lock, _transaction(self._base):
+                changed = self._base.execute(query, (before, _AT_A_TIME)).rowcount
+            total += changed
+            if changed < _AT_A_TIME:
+                return total
 
     def undelivered(self) -> dict[str, int]:
         """How many verdicts each receiver has not taken yet."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ PICTURES_OF = ("all", "anomalous", "none")
 _AT_A_TIME = 64  # rows in one transaction
 _WAITING = 64  # rows that wait for theirs
 _PAUSE = 2.0  # seconds until writing is tried again
+_LONGEST = 180  # bytes of a name that a picture keeps
+# What does not come right by waiting.
+_FOR_EVER = (errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ class Keeper:
         self._ending = threading.Event()  # what cannot be written now is not waited for
         self._given_up = threading.Event()  # nobody writes any more
         self.trouble = ""  # why nothing can be written, for people; empty while all is well
+        self.failure: BaseException | None = None  # what has ended the thread that writes
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
@@ -115,12 +121,38 @@ class Keeper:
             destination=None if destination is None else str(destination),
             has_picture=self._pictures == "all" or bool(found.is_anomalous),
         )
-        if row.picture is not None:
+        kept = self._with_picture(row, photo, decision)
+        if kept is not None:
+            self._put(kept, done)
+
+    def _with_picture(self, row: Row, photo: Photograph, decision: Decision) -> Row | None:
+        """Write the picture of a row. What cannot be drawn or named leaves the row without one.
+
+        None at the end, where nothing can be written.
+        """
+        if row.picture is None:
+            return row
+        target = self._journal.folder / row.picture
+        bare = replace(row, picture=None)
+        try:
             picture: Image = self._inspector.picture(photo.picture(), decision)
-            target = self._journal.folder / row.picture
-            if not self._until_written(lambda: write_picture(picture, target)):
-                return
-        self._put(row, done)
+        except Exception:
+            _log.exception("a picture cannot be drawn", extra={"file": row.path})
+            return bare
+        while True:
+            try:
+                write_picture(picture, target)
+            except Exception as error:
+                if not _is_temporary(error):
+                    facts = {"file": row.path, "error": str(error)}
+                    _log.error("a picture cannot be written", extra=facts)
+                    return bare
+                self._complain(error)
+                if self._ending.wait(_PAUSE):
+                    return None
+                continue
+            self._recover()
+            return row
 
     def fail(
         self,
@@ -163,9 +195,9 @@ class Keeper:
         # The key makes it one of its own: a camera may use its names again, and the same file
         # gives the same picture, should a process end between picture and row.
         name = picture_name(Path(subject.path))
-        stem = f"{name.stem}-{row.key[:12]}"
-        picture = (Path(PICTURES) / name.with_name(stem + name.suffix)).as_posix()
-        return Row(**{**vars(row), "picture": picture})
+        stem = os.fsdecode(os.fsencode(name.stem)[:_LONGEST])
+        whole = f"{stem}-{row.key[:12]}{name.suffix}"
+        return replace(row, picture=(Path(PICTURES) / name.with_name(whole)).as_posix())
 
     def _put(self, row: Row, done: Callable[[], object]) -> None:
         while not self._given_up.is_set():
@@ -174,19 +206,6 @@ class Keeper:
                 return
             except queue.Full:
                 continue
-
-    def _until_written(self, write: Callable[[], object]) -> bool:
-        """Whether it was written; False only at the end."""
-        while True:
-            try:
-                write()
-            except (OSError, sqlite3.Error) as error:
-                self._complain(error)
-                if self._ending.wait(_PAUSE):
-                    return False
-                continue
-            self._recover()
-            return True
 
     def _complain(self, error: Exception) -> None:
         why = str(error) if isinstance(error, OutputError) else f"{error}."
@@ -200,29 +219,39 @@ class Keeper:
         self.trouble = ""
 
     def _write(self) -> None:
-        while True:
-            first = self._rows.get()
-            if first is None:
-                return
-            some, last = [first], False
-            while len(some) < _AT_A_TIME and not last:
+        try:
+            self._write_all()
+        except BaseException as error:  # without this thread nothing is recorded
+            _log.exception("the journal cannot be written any more")
+            self.failure = error
+        finally:
+            self._given_up.set()
+
+    def _write_all(self) -> None:
+        is_last = False
+        while not is_last:
+            some = [self._rows.get()]
+            while len(some) < _AT_A_TIME:
                 try:
-                    more = self._rows.get_nowait()
+                    some.append(self._rows.get_nowait())
                 except queue.Empty:
                     break
-                if more is None:
-                    last = True
-                else:
-                    some.append(more)
-            rows = [row for row, _ in some]
-            if not self._until_written(lambda: self._journal.add(rows, self._receivers)):  # noqa: B023
-                self._given_up.set()
-                return
-            for _, done in some:
-                done()
-            self._kept(rows)
-            if last:
-                return
+            pairs = [pair for pair in some if pair is not None]
+            is_last = len(pairs) < len(some)
+            rows = [row for row, _ in pairs]
+            while rows:
+                try:
+                    self._journal.add(rows, self._receivers)
+                except (OSError, sqlite3.Error) as error:
+                    self._complain(error)
+                    if self._ending.wait(_PAUSE):
+                        return
+                    continue
+                self._recover()
+                break
+            for _, done in pairs:
+                _quietly(done)
+            _quietly(lambda: self._kept(rows))  # noqa: B023 - called at once
 
     def finish(self) -> None:
         """Wait for nothing any more that cannot be written now; from any thread."""
@@ -231,10 +260,24 @@ class Keeper:
     def end(self) -> None:
         """Write what was handed over; what cannot be written now is inspected again later."""
         self.finish()
-        while self._thread.is_alive():
+        while self._thread.is_alive() and not self._given_up.is_set():
             try:
                 self._rows.put(None, timeout=0.2)
                 break
             except queue.Full:
                 continue
         self._thread.join()
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """Call what follows a row; a fault there must not end the thread that writes rows."""
+    try:
+        call()
+    except Exception:
+        _log.exception("a fault of the program, after a row was written")
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Whether a picture may be written later: the disk is full or away, its name is not wrong."""
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and cause.errno not in (None, *_FOR_EVER)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..inspection import Inspector
 from ..model import StoredModel
 from .journal import Journal, Row
 from .keeper import PICTURES_OF, Keeper
-from .receivers import Receiver, Sender
+from .receivers import DAYS, Receiver, Sender
 from .tally import State, Tally
 
 _BETWEEN = 1.0  # seconds between two looks at how things are
@@ -140,9 +140,18 @@ def opened(
             for sender in senders:
                 sender.wake()
             kept(rows)
-            if settings.tell is not None:
+            tell(rows)
+
+        told = [settings.tell]
+
+        def tell(rows: Sequence[Row]) -> None:
+            try:
                 for row in rows:
-                    settings.tell(row)
+                    if told[0] is not None:
+                        told[0](row)
+            except OSError as error:  # whoever read them is gone
+                _log.error("verdicts are not printed any more", extra={"error": str(error)})
+                told[0] = None
 
         names = [receiver.name for receiver in settings.receivers]
         keeper = Keeper(journal, inspector, name, names, settings.pictures, written)
@@ -155,66 +164,105 @@ def opened(
         if settings.metrics is not None:
             stack.callback(tally.serve(settings.metrics))
         over = threading.Event()
-        looker = threading.Thread(
-            target=_look_after, args=(line, settings, over, is_there), name="state", daemon=True
-        )
-        looker.start()
-        stack.callback(looker.join)
+        work: list[Callable[[], None]] = [
+            lambda: _look_after(line, settings, over),
+            lambda: _tidy(line, settings, over, is_there),
+        ]
+        threads = [threading.Thread(target=each, name="state", daemon=True) for each in work]
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
         stack.callback(over.set)
         yield line
+        if keeper.failure is not None:
+            raise keeper.failure
 
 
-def _look_after(
+def _look_after(line: Line, settings: Settings, over: threading.Event) -> None:
+    """Show how things are, until the end."""
+    while True:
+        is_last = over.wait(_BETWEEN)
+        try:
+            state = line.tally.state()
+            settings.show(state)
+            line.tally.note(state)
+        except Exception as error:  # a full disk, for example
+            _log.warning("the state cannot be noted", extra={"error": str(error)})
+        if is_last:
+            return
+
+
+def _tidy(
     line: Line,
     settings: Settings,
     over: threading.Event,
     is_there: Callable[[str, int, int], bool],
 ) -> None:
-    """Show how things are and remove what is too old, until the end."""
-    pruned = -_PRUNE
-    while True:
-        last = over.wait(_BETWEEN)
+    """Give up and remove what is too old, now and then, until the end."""
+    pruner = Pruner(line.journal, is_there, over)
+    while not over.is_set():
+        now = time.time()
         try:
-            state = line.tally.state()
-            settings.show(state)
-            line.tally.note(state)
-            if settings.keep_days is not None and time.monotonic() - pruned > _PRUNE and not last:
-                pruned = time.monotonic()
-                prune(line.journal, time.time() - settings.keep_days * _DAY, is_there)
-        except Exception as error:  # a full disk, for example
-            _log.warning("the state cannot be noted", extra={"error": str(error)})
-        if last:
-            return
+            line.journal.give_up(now - DAYS * _DAY)
+            if settings.keep_days is not None:
+                pruner.prune(now - settings.keep_days * _DAY)
+        except Exception as error:
+            _log.warning("what is old cannot be removed", extra={"error": str(error)})
+        over.wait(_PRUNE)
 
 
-def prune(
-    journal: Journal, before: float, is_there: Callable[[str, int, int], bool]
-) -> tuple[int, int]:
-    """Remove pictures and rows of images that ended before a moment.
+class Pruner:
+    """Removes pictures and rows of images that are too old.
 
     A row whose file still lies where it would be found again stays, so that the file is not
-    inspected once more; what is still to be sent or moved stays, too.
+    inspected once more; what is still to be sent or moved stays, too. Rows that stayed are looked
+    at again a day later.
 
-    Returns
-    -------
-    (int, int)
-        Pictures and rows that were removed.
+    Parameters
+    ----------
+    journal : Journal
+        The record.
+    is_there : callable
+        Whether the file (path, size, time) of a row is still where it would be found again.
+    over : threading.Event
+        Ends it.
     """
-    pictures = rows = 0
-    after = (0.0, 0)
-    while some := journal.older(before, _AT_A_TIME, after):
-        gone, bare = [], []
-        for number, ended, path, size, modified, picture in some:
-            after = (ended, number)
-            if picture is not None:
-                with suppress(FileNotFoundError):
-                    (journal.folder / picture).unlink()
-                pictures += 1
-            if size is None or modified is None or not is_there(path, size, modified):
-                gone.append(number)
-            elif picture is not None:
-                bare.append(number)
-        journal.forget_picture(bare)
-        journal.forget(gone)
-        rows += len(gone)
-    return pictures, rows
+
+    def __init__(
+        self,
+        journal: Journal,
+        is_there: Callable[[str, int, int], bool],
+        over: threading.Event,
+    ) -> None:
+        self._journal = journal
+        self._is_there = is_there
+        self._over = over
+        self._after = (0.0, 0)
+        self._begun = time.monotonic()
+
+    def prune(self, before: float) -> tuple[int, int]:
+        """Remove what ended before a moment. How many pictures and rows that were."""
+        if time.monotonic() - self._begun > _DAY:
+            self._after, self._begun = (0.0, 0), time.monotonic()
+        pictures = rows = 0
+        while not self._over.is_set():
+            some = self._journal.older(before, _AT_A_TIME, self._after)
+            if not some:
+                break
+            gone, bare = [], []
+            for number, ended, path, size, modified, picture in some:
+                self._after = (ended, number)
+                if picture is not None:
+                    try:
+                        (self._journal.folder / picture).unlink(missing_ok=True)
+                    except OSError:  # someone has it open: tomorrow
+                        continue
+                    pictures += 1
+                if size is None or modified is None or not self._is_there(path, size, modified):
+                    gone.append(number)
+                elif picture is not None:
+                    bare.append(number)
+            self._journal.forget_picture(bare)
+            self._journal.forget(gone)
+            rows += len(gone)
+        return pictures, rows

@@ -13,6 +13,7 @@ from .journal import Delivery, Journal
 
 DAYS = 7.0  # after that a verdict that nobody takes is given up, and counted
 _SOONEST, _LATEST = 0.1, 300.0  # seconds between two tries
+_LATEST_REFUSED = 3600.0  # of a verdict that the receiver answers, and does not take
 _AT_A_TIME = 100
 _TROUBLE = 4  # tries that came to nothing, until people are told
 
@@ -132,7 +133,7 @@ class Sender:
                 return False  # its turn comes again, in the same order
             now = time.time()
             give_up = now - one.since > DAYS * 86_400
-            due = now + _after(one.tries + 1)
+            due = now + _after(one.tries + 1, _LATEST_REFUSED)
             self._journal.put_off(one.id, due, str(error), give_up=give_up)
             if give_up or one.tries == 0:
                 facts = {"receiver": self.receiver.name, "file": one.path, "error": str(error)}
@@ -159,6 +160,6 @@ class Sender:
         self.trouble = ""
 
 
-def _after(tries: int) -> float:
+def _after(tries: int, latest: float = _LATEST) -> float:
     """Seconds to wait after so many tries in a row that came to nothing."""
-    return min(_SOONEST * 2.0 ** min(tries - 1, 20), _LATEST)
+    return min(_SOONEST * 2.0 ** min(tries - 1, 20), latest)

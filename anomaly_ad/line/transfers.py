@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from .journal import Journal, Transfer
 
 MOVE, LINK = "move", "link"
 _AT_A_TIME = 256
+_PATIENCE = 30.0  # seconds to finish a file at the end
 _PAUSE, _LATER = 5.0, 60.0  # seconds until what could not be moved, or is away, is tried again
 _GONE = 86_400.0  # seconds after which a file that is away is taken to be gone, and not its drive
 
@@ -67,37 +69,47 @@ class Transfers:
         self._new.set()
 
     def end(self) -> None:
-        """Finish what can be finished; the rest is done at the next start."""
+        """Finish the file that is being moved; the rest is done at the next start."""
         self._end.set()
         self._new.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE)
 
     def _work(self) -> None:
-        while True:
+        after = 0
+        while not self._end.is_set():
             self._new.clear()
-            failed = self.round()
-            if self._end.is_set():
-                return
-            self._new.wait(_PAUSE if failed else _LATER)
+            failed = False
+            try:
+                after, failed = self.round(after)
+            except Exception as error:  # the journal cannot be read, for example
+                self._complain(error)
+                failed = True
+            # Woken, it goes on with what is new; after a pause it tries all that is left again.
+            if failed or not self._new.wait(_LATER):
+                self._end.wait(_PAUSE if failed else 0)
+                after = 0
 
-    def round(self) -> int:
-        """Transfer what is waiting. How many could not be."""
-        after, failed = 0, 0
-        while True:
+    def round(self, after: int = 0) -> tuple[int, bool]:
+        """Transfer what is waiting behind a row. The last row, and whether something failed."""
+        failed = False
+        while not self._end.is_set():
             some = self._journal.transfers(_AT_A_TIME, after)
             for one in some:
+                if self._end.is_set():
+                    return after, failed
                 after = one.id
                 try:
                     where = self._transfer(one)
                     if where is not None or time.time() - one.ended > _GONE:
                         self._journal.transferred(one.id, where or "")
                 except Exception as error:  # a full disk, a folder that is away: it stays to do
-                    failed += 1
+                    failed = True
                     self._complain(error)
             if len(some) < _AT_A_TIME:
                 if not failed:
                     self.trouble = ""
-                return failed
+                break
+        return after, failed
 
     def _complain(self, error: Exception) -> None:
         if not self.trouble:
@@ -107,14 +119,12 @@ class Transfers:
     def _transfer(self, one: Transfer) -> str | None:
         """Where the file is now; "" if it was replaced, None if it is not there."""
         source = self._inbox / one.path
-        if self._way == LINK:
-            if _is(source, one):
-                return self._place(one, source)
-            return "" if source.exists() else None
         hidden = source.with_name(f".{one.key}.moving")
         if not hidden.exists():
             if not _is(source, one):
                 return self._placed_before(one) or ("" if source.exists() else None)
+            if self._way == LINK:
+                return self._place(one, source)
             source.rename(hidden)
         if not _is(hidden, one):  # it was replaced in that very moment
             self._put_back(hidden, source)
@@ -126,21 +136,16 @@ class Transfers:
 
     def _placed_before(self, one: Transfer) -> str:
         """Where a file was put by a process that ended before it could say so."""
-        return next((str(name) for name in self._names(one) if _is(name, one)), "")
-
-    @staticmethod
-    def _names(one: Transfer) -> list[Path]:
-        wanted = Path(one.destination, one.path)
-        return [wanted, wanted.with_name(f"{wanted.stem}-{one.key[:12]}{wanted.suffix}")]
+        return next((str(name) for name in _names(one) if _is_same(name, one)), "")
 
     def _place(self, one: Transfer, source: Path) -> str:
         """Give a file its place; its own name, or one with its key where that is taken."""
-        for name in self._names(one):
-            if _is(name, one):
+        for name in _names(one):
+            if _is_same(name, one, source):
                 return str(name)  # by a process that ended then
             name.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _link_or_copy(source, name)
+                _link_or_copy(source, name, one.key)
             except FileExistsError:
                 continue
             return str(name)
@@ -148,16 +153,24 @@ class Transfers:
 
     @staticmethod
     def _put_back(hidden: Path, source: Path) -> None:
-        """The newer file gets its name back, unless one that is newer still has it."""
-        if source.exists():
-            other = source.with_name(f"{source.stem}-{hidden.name[1:13]}{source.suffix}")
-            hidden.rename(other)
-        else:
-            hidden.rename(source)
+        """The newer file gets its name back, or one next to it where a newer one still has that."""
+        beside = source.with_name(f"{source.stem}-{hidden.name[1:13]}{source.suffix}")
+        for name in (source, beside):
+            try:
+                _link_or_copy(hidden, name, hidden.name)
+            except FileExistsError:
+                continue
+            hidden.unlink()
+            return
+
+
+def _names(one: Transfer) -> list[Path]:
+    wanted = Path(one.destination, one.path)
+    return [wanted, wanted.with_name(f"{wanted.stem}-{one.key[:12]}{wanted.suffix}")]
 
 
 def _is(path: Path, one: Transfer) -> bool:
-    """Whether a path is the file that was inspected."""
+    """Whether a path is the file that was inspected, by size and time."""
     try:
         status = os.stat(path)
     except OSError:
@@ -168,10 +181,20 @@ def _is(path: Path, one: Transfer) -> bool:
     )
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def _is_same(path: Path, one: Transfer, source: Path | None = None) -> bool:
+    """Whether a path is the file that was inspected, by its content as well."""
+    if not _is(path, one):
+        return False
+    if source is not None and path.samefile(source):
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == one.digest
+
+
+def _link_or_copy(source: Path, target: Path, key: str) -> None:
     """A second name for a file, or a copy on another file system; FileExistsError if it is taken.
 
-    A copy appears whole, with the times of the file.
+    A copy appears whole, with the times of the file, and is on the disk then.
     """
     try:
         os.link(source, target)
@@ -181,22 +204,30 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise
-    # Another file system, or one without links.
-    if target.exists():
-        raise FileExistsError(errno.EEXIST, "there is such a file", str(target))
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Another file system, or one without links. The name is taken first, so that nothing that comes
+    # meanwhile is replaced; a file that a kill leaves of the copy is written over by the next try.
+    unfinished = target.with_name(f".{key}.tmp")
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL))
     try:
         with source.open("rb") as old, unfinished.open("wb") as new:
             shutil.copyfileobj(old, new)
             new.flush()
             os.fsync(new.fileno())
         shutil.copystat(source, unfinished)
-        try:
-            os.link(unfinished, target)
-        except FileExistsError:
-            raise
-        except OSError:
-            unfinished.rename(target)  # no links here: nobody else writes into this folder
-    finally:
+        os.replace(unfinished, target)
+        _to_disk(target.parent)
+    except BaseException:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+            target.unlink()
+        raise
+
+
+def _to_disk(folder: Path) -> None:
+    """Make sure that the names in a folder outlive a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

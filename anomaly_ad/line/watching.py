@@ -31,10 +31,13 @@ from .transfers import MOVE, Transfers
 _WORKERS_PER_CPU = 2
 _LOOK_EVERY = 30.0  # seconds between two looks at the whole folder, in case an event was lost
 _POLL_EVERY = 1.0  # where there are no events
-_SHARE = 20  # a look takes at most this part of the time
+_SHARE = 20  # and it takes at most this part of the time
 _MOST_BYTES = 1_000_000_000  # of a file
 # File systems whose changes, made by other machines, are not told to this one.
-_WITHOUT_EVENTS = ("nfs", "cifs", "smb", "9p", "fuse", "vboxsf", "drvfs", "afs", "ceph", "ncp")
+_WITHOUT_EVENTS = (
+    *("nfs", "cifs", "smb", "9p", "fuse", "vboxsf", "virtiofs", "drvfs", "afs", "ceph", "ncp"),
+    *("lustre", "gpfs", "beegfs", "gluster", "ocfs2", "gfs2"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +132,18 @@ class _Watch:
         self._trouble = ""
         self._arrivals = Arrivals(inbox.folder, inbox.settle, self._knows)
         self._transfers: Transfers | None = None
+        self._noted: tuple[int, int] | None = None
+
+    def _is_there(self, path: str, size: int, modified: int) -> bool:
+        """Whether a file would be found again; also where its drive is away."""
+        try:
+            status = os.stat(self._inbox.folder / path)
+        except FileNotFoundError:
+            home = self._arrivals.home_now()
+            return home is None or str(home[1]) != self._line.journal.about().get("home")
+        except OSError:
+            return True
+        return (status.st_size, status.st_mtime_ns) == (size, modified)
 
     def _knows(self, path: str, size: int, modified: int) -> bool:
         return self._line.journal.knows(path, size, modified)
@@ -145,7 +160,7 @@ class _Watch:
                     waiting=lambda: len(self._arrivals),
                     trouble=lambda: "; ".join(filter(None, (self._trouble, self._stuck()))),
                     kept=self._kept,
-                    is_there=lambda path, *state: self._arrivals.state(path) == state,
+                    is_there=self._is_there,
                 )
             )
             self._line = line
@@ -155,7 +170,7 @@ class _Watch:
             transfers.start()
             stack.callback(transfers.end)
             self._warm_up()
-            self._arrivals.device = self._arrivals.device_now()
+            self._arrivals.home = self._arrivals.home_now()
             # Events first: what arrives while the folder is looked at is not missed.
             events = stack.enter_context(_events(self._arrivals, inbox))
             work: list[Callable[[], None]] = [
@@ -166,7 +181,10 @@ class _Watch:
             threads = [threading.Thread(target=each, name="watch", daemon=True) for each in work]
             for thread in threads:
                 thread.start()
-            stop.wait()
+            while not stop.wait(0.5):  # without a limit no signal would be seen on Windows
+                if line.keeper.failure is not None:
+                    break
+            stop.set()
             line.keeper.finish()
             self._arrivals.end()
             for thread in threads:
@@ -188,11 +206,16 @@ class _Watch:
         engine.run_concurrently(views)
 
     def _kept(self, rows: Sequence[Row]) -> None:
+        home = self._arrivals.home_now()
+        if home is not None and home != self._noted:  # where files were found, for `_is_there`
+            self._line.journal.note(home=home[1])
+            self._noted = home
         if self._transfers is not None and any(row.destination is not None for row in rows):
             self._transfers.wake()
 
     def _look(self, events: bool, stop: threading.Event) -> None:
         """Look at the whole folder: at first, now and then, and where that is all there is."""
+        home = self._arrivals.home
         while not stop.is_set():
             begun = time.monotonic()
             try:
@@ -203,8 +226,12 @@ class _Watch:
                 self._trouble = f"the inbox cannot be looked at ({error})"
                 _log.warning("the inbox cannot be looked at", extra={"error": str(error)})
             taken = time.monotonic() - begun
-            pause = _LOOK_EVERY if events and not self._arrivals.beyond else _POLL_EVERY
-            stop.wait(max(pause, _SHARE * taken))
+            # A folder that was replaced by another of its name tells of nothing.
+            has_events = events and self._arrivals.home == home
+            if has_events and not self._arrivals.beyond:
+                stop.wait(max(_LOOK_EVERY, _SHARE * taken))
+            else:
+                stop.wait(max(_POLL_EVERY, taken))
 
     def _work(self, stop: threading.Event) -> None:
         try:
@@ -215,6 +242,9 @@ class _Watch:
                         self._busy += 1
                     try:
                         self._inspect(one)
+                    except Exception as error:  # this image has no verdict, others do
+                        _log.exception("a fault of the program", extra={"file": one.path})
+                        self._unreadable(one, time.time(), f"{type(error).__name__}: {error}")
                     finally:
                         with self._lock:
                             self._busy -= 1
@@ -253,10 +283,6 @@ class _Watch:
         except ImageError as error:
             self._unreadable(one, begun, str(error), digest)
             return
-        except Exception as error:  # a fault of the program: this image has no verdict, others do
-            _log.exception("a fault of the program", extra={"file": one.path})
-            self._unreadable(one, begun, f"{type(error).__name__}: {error}", digest)
-            return
         found = decision.prediction
         destination = self._inbox.bad if found.is_anomalous else self._inbox.good
         line.keeper.keep(
@@ -286,20 +312,21 @@ class _Watch:
 
     def _is_away(self, one: Arrival) -> bool:
         """Whether the drive is away, and not the file; then it is found again once that is back."""
-        if self._arrivals.device_now() == one.device:
+        if self._arrivals.home_now() == one.home:
             return False
         self._arrivals.forget(one)
         return True
 
     def _missed(self, one: Arrival, begun: float) -> None:
         """A complete file is gone. Where it was only renamed, its new name is inspected."""
-        if self._is_away(one):
+        if self._is_away(one) or not self._arrivals.is_wanted(one):
             return
-        time.sleep(min(self._inbox.settle, 1.0))  # the event may be on its way
-        if not self._arrivals.is_wanted(one):
+        if self._knows(one.path, one.size, one.modified):  # moved, once it had its verdict
+            self._arrivals.done(one)
             return
-        if self._arrivals.state(one.path) is not None:
-            self._arrivals.put_back(one, self._inbox.settle)
+        if not one.is_missing:  # the event of another name may be on its way
+            one.is_missing = True
+            self._arrivals.put_back(one, 1.0)
             return
         subject = Subject(one.path, one.size, one.modified, None, one.arrived, begun)
         self._fail(one, subject, f"{one.path} was removed before it could be inspected.")
@@ -323,7 +350,8 @@ def _events(arrivals: Arrivals, inbox: Inbox) -> Iterator[bool]:
         yield False
         return
     observer = _observer()
-    observer.schedule(_Handler(arrivals), os.fspath(inbox.folder), recursive=True)
+    real = os.path.realpath(inbox.folder)  # a link is not followed
+    observer.schedule(_Handler(arrivals, Path(real)), real, recursive=True)
     try:
         observer.start()
     except OSError as error:  # the system's limit of watches, for example
@@ -349,8 +377,9 @@ def _observer() -> Any:
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, arrivals: Arrivals) -> None:
+    def __init__(self, arrivals: Arrivals, folder: Path) -> None:
         self._arrivals = arrivals
+        self._folder = folder
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog, in its thread."""
@@ -358,7 +387,7 @@ class _Handler(FileSystemEventHandler):
             return
         try:
             if event.event_type == "moved":
-                if event.src_path:
+                if event.src_path and event.dest_path:
                     self._arrivals.gone(self._below(event.src_path))
                 if event.dest_path:
                     self._arrivals.notice(self._below(event.dest_path), is_renamed=True)
@@ -370,11 +399,13 @@ class _Handler(FileSystemEventHandler):
             _log.warning("an event was lost", extra={"error": str(error)})
 
     def _below(self, path: bytes | str) -> str:
-        return Path(os.fsdecode(path)).relative_to(self._arrivals.folder).as_posix()
+        return Path(os.fsdecode(path)).relative_to(self._folder).as_posix()
 
 
 def _has_events(folder: Path) -> bool:
     """Whether the file system of a folder tells of changes; Linux says what it is."""
+    if os.path.realpath(folder).startswith("\\\\"):  # a share, on Windows
+        return False
     try:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,8 @@ def ended_by_signals(end: Callable[[], object]) -> Iterator[None]:
         if numbers:
             os._exit(128 + number)  # whatever is stuck
         numbers.append(number)
-        end()
+        # Not here: this may have come while the main thread held what `end` waits for.
+        threading.Thread(target=end, name="end", daemon=True).start()
 
     # What is ignored stays so: nohup does that with SIGHUP.
     handled = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]

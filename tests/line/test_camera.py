@@ -6,7 +6,7 @@ import pytest
 from conftest import draw_part, run_command, write_image
 
 from anomaly_ad import AD
-from anomaly_ad.errors import OptionError, PathError
+from anomaly_ad.errors import ImageError, OptionError, PathError
 from anomaly_ad.line import camera as module
 from anomaly_ad.line.camera import Camera, watch_camera
 from anomaly_ad.line.line import Settings
@@ -212,3 +212,50 @@ def test_the_command(sequence, trained, tmp_path):
     )
     lines = out.splitlines()
     assert len(lines) == 3 and all('"is_anomalous": false' in line for line in lines)
+
+
+def test_a_driver_that_raises_is_like_a_camera_that_fails(run, rows, monkeypatch):
+    monkeypatch.setattr(module, "_SOONEST", 0.02)
+    stop, made = threading.Event(), []
+
+    class Raising(Fake):
+        def read(self):
+            if self.left == 0:
+                raise cv2.error("a driver's fault")
+            return super().read()
+
+    def opened(name):
+        made.append(None)
+        if len(made) == 2:
+            raise RuntimeError("busy")
+        return Raising([draw_part(n) for n in range(50)], fails_after=2)
+
+    def show(frame, decision):
+        if frame.number > 3:
+            stop.set()
+
+    run(Camera("0", opened=opened), stop=stop, show=show)
+    assert len(made) >= 3
+
+
+def test_a_file_that_cannot_be_decoded_is_an_error(run):
+    class Raising(Fake):
+        def read(self):
+            raise cv2.error("broken")
+
+    with pytest.raises(ImageError, match=r"cannot be read: .*broken"):
+        run(Camera("part_%d.png", opened=lambda name: Raising([])))
+
+
+def test_frames_of_16_bits_are_not_wrapped(run, rows):
+    frames = [np.full((64, 64, 3), 40_000, np.uint16)]
+    run(Camera("part_%d.png", opened=lambda name: Fake(frames)))
+    assert rows()[0]["verdict"] == "error" and "uint16" in rows()[0]["answer"]["error"]
+
+
+def test_which_sources_are_live():
+    assert Camera("0").is_live and Camera("rtsp://camera/1").is_live
+    assert not Camera("file:///line.mp4").is_live and not Camera("line.mp4").is_live
+    assert Camera("/dev/null").is_live  # a device, such as /dev/video0
+    with pytest.raises(OptionError, match="every and trigger"):
+        Camera("0", trigger="stdin", every_frames=2)

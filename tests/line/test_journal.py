@@ -109,17 +109,45 @@ def test_a_journal_of_another_format_is_refused(tmp_path):
 
 def test_later_verdicts_on_a_file_wait_for_earlier_ones(journal):
     journal.add([row(), row(modified=2), row("b.png")], ["webhook"])
-    now = time.time() + 1
+    now = time.time()
     first, other = journal.deliveries("webhook", now, 10)
     assert (first.path, other.path) == ("a.png", "b.png")
     journal.put_off(first.id, now + 100, "refused")
     assert [one.path for one in journal.deliveries("webhook", now, 10)] == ["b.png"]
-    again, _ = journal.deliveries("webhook", now + 200, 10)
+    other, again = journal.deliveries("webhook", now + 200, 10)  # what is new comes first
     assert again.id == first.id and again.tries == 1
     journal.delivered([first.id])
-    assert [one.path for one in journal.deliveries("webhook", now, 10)] == ["a.png", "b.png"]
+    assert {one.path for one in journal.deliveries("webhook", now, 10)} == {"a.png", "b.png"}
     journal.put_off(first.id + 1, now, "refused", give_up=True)
     assert journal.given_up() == 1 and journal.undelivered() == {"webhook": 1}
+
+
+def test_what_nobody_takes_is_given_up_at_last(journal):
+    journal.add([row(f"{n}.png", ended=n) for n in range(10)], ["webhook", "mqtt"])
+    assert journal.give_up(4.0) == 8
+    assert journal.undelivered() == {"webhook": 6, "mqtt": 6} and journal.given_up() == 8
+
+
+def test_what_is_asked_at_every_tick_reads_no_whole_table(journal):
+    """Rows may be millions: each statement that is run again and again has its index."""
+    asked = []
+    journal._base.set_trace_callback(asked.append)
+    journal.add([row()], ["webhook"])
+    journal.knows("a.png", 3, 1)
+    journal.transfers(5)
+    journal.deliveries("webhook", 1.0, 5)
+    journal.undelivered()
+    journal.scores("m", 5)
+    journal.since(1.0)
+    journal.older(1.0, 5)
+    journal._base.set_trace_callback(None)
+    for statement in asked:
+        if statement.startswith("SELECT"):
+            plan = journal._base.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+            for *_, step in plan:
+                whole = step.startswith("SCAN") and "INDEX" not in step
+                # The last rows are read by their id, as many as are wanted.
+                assert not whole or "ORDER BY id DESC LIMIT" in statement, (statement, step)
 
 
 def test_scores_are_those_of_the_model(journal):

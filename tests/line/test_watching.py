@@ -1,7 +1,9 @@
+import errno
 import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,10 +12,11 @@ from conftest import draw_part, write_image, write_parts
 from patience import until
 
 from anomaly_ad import AD
-from anomaly_ad.errors import OptionError, OutputError, PathError
+from anomaly_ad.errors import OptionError, PathError
+from anomaly_ad.inspection.records import cannot_write
 from anomaly_ad.line import keeper as keeping
 from anomaly_ad.line.journal import Journal
-from anomaly_ad.line.line import Settings, prune
+from anomaly_ad.line.line import Pruner, Settings
 from anomaly_ad.line.watching import Inbox, _has_events, watch
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -155,6 +158,11 @@ def test_pictures_of_some(watching, inbox, output, rows):
     assert picture.name.startswith("200-")
 
 
+def no_space():
+    error = OSError(errno.ENOSPC, "No space left on device")
+    raise cannot_write(Path("out"), error) from error
+
+
 def test_a_full_disk_stops_it_and_it_goes_on_by_itself(watching, inbox, rows, monkeypatch, caplog):
     caplog.set_level("INFO", "anomaly_ad.line")
     full = threading.Event()
@@ -164,7 +172,7 @@ def test_a_full_disk_stops_it_and_it_goes_on_by_itself(watching, inbox, rows, mo
 
     def picture(*arguments):
         if full.is_set():
-            raise OutputError("Results cannot be written to out (No space left on device).")
+            no_space()
         real_picture(*arguments)
 
     def add(self, *arguments):
@@ -193,7 +201,7 @@ def test_a_full_disk_stops_it_and_it_goes_on_by_itself(watching, inbox, rows, mo
 
 def test_it_can_be_ended_while_the_disk_is_full(watching, inbox, rows, monkeypatch):
     def picture(*arguments):
-        raise OutputError("Results cannot be written to out (No space left on device).")
+        no_space()
 
     with monkeypatch.context() as patch:
         patch.setattr(keeping, "write_picture", picture)
@@ -232,8 +240,10 @@ def test_old_rows_and_pictures_are_removed(watching, inbox, output, rows):
     (inbox / "000.png").unlink()
     with Journal(output, str(inbox)) as journal:
         there = lambda path, *state: (inbox / path).exists()  # noqa: E731
-        assert prune(journal, 0.0, there) == (0, 0)
-        assert prune(journal, time.time(), there) == (3, 1)
+        pruner = Pruner(journal, there, threading.Event())
+        assert pruner.prune(0.0) == (0, 0)
+        assert pruner.prune(time.time()) == (3, 1)
+        assert pruner.prune(time.time()) == (0, 0)
         assert journal.counts().total() == 3
     assert sorted((row["path"], row["picture"]) for row in rows()) == [
         ("001.png", None),
@@ -313,3 +323,92 @@ def test_an_inbox_that_is_away_for_a_while(watching, inbox, rows):
         until(lambda: len(rows()) == 2)
         until(lambda: not states[-1].trouble)
     shutil.rmtree(inbox)
+
+
+def test_names_that_are_too_long_for_a_picture(watching, inbox, output, rows):
+    name = "n" * 240 + ".png"
+    write_image(inbox / "a.png", draw_part(1)).rename(inbox / name)
+    with watching():
+        until(rows)
+    (row,) = rows()
+    assert row["path"] == name and (output / row["picture"]).exists()
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_verdict(watching, inbox, rows, monkeypatch):
+    from anomaly_ad.inspection import Inspector
+
+    def picture(*arguments):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(Inspector, "picture", picture)
+    write_parts(inbox, 1)
+    with watching():
+        until(rows)
+    assert rows()[0]["verdict"] == "good" and rows()[0]["picture"] is None
+
+
+def test_a_name_of_a_picture_that_is_taken_by_a_folder(watching, inbox, output, rows):
+    (output / "pictures" / "sub").mkdir(parents=True)
+    write_image(inbox / "sub" / "a.png", draw_part(1))
+    (output / "pictures" / "sub").rmdir()
+    (output / "pictures" / "sub").write_text("in the way")
+    with watching():
+        until(rows)
+    assert rows()[0]["verdict"] == "good" and rows()[0]["picture"] is None
+
+
+def test_whoever_reads_the_verdicts_may_go_away(watching, inbox, rows, caplog):
+    told = []
+
+    def tell(row):
+        told.append(row)
+        raise BrokenPipeError(32, "Broken pipe")
+
+    write_parts(inbox, 5)
+    with watching(tell=tell):
+        until(lambda: len(rows()) == 5)
+    assert len(told) == 1 and "verdicts are not printed any more" in caplog.text
+
+
+def test_a_journal_that_cannot_be_written_for_a_fault_ends_it(watching, inbox, monkeypatch):
+    def add(*arguments):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(Journal, "add", add)
+    write_parts(inbox, 100)
+    with pytest.raises(ZeroDivisionError), watching() as stop:
+        until(stop.is_set)
+
+
+def test_a_link_to_an_inbox_has_events(watching, inbox, rows, tmp_path):
+    inbox.rename(tmp_path / "real")
+    inbox.symlink_to(tmp_path / "real")
+    with watching(settle=0.1):
+        time.sleep(1.5)  # behind the first look
+        write_parts(inbox, 1)
+        until(rows, 15)
+
+
+def test_rows_stay_while_the_drive_is_away(watching, inbox, output, rows, monkeypatch):
+    monkeypatch.setattr("anomaly_ad.line.line._PRUNE", 0.2)
+    write_parts(inbox, 2)
+    with watching(poll=True, keep_days=1e-9):
+        until(lambda: len(rows()) == 2)
+        away = inbox.with_name("away")
+        inbox.rename(away)
+        inbox.mkdir()  # the empty folder that a drive was mounted on
+        time.sleep(1)
+        assert len(rows()) == 2
+        inbox.rmdir()
+        away.rename(inbox)
+        time.sleep(1)
+        assert len(rows()) == 2
+
+
+def test_a_retried_file_that_is_removed_is_recorded(watching, inbox, rows):
+    (inbox / "broken.png").write_bytes(b"no image")
+    with watching(give_up=60):
+        time.sleep(1)
+        (inbox / "broken.png").unlink()
+        until(rows)
+    assert "removed before" in rows()[0]["answer"]["error"]
