@@ -154,8 +154,8 @@ class Transfers:
     @staticmethod
     def _put_back(hidden: Path, source: Path) -> None:
         """The newer file gets its name back, or one next to it where a newer one still has that."""
-        beside = source.with_name(f"{source.stem}-{hidden.name[1:13]}{source.suffix}")
-        for name in (source, beside):
+        other = source.with_name(f"{source.stem}-{hidden.name[1:13]}{source.suffix}")
+        for name in (source, other):
             try:
                 _link_or_copy(hidden, name, hidden.name)
             except FileExistsError:
