@@ -26,6 +26,7 @@ FILE = "journal.sqlite"
 _FORMAT = 1
 _BUSY = 30.0  # seconds that another reader may hold the database
 _AT_A_TIME = 1000  # rows in one transaction
+_LOCK = 2.0  # seconds; whoever asks for the state holds the lock for a moment
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -181,7 +182,7 @@ class Journal:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._process = FileLock(self.folder / ".lock", timeout=0)
+            self._process = FileLock(self.folder / ".lock", timeout=_LOCK)
             self._process.acquire()
         except Timeout as error:
             raise OptionError(

@@ -204,23 +204,27 @@ def _link_or_copy(source: Path, target: Path, key: str) -> None:
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise
-    # Another file system, or one without links. The name is taken first, so that nothing that comes
-    # meanwhile is replaced; a file that a kill leaves of the copy is written over by the next try.
+    # Another file system, or one without links. What a kill leaves of the copy is written over by
+    # the next try.
     unfinished = target.with_name(f".{key}.tmp")
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL))
     try:
         with source.open("rb") as old, unfinished.open("wb") as new:
             shutil.copyfileobj(old, new)
             new.flush()
             os.fsync(new.fileno())
         shutil.copystat(source, unfinished)
-        os.replace(unfinished, target)
+        try:
+            os.link(unfinished, target)
+        except FileExistsError:
+            raise
+        except OSError:  # no links here
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, "there is such a file", str(target)) from None
+            unfinished.rename(target)
         _to_disk(target.parent)
-    except BaseException:
+    finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-            target.unlink()
-        raise
 
 
 def _to_disk(folder: Path) -> None:

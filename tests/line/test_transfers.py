@@ -181,6 +181,22 @@ def test_another_file_system(tmp_path, journal, seen, bad, monkeypatch):
     assert os.listdir(bad) == ["a.png"] and os.listdir(path.parent) == []
 
 
+def test_a_copy_replaces_nothing_and_leaves_nothing_behind(
+    tmp_path, journal, seen, bad, monkeypatch
+):
+    def link(source, target):
+        raise OSError(1, "no links here")
+
+    monkeypatch.setattr(module.os, "link", link)
+    bad.mkdir()
+    (bad / "a.png").write_bytes(b"older")
+    seen("a.png", b"content")
+    assert Transfers(journal, tmp_path / "inbox").round()[1] is False
+    assert (bad / "a.png").read_bytes() == b"older"
+    (other,) = set(os.listdir(bad)) - {"a.png"}
+    assert (bad / other).read_bytes() == b"content"
+
+
 def test_what_cannot_be_moved_waits(tmp_path, journal, seen, bad):
     seen("a.png")
     bad.write_text("a file is in the way")
