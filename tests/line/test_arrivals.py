@@ -71,6 +71,8 @@ def test_a_file_that_was_renamed_into_place_is_complete_at_once(tmp_path):
     assert patient.take(0.1) is None
     patient.notice("a.png", is_renamed=True)
     assert patient.take(1).path == "a.png"
+    patient.notice("a.png", is_renamed=True)  # told once more while it is inspected
+    assert patient.take(0.1) is None
 
 
 def test_a_file_is_taken_once_and_again_when_it_is_replaced(arrivals, tmp_path, known):
