@@ -159,7 +159,7 @@ def picture_name(image: Path) -> Path:
     return image if image.suffix.lower() in PICTURES else image.with_name(f"{image.name}.png")
 
 
-def write_picture(picture: Image, target: Path) -> None:
+def write_picture(picture: Image, target: Path, scratch: Path | None = None) -> None:
     """Write a picture in the format of its name (PNG if that is none); whole or not at all.
 
     JPEG holds at most 65,500 pixels a side, WebP 16,383; a larger picture is shrunk to that.
@@ -170,6 +170,8 @@ def write_picture(picture: Image, target: Path) -> None:
         RGB.
     target : Path
         Folders on the way are made; a file there is replaced.
+    scratch : Path, optional
+        A folder of the same disk for the unfinished file; by default that of the picture.
     """
     suffix = target.suffix.lower() if target.suffix.lower() in PICTURES else ".png"
     height, width, _ = picture.shape
@@ -179,9 +181,10 @@ def write_picture(picture: Image, target: Path) -> None:
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     data = encode_picture(picture, suffix)
-    unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    unfinished = (scratch or target.parent) / f".{secrets.token_hex(8)}.tmp"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (target.parent, unfinished.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(data)
         os.replace(unfinished, target)
     except BaseException as error:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import queue
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -90,6 +91,9 @@ class Keeper:
         self._receivers = tuple(receivers)
         self._pictures = pictures
         self._kept = kept
+        # Pictures that a killed process left unfinished; nobody else writes to this folder.
+        self._scratch = journal.folder / ".unfinished"
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._rows: queue.Queue[tuple[Row, Callable[[], object]] | None] = queue.Queue(_WAITING)
         self._ending = threading.Event()  # what cannot be written now is not waited for
         self._given_up = threading.Event()  # nobody writes any more
@@ -141,7 +145,7 @@ class Keeper:
             return bare
         while True:
             try:
-                write_picture(picture, target)
+                write_picture(picture, target, self._scratch)
             except Exception as error:
                 if not _is_temporary(error):
                     facts = {"file": row.path, "error": str(error)}

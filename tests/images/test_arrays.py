@@ -132,7 +132,7 @@ def test_lists_of_paths_of_any_kind(tmp_path):
         assert [source.name for source in find_sources(listed).items] == names
     with pytest.raises(OptionError, match=r"Received a table.*table\['path'\]"):
         find_sources(pandas.DataFrame({"path": names}))
-    with pytest.raises(OptionError, match="holds paths or images"):
+    with pytest.raises(OptionError, match="holds paths, images, or pairs"):
         find_sources([3])
     with pytest.raises(PathError, match=r"a\.png: there is no such file"):
         find_sources(np.array(names[0]))

@@ -54,6 +54,19 @@ def test_nothing_is_inspected_twice_after_a_restart(watching, inbox, rows):
     assert rows()[:2] == before
 
 
+def test_unfinished_pictures_of_a_killed_process_are_removed(watching, inbox, output, rows):
+    left = output / ".unfinished" / ".0123.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a picture")
+    write_parts(inbox, 2)
+    with watching():
+        until(lambda: len(rows()) == 2)
+    assert not left.exists()
+    assert sorted(f"pictures/{name}" for name in os.listdir(output / "pictures")) == sorted(
+        row["picture"] for row in rows()
+    )
+
+
 @pytest.mark.parametrize("poll", [False, True])
 def test_a_file_under_the_same_name_is_another_one(watching, inbox, rows, poll):
     with watching(poll=poll):
