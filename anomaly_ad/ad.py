@@ -9,6 +9,7 @@ from typing import Any, Literal
 from . import training
 from .choosing import Comparison, Tuning, tune
 from .choosing.tuning import TRIALS
+from .errors import OptionError
 from .evaluation import Drift, Evaluation, ProbabilityOfDetection, calibrate, detection_curve
 from .evaluation.detection import CONTRAST
 from .evaluation.drift import drift
@@ -18,12 +19,14 @@ from .images.exclusion import Exclude, without
 from .images.groups import Groups, grouped
 from .images.labelled import Labels, find_labelled
 from .images.sources import PredictInput
-from .inspection import Prediction, look, predict, stream
+from .inspection import Prediction, check_place, look, place, predict, stream
 from .model import SAVE_PATH, Choice, StoredModel
 from .report.comparison import compared
 from .report.page import evaluated, report, told
 from .report.review import Review, after_training, review
-from .support import printable
+from .runtime import Device
+from .runtime.devices import CPU
+from .support import printable, say
 
 
 class AD:
@@ -96,6 +99,16 @@ class AD:
         Share of good parts that may be rejected at the default threshold; None for 0.01.
     precision : {"f32", "bf16", "f16"}
         Arithmetic of the OpenVINO model. Limits hold in it.
+    device : str, optional
+        For a model that is loaded: where it runs, "CPU", "GPU", "NPU", one of several such as
+        "GPU.1", or "AUTO"; `anomaly-ad devices` lists what is there. None for the CPU.
+    threads : int, optional
+        For a model that is loaded: threads of the CPU; None for as many as the process may use, in
+        a container those of its share.
+    check : path, optional
+        A folder of good images. On a device other than the one that the limits were taken on, the
+        scores of up to 32 of them are compared with that one's, and the model is refused if they
+        deviate, see `inspection.place`.
     name : str, optional
         Of the model directory in `save_path`; None for "model". Another name saves a model next to
         those that are there.
@@ -110,6 +123,8 @@ class AD:
         An argument cannot be used, or is fixed by the model that is loaded.
     ModelError
         The path holds no model, or a damaged one.
+    DeviceError
+        The limits do not hold on the device.
 
     Notes
     -----
@@ -139,6 +154,9 @@ class AD:
         smallest_defect: float | None = None,
         false_alarm_rate: float | None = None,
         precision: str | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        check: PathLike | None = None,
         name: str | None = None,
         **parameters: Any,
     ) -> None:
@@ -164,12 +182,29 @@ class AD:
             **parameters,
         }
         self._choice = Choice.of(model_name, save_path, name, given)
+        self._device = Device(device or CPU, threads)
+        if self._choice.stored is not None:
+            stored = place(self._choice.stored, self._device, check)
+            self._choice = self._choice.with_model(stored)
+            if stored.shown:
+                say(printable(stored.shown))
+        elif device is not None or threads is not None or check is not None:
+            raise OptionError(
+                "device, threads and check are for a model that is loaded: training runs on the "
+                'CPU. Train it, then load it: AD("Models/model", device=...).'
+            )
 
     def __repr__(self) -> str:
         return (
             f"AD({self._choice.plan.method!r}, img_size={self.img_size}, "
             f"gray_scale={self.gray_scale}, patch_size={self.patch_size}; {self._choice.state})"
         )
+
+    def _check_trains(self) -> None:
+        if self._device.kind != CPU:
+            raise OptionError(
+                "Training and its limits are those of the CPU. Load the model without `device`."
+            )
 
     @property
     def gray_scale(self) -> bool:
@@ -188,8 +223,11 @@ class AD:
 
     @property
     def model(self) -> StoredModel:
-        """The trained or loaded model; NotTrainedError if there is none."""
-        return self._choice.model
+        """The trained or loaded model; NotTrainedError if there is none.
+
+        DeviceError where its limits are not known to hold on the device.
+        """
+        return check_place(self._choice.model)
 
     def load_data(self, path: PathLike | Iterable[PathLike]) -> AD:
         """Choose the images of good parts that `train` learns from, and print which they are.
@@ -270,6 +308,7 @@ class AD:
         MissingExtraError
             TensorFlow is not installed; the message names the command.
         """
+        self._check_trains()
         training.check(self._choice, epochs)
         if self._good is None:
             self.load_data(self.train_path)
@@ -279,7 +318,7 @@ class AD:
         work = training.prepare(self._choice, good, epochs)
         _tell(work)
         trained = training.train(self._choice, good, work)
-        self._choice = self._choice.with_model(trained.stored)
+        self._choice = self._choice.with_model(trained.stored.on(self._device))
         _tell(trained, *table(at_rates(trained.stored)))
         _tell(*after_training(trained.stored, page=review))
         return self
@@ -323,12 +362,13 @@ class AD:
         MissingExtraError, BackboneError
             The backbone's weights are not there, or not the same.
         """
+        self._check_trains()
         training.check_adding(self._choice, in_groups=groups is not None)
         good = find_training_images(path)
         good = good if groups is None else grouped(good, groups)
         _tell(f"Adding: {good}", *training.doubts(good))
         trained = training.add_images(self._choice, good)
-        self._choice = self._choice.with_model(trained.stored)
+        self._choice = self._choice.with_model(trained.stored.on(self._device))
         _tell(trained, *table(at_rates(trained.stored)))
         _tell(*after_training(trained.stored, page=review))
         return self
@@ -396,7 +436,7 @@ class AD:
             `limit` below the score of a typical good image.
         """
         stored, lines = calibrate(
-            self.model,
+            self._choice.model,  # which may be on a device where its limits do not hold yet
             self._choice.directory,
             false_alarm_rate=false_alarm_rate,
             good=good,

@@ -54,6 +54,10 @@ class ParityError(AnomalyADError, RuntimeError):
     """The converted model does not give the results of the trained one."""
 
 
+class DeviceError(AnomalyADError, RuntimeError):
+    """The limits of a model are not known to hold on the device that it is to run on."""
+
+
 class OutputError(AnomalyADError, OSError):
     """Results cannot be written where they should go."""
 

@@ -161,6 +161,24 @@ Review = Annotated[
         help="Write the page of good images that look odd; it holds photographs.",
     ),
 ]
+DeviceName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--device", metavar="NAME", help="CPU, GPU, NPU or AUTO, see `devices`. [default: CPU]"
+    ),
+]
+Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Threads of the CPU. [default: as many as the process may use]"),
+]
+Check = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        parser=as_path,
+        metavar="DIR",
+        help="Good images that show whether the limits hold on another --device.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -184,11 +202,16 @@ def seconds(text: str | None) -> float | None:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def open_model(model: Path) -> StoredModel:
-    """The model of a directory."""
+def open_model(
+    model: Path,
+    device: str | None = None,
+    threads: int | None = None,
+    check: Path | None = None,
+) -> StoredModel:
+    """The model of a directory, on a device."""
     from ..ad import AD
 
-    return AD(as_directory(model)).model
+    return AD(as_directory(model), device=device, threads=threads, check=check).model
 
 
 def as_directory(model: Path) -> str:

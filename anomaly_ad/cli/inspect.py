@@ -15,7 +15,18 @@ from ..errors import OptionError
 
 if TYPE_CHECKING:
     from ..inspection import Prediction
-from .base import EXIT_ANOMALY, EXIT_ERROR, Model, Thresh, as_directory, as_path, command
+from .base import (
+    EXIT_ANOMALY,
+    EXIT_ERROR,
+    Check,
+    DeviceName,
+    Model,
+    Threads,
+    Thresh,
+    as_directory,
+    as_path,
+    command,
+)
 
 
 @command
@@ -57,6 +68,9 @@ def predict(
         bool,
         typer.Option("--resume", help="Continue the last such run: skip what it has recorded."),
     ] = False,
+    device: DeviceName = None,
+    threads: Threads = None,
+    check: Check = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object per image, one a line.")
     ] = False,
@@ -70,7 +84,7 @@ def predict(
     from ..inspection import count_verdicts, summary
     from ..support import say
 
-    predictions = AD(as_directory(model)).stream(
+    predictions = AD(as_directory(model), device=device, threads=threads, check=check).stream(
         path[0] if len(path) == 1 else path,
         output if save else None,
         patch_size=patch_size,

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..errors import OptionError, missing_extra
-from .base import Json, Thresh, as_path, command, open_model, print_table, seconds
+from .base import (
+    Check,
+    DeviceName,
+    Json,
+    Threads,
+    Thresh,
+    as_path,
+    command,
+    open_model,
+    print_table,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from ..line.journal import Row
@@ -110,6 +121,9 @@ def watch(
     secret_file: SecretFile = None,
     mqtt: Broker = None,
     metrics: Metrics = None,
+    device: DeviceName = None,
+    threads: Threads = None,
+    check: Check = None,
     as_json: Json = False,
 ) -> None:
     """Inspect every image that arrives in a folder, until it is ended."""
@@ -131,7 +145,8 @@ def watch(
         settings = _settings(
             output, pictures, keep, webhook, secret_file, mqtt, metrics, as_json, look, show
         )
-        _until_ended(lambda stop: run(open_model(model), watched, settings, stop))
+        stored = open_model(model, device, threads, check)
+        _until_ended(lambda stop: run(stored, watched, settings, stop))
 
 
 @command
@@ -177,6 +192,9 @@ def camera(
     secret_file: SecretFile = None,
     mqtt: Broker = None,
     metrics: Metrics = None,
+    device: DeviceName = None,
+    threads: Threads = None,
+    check: Check = None,
     as_json: Json = False,
 ) -> None:
     """Inspect what a camera shows, until it is ended or the video is over."""
@@ -192,7 +210,7 @@ def camera(
         settings = _settings(
             output, pictures, keep, webhook, secret_file, mqtt, metrics, as_json, look, tell
         )
-        stored = open_model(model)
+        stored = open_model(model, device, threads, check)
         _until_ended(
             lambda stop: watch_camera(stored, seen, settings, stop, show=window(stored, look))
         )

@@ -15,6 +15,18 @@ from .base import Json, Model, as_directory, as_path, command, print_table
 
 
 @command
+def devices(as_json: Json = False) -> None:
+    """List what can run a model here: --device takes these names, or AUTO."""
+    from ..runtime.devices import available
+
+    found = available()
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_table(found)
+
+
+@command
 def info(
     model: Model,
     verify: Annotated[
@@ -23,10 +35,10 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Describe a model. Prints its method, limit, training, parity and versions."""
-    from ..ad import AD
     from ..evaluation import calibrated_by
+    from ..model import SAVE_PATH, Choice
 
-    stored = AD(as_directory(model)).model
+    stored = Choice.of(as_directory(model), SAVE_PATH, None, {}).model
     if verify:
         stored.verify()
     if as_json:

@@ -12,6 +12,7 @@ import typer
 from ..errors import OptionError
 from .base import (
     EXIT_ERROR,
+    DeviceName,
     Groups,
     Json,
     Model,
@@ -71,13 +72,14 @@ def calibrate(
             help="Good images of another day: count what is rejected.",
         ),
     ] = None,
+    device: DeviceName = None,
 ) -> None:
     """Move the decision limit. From good or labelled images, or by hand; prints the directory."""
     if labels is not None and defective is not None:
         raise OptionError("--defective and --labels both name labelled images; give one of them.")
     from ..ad import AD
 
-    ad = AD(as_directory(model))
+    ad = AD(as_directory(model), device=device)
     with redirect_stdout(sys.stderr):
         ad.calibrate(
             false_alarm_rate=false_alarm_rate,

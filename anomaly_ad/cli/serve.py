@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import OptionError, missing_extra
-from .base import as_path, command
+from .base import Check, DeviceName, Threads, as_path, command
 
 TOKEN_VARIABLE = "ANOMALY_AD_TOKEN"
 
@@ -57,8 +57,13 @@ def serve(
             help="File with the token that clients send. [default: $ANOMALY_AD_TOKEN, if set]",
         ),
     ] = None,
+    device: DeviceName = None,
+    threads: Threads = None,
+    check: Check = None,
 ) -> None:
     """Answer over HTTP, with a page at /. Prints the address once it is ready."""
+    from ..runtime import Device
+    from ..runtime.devices import CPU
     from ..service.settings import Settings
 
     settings = Settings(
@@ -69,6 +74,8 @@ def serve(
         max_pixels=max_pixels,
         timeout=timeout,
         token=read_token(token_file, os.environ),
+        device=Device(device or CPU, threads),
+        check=check,
     )
     directories = name_models(model)
     try:

@@ -24,6 +24,7 @@ from ..images.labelled import GOOD, Labels, find_labelled
 from ..images.sources import file_sources
 from ..inspection import Inspected, Inspector
 from ..model import Calibration, GoodScores, StoredModel, check_new_groups, check_rate
+from ..runtime.devices import CPU
 from ..support import bar, printable
 from .intervals import Estimate, Ranking, wilson
 from .rates import A_LIST, at_rates, next_step, table
@@ -80,6 +81,11 @@ def calibrate(
         raise OptionError(
             "groups belong to `good`, which is not given; images of the training keep theirs."
         )
+    if not (stored.is_at_home or stored.shown) and (good is None or defective is not None):
+        raise OptionError(
+            f"On {stored.engine.device.name} a limit needs good images that are inspected there: "
+            "give `good`, a folder of images that the model has not learnt."
+        )
     reference: GoodScores | None = None  # where the good images behind the limit become others
     compared: tuple[NDArray[np.float64], ...] = ()  # scores of good and defective images
     if limit is not None:
@@ -94,6 +100,9 @@ def calibrate(
         scores = (stored.good_scores() if reference is None else reference).scores
         calibration, more = _on_another_day(stored, calibration, scores, another_day)
         lines += more
+    device = _device_of(stored, reference)
+    if device != CPU:
+        calibration = replace(calibration, record={**calibration.record, "device": device})
     stored = stored.with_limits(calibration, directory, reference)
     rows = at_rates(stored, *compared)
     lines += table(rows)
@@ -102,6 +111,13 @@ def calibrate(
         step = next_step(rows, *(int((scores > limit).sum()) for scores in compared))
         lines += [printable(step)] if step else []
     return stored, "\n".join(lines)
+
+
+def _device_of(stored: StoredModel, reference: GoodScores | None) -> str:
+    """The kind of device that the scores behind new limits come from."""
+    if reference is None:  # as before
+        return stored.manifest.calibration.device
+    return stored.engine.device.kind if reference.digests else CPU
 
 
 def _from_good(
@@ -375,6 +391,8 @@ def calibrated_by(record: Mapping[str, Any]) -> dict[str, str]:
             words.append(f"{record['false_alarms']} false alarms, {record['misses']} misses")
         if "rejected" in record:
             words.append(f"{record['rejected']} good ones exceed it")
+        if "device" in record:
+            words.append(f"on {record['device']}")
         if record.get("left_out"):
             words.append(f"{record['left_out']} left out (learnt, or copies)")
         if isinstance(alone := record.get("good_only"), dict):

@@ -6,6 +6,7 @@ pictures and records go.
 
 from .inspector import Inspected, Inspector, Observer, count_verdicts, summary
 from .output import Output
+from .placing import check_place, place
 from .prediction import Prediction
 from .regions import Region
 from .runs import look, predict, stream
@@ -17,8 +18,10 @@ __all__ = [
     "Output",
     "Prediction",
     "Region",
+    "check_place",
     "count_verdicts",
     "look",
+    "place",
     "predict",
     "stream",
     "summary",

@@ -316,6 +316,7 @@ class Inspector:
         with an error where it `may_fail`; otherwise the error is raised.
         """
         stacks: list[bool] = []
+        workers = self.engine.device.n_threads
 
         def read(source: Source) -> tuple[_Read, Taken | None]:
             try:
@@ -346,9 +347,9 @@ class Inspector:
                 found = one_by_one()
             else:
                 streamed = self.engine.inspect_all(
-                    ordered_map(read, sources), self.framing, _AFTER_MODEL
+                    ordered_map(read, sources, workers=workers), self.framing, _AFTER_MODEL
                 )
-                found = ordered_map(decide, streamed)
+                found = ordered_map(decide, streamed, workers=workers)
             with closing(found):
                 yield from found
             if stacks:

@@ -20,7 +20,6 @@ from watchdog.observers import Observer
 from ..errors import ImageError, OptionError, PathError
 from ..images import Photograph
 from ..model import StoredModel
-from ..support import cpu_count
 from .arrivals import Arrival, Arrivals
 from .journal import Row, key_of
 from .keeper import Subject
@@ -176,7 +175,8 @@ class _Watch:
             work: list[Callable[[], None]] = [
                 self._arrivals.settle_all,
                 lambda: self._look(events, stop),
-                *[lambda: self._work(stop)] * (_WORKERS_PER_CPU * cpu_count()),
+                *[lambda: self._work(stop)]
+                * (_WORKERS_PER_CPU * self._stored.engine.device.n_threads),
             ]
             threads = [threading.Thread(target=each, name="watch", daemon=True) for each in work]
             for thread in threads:

@@ -200,6 +200,11 @@ class Calibration:
         return f"at most {self.stated_rate:.1%} of good parts like {these} exceed it{groups}"
 
     @property
+    def device(self) -> str:
+        """The kind of device that the scores behind the limits come from."""
+        return str(self.record.get("device", "CPU"))
+
+    @property
     def good_source(self) -> str | None:
         """Where the good images are from that limits for a rate come from; None for the training.
 

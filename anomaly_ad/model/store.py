@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnomalyADError, ModelError
-from ..runtime import Engine
+from ..runtime import Device, Engine
 from .calibration import FEW_FOLDS, HELD_OUT, Calibration, GoodScores
 from .manifest import WRONG_VALUES, Manifest, check_file, check_names, damaged, read_manifest
 from .writer import ModelWriter
@@ -45,6 +45,8 @@ class StoredModel:
         The model, ready to run.
     replaced : str
         Of a model that was just saved: which one it took the place of, in words.
+    shown : str
+        Where its limits were shown to hold on a device that they are not from: how, in words.
     """
 
     directory: Path
@@ -53,10 +55,11 @@ class StoredModel:
     digest: str
     engine: Engine
     replaced: str = ""
+    shown: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied by its directory: whoever gets it opens it again."""
-        return _open_again, (os.path.abspath(self.directory), self.digest)
+        return _open_again, (os.path.abspath(self.directory), self.digest, self.engine.device)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Read what training needs to go on; checked like everything else."""
@@ -151,7 +154,34 @@ class StoredModel:
                     shutil.copyfile(self.directory / name, writer.xml.with_suffix(name[-4:]))
             writer.write_state(state)
             writer.commit(replace(self.manifest, calibration=calibration))
-        return load(directory)
+        return load(directory).on(self.engine.device)
+
+    def on(self, device: Device) -> StoredModel:
+        """The model on another device, or with other threads; see `is_at_home`.
+
+        Raises
+        ------
+        OptionError
+            There is no such device.
+        ModelError
+            The model is damaged, or has been replaced and is no longer there.
+        """
+        if device == self.engine.device:
+            return self
+        xml = next(name for name in self.files if name.endswith(".xml"))
+        for name in self.files:
+            if not name.endswith(".npz"):
+                check_file(self.directory / name, self.files[name])
+        engine = Engine(self.directory / xml, self.manifest.plan.precision, device)
+        return replace(self, engine=engine, shown="")
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether it runs where its limits were taken: on this kind of device.
+
+        Elsewhere the arithmetic may differ, and what the limits promise was not shown there.
+        """
+        return self.engine.device.kind == self.manifest.calibration.device
 
     def verify(self) -> None:
         """Check the hash of every file; ModelError names the first that is not as it was saved."""
@@ -182,8 +212,8 @@ def load(directory: str | os.PathLike[str]) -> StoredModel:
     raise AssertionError("unreachable")
 
 
-def _open_again(directory: str, digest: str) -> StoredModel:
-    stored = load(directory)
+def _open_again(directory: str, digest: str, device: Device) -> StoredModel:
+    stored = load(directory).on(device)
     if stored.digest != digest:
         raise ModelError(
             f"The model in {directory} was replaced after this one was handed over. Load it again: "

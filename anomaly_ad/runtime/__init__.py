@@ -3,9 +3,11 @@
 `engine` is all that predicting needs; `convert` needs Keras and is imported where it is used.
 """
 
+from .devices import Device
 from .engine import Engine, Outputs, check_precision
 
 __all__ = [
+    "Device",
     "Engine",
     "Outputs",
     "check_precision",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
 from ..images import Framing, Seen, model_inputs
+from .devices import Device
 
 T = TypeVar("T")
 Outputs = dict[str, NDArray[np.float32]]
@@ -35,6 +36,7 @@ def check_precision(precision: str) -> None:
         )
 
 
+_HERE = Device()
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -49,19 +51,30 @@ class Engine:
     precision : {"f32", "bf16", "f16"}
         Arithmetic of the model, always given explicitly: OpenVINO's own default differs between
         processors, and scores with it.
+    device : Device
+        Where it runs.
 
     Raises
     ------
     ModelError
         OpenVINO cannot read or compile the model.
+    OptionError
+        There is no such device.
     """
 
-    def __init__(self, model: ov.Model | Path, precision: str = "f32") -> None:
+    def __init__(
+        self, model: ov.Model | Path, precision: str = "f32", device: Device = _HERE
+    ) -> None:
         check_precision(precision)
-        self.precision = precision
+        device.check()
+        self.device = device
+        self._precision = precision
         self._begin()
         try:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model
+            if device.kind == "NPU":  # takes no open batch
+                shapes = [[1, *[*each.partial_shape][1:]] for each in self._model.inputs]
+                self._model.reshape(dict(enumerate(shapes)))
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot read the model {model}: {error}") from error
         self._takes_images = len(self._model.inputs) == 1
@@ -73,14 +86,20 @@ class Engine:
         self._core = ov.Core()
         # Read, not mapped: whoever writes over a mapped file kills the processes that use it.
         self._core.set_property({"ENABLE_MMAP": False})
+        self.device.prepare(self._core)
         self._models: dict[str, ov.CompiledModel] = {}
         self._requests: SimpleQueue[ov.InferRequest] | None = None
         self._spare: list[ov.InferRequest] = []  # of the model that takes one image at a time
 
+    @property
+    def arithmetic(self) -> str:
+        """What the model is computed in: its precision, or the next that the device has."""
+        return self.device.arithmetic(self._core, self._precision)
+
     def _compile(self, hint: str) -> ov.CompiledModel:
-        properties = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": hint}
+        properties = {"INFERENCE_PRECISION_HINT": self.arithmetic, "PERFORMANCE_HINT": hint}
         try:
-            return self._core.compile_model(self._model, "CPU", properties)
+            return self._core.compile_model(self._model, self.device.name, properties)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot compile the model: {error}") from error
 

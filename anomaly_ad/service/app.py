@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from .._version import __version__
-from ..support import cpu_count
 from . import schema
 from .answers import answer
 from .metrics import CONTENT_TYPE, Metrics
@@ -42,7 +41,7 @@ class Service:
         self.images = 0  # that have arrived and have no verdict yet
         self.ending = False  # connections are not kept alive then
         metrics.watch(lambda: self.images, settings.queue)
-        self._workers = ThreadPoolExecutor(_WORKERS_PER_CPU * cpu_count(), "inspect")
+        self._workers = ThreadPoolExecutor(_WORKERS_PER_CPU * settings.device.n_threads, "inspect")
 
     @contextmanager
     def places(self, images: int) -> Iterator[None]:

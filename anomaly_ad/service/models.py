@@ -58,19 +58,22 @@ class Served:
 class Models:
     """Named models, loaded and ready; the first is the one that is taken where none is named.
 
-    `changed` is called with the name and whether it worked, after a directory was replaced.
+    `changed` is called with the name and whether it worked, after a directory was replaced;
+    `placed` brings a model to its device, or raises what speaks against it.
     """
 
     def __init__(
         self,
         directories: Mapping[str, Path],
         changed: Callable[[str, bool], None] = lambda name, worked: None,
+        placed: Callable[[StoredModel], StoredModel] = lambda stored: stored,
     ) -> None:
         self._directories = dict(directories)
         self._changed = changed
+        self._placed = placed
         # Before loading: what is replaced meanwhile is seen at the first look.
         self._states = {name: _state(path) for name, path in self._directories.items()}
-        self._served = {name: _serve(name, path) for name, path in self._directories.items()}
+        self._served = {name: self._serve(name, path) for name, path in self._directories.items()}
         self._said: dict[str, str] = {}
         self._missing: set[str] = set()
 
@@ -119,7 +122,7 @@ class Models:
             self._missing.discard(name)
             if state != self._states[name]:
                 try:
-                    served = _serve(name, path)
+                    served = self._serve(name, path)
                 except Exception as error:  # whatever is wrong with it, the old one goes on
                     self._complain(name, error)
                     continue
@@ -131,6 +134,12 @@ class Models:
                     _log.info("a replaced model is taken up", extra={"model": name, **digests})
             self._said.pop(name, None)
 
+    def _serve(self, name: str, path: Path) -> Served:
+        stored = self._placed(load(path))
+        views = np.zeros((1, *stored.manifest.plan.framing.view_shape), np.uint8)
+        stored.engine.run_concurrently(views)  # compiles, and shows that it runs
+        return Served(name, stored)
+
     def _complain(self, name: str, error: Exception) -> None:
         """Say once what is wrong, and where it arose only for a fault of the program."""
         if self._said.get(name) == str(error):
@@ -140,13 +149,6 @@ class Models:
         facts = {"model": name, "error": str(error)}
         where = None if isinstance(error, AnomalyADError) else error
         _log.error("a replaced model is not taken up", extra=facts, exc_info=where)
-
-
-def _serve(name: str, path: Path) -> Served:
-    stored = load(path)
-    views = np.zeros((1, *stored.manifest.plan.framing.view_shape), np.uint8)
-    stored.engine.run_concurrently(views)  # compiles, and shows that it runs
-    return Served(name, stored)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

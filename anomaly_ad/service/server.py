@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ..errors import OptionError
+from ..inspection import check_place, place
 from ..support.jsonlog import json_log
 from ..support.signals import ended_by_signals
 from .app import Service, create_app
@@ -55,7 +56,11 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
     """
     with bind(host, port) as listener, json_log():
         metrics = Metrics()
-        models = Models(directories, metrics.note_reload)
+        models = Models(
+            directories,
+            metrics.note_reload,
+            lambda stored: check_place(place(stored, settings.device, settings.check)),
+        )
         service = Service(settings, models, metrics)
         if settings.token is None and not (host in ("localhost", "::1") or host[:4] == "127."):
             _log.warning("whoever reaches this address may use it: set a token, see README")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import OptionError
 from ..model import check_threshold
+from ..runtime import Device
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Settings:
     timeout: float = 30.0
     # What a client has to send as "Authorization: Bearer <token>".
     token: str | None = None
+    # Where models run, and good images that show whether their limits hold there.
+    device: Device = field(default_factory=Device)
+    check: Path | None = None
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)

@@ -3,9 +3,10 @@
 It knows nothing of images or models.
 """
 
+from .cpus import cpu_count
 from .progress import bar, duration, printable, say
 from .spool import Spool
-from .threads import cpu_count, ordered_map
+from .threads import ordered_map
 
 __all__ = [
     "Spool",

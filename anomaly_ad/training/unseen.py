@@ -204,10 +204,10 @@ def _prove_formula(
         float(np.abs(values - received[name]).max()) / extent(expected, name)
         for name, values in expected.items()
     )
-    tolerance = _FORMULA_TOLERANCE[finished.precision]
-    if not largest <= tolerance and finished.precision != "f32":
+    tolerance = _FORMULA_TOLERANCE[finished.arithmetic]
+    if not largest <= tolerance and finished.arithmetic != "f32":
         raise ParityError(
-            f"In the arithmetic {finished.precision} the model deviates by {largest:.1e} of the "
+            f"In the arithmetic {finished.arithmetic} the model deviates by {largest:.1e} of the "
             f"range from what was trained; at most {tolerance} is accepted. Nothing was saved. "
             'Train with precision="f32", or with a larger img_size.'
         )
@@ -217,7 +217,7 @@ def _prove_formula(
             f"that its limits come from; at most {tolerance} is accepted. Nothing was saved. "
             "Report this as a bug, with the versions of keras, tensorflow and openvino."
         )
-    if finished.precision == "f32":  # next to nothing
+    if finished.arithmetic == "f32":  # next to nothing
         return _Higher(0.0, 0.0)
     # Of views. That of an image does not exceed it: its score is one of theirs, or of their maps.
     higher = {
