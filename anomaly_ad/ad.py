@@ -14,6 +14,7 @@ from .evaluation import Drift, Evaluation, ProbabilityOfDetection, calibrate, de
 from .evaluation.detection import CONTRAST
 from .evaluation.drift import drift
 from .evaluation.rates import at_rates, table
+from .exports import Export, export
 from .images import Image, PathLike, TrainingImages, find_training_images
 from .images.exclusion import Exclude, without
 from .images.groups import Groups, grouped
@@ -636,6 +637,55 @@ class AD:
             seed=seed,
             save_path=save_path,
         )
+        _tell(found)
+        return found
+
+    def export(
+        self,
+        output: PathLike,
+        to: Literal["openvino", "onnx", "model-api"] = "openvino",
+        *,
+        images: PathLike | Iterable[PathLike] | None = None,
+        weights: Literal["f32", "f16"] = "f32",
+    ) -> Export:
+        """Write the model for another program, compare the file with it, and print how close it is.
+
+        The file is run on real images; it is left only if every output agrees with the model's and
+        every verdict is the same. It carries its limits and what lies outside its graph as
+        metadata, see docs/exports.md.
+
+        Parameters
+        ----------
+        output : path
+            The file: .xml for "openvino" and "model-api" (its weights lie next to it, in .bin),
+            .onnx for "onnx". Replaced if it is there.
+        to : {"openvino", "onnx", "model-api"}
+            "onnx" needs the extras "train" and "export". "model-api" is for AnomalyDetection of
+            Intel's Model API: scores, label and mask of one prepared image.
+        images : path or list of paths, optional
+            Images to compare with, good or not, of which up to 32 are taken; None for those that
+            the model was trained on, where they still are.
+        weights : {"f32", "f16"}
+            How weights of dense convolutions are stored, for "openvino": "f16" nearly halves most
+            files; outputs then deviate by up to 2e-3 of their range, otherwise by 1e-4.
+
+        Returns
+        -------
+        Export
+            The files, and how far their outputs are from the model's.
+
+        Raises
+        ------
+        OptionError
+            An argument cannot be used, or the format cannot express the model.
+        DataError
+            There are no images to compare with.
+        ParityError
+            The file is not the model; nothing is written.
+        MissingExtraError
+            A package is not installed; the message names the command.
+        """
+        found = export(self.model, output, to, images=images, weights=weights)
         _tell(found)
         return found
 

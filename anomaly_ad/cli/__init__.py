@@ -5,6 +5,6 @@
 
 # ruff: noqa: I001
 from .base import app, main
-from . import learn, inspect, quality, serve, line, other
+from . import learn, inspect, quality, serve, line, deploy, other
 
-__all__ = ["app", "inspect", "learn", "line", "main", "other", "quality", "serve"]
+__all__ = ["app", "deploy", "inspect", "learn", "line", "main", "other", "quality", "serve"]

@@ -15,18 +15,6 @@ from .base import Json, Model, as_directory, as_path, command, print_table
 
 
 @command
-def devices(as_json: Json = False) -> None:
-    """List what can run a model here: --device takes these names, or AUTO."""
-    from ..runtime.devices import available
-
-    found = available()
-    if as_json:
-        print(json.dumps(found, indent=2))
-    else:
-        print_table(found)
-
-
-@command
 def info(
     model: Model,
     verify: Annotated[

@@ -7,7 +7,6 @@ same in the scores; a person can tell them apart.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,7 +177,7 @@ def stand_out(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _places(stored: StoredModel, count: int) -> list[tuple[str, Path, str]]:
     """Name, file and digest of each image that has an unseen score, in the order of the scores."""
     training = stored.manifest.training
-    found = [*_of_sets(training.get("sets", []))]
+    found = stored.manifest.places
     calibrated = training.get("calibrated_on")
     try:
         places = found if calibrated is None else [found[index] for index in calibrated]
@@ -190,10 +189,3 @@ def _places(stored: StoredModel, count: int) -> list[tuple[str, Path, str]]:
             "of its images. Train it again to look at them."
         )
     return places
-
-
-def _of_sets(sets: list[dict]) -> Iterator[tuple[str, Path, str]]:
-    for one in sets:
-        folder = one.get("folder") or ""
-        for name, digest in zip(one.get("names", ()), one.get("digests", ()), strict=False):
-            yield str(name), Path(folder, str(name)), str(digest)

@@ -21,7 +21,7 @@ from .formats import Image, Pixels
 from .light import Light
 from .part import around_part, shrunk
 from .pose import OwnAxes, Pose, Registration
-from .roi import box_of, check_size, is_rectangle
+from .roi import box_of, check_size, is_rectangle, mask_of
 from .taken import Affine, Place, Taken, inverted
 from .tiles import Box, Merger, Size, Tiles, TileViews, map_size
 from .values import (
@@ -447,6 +447,16 @@ class Framing:
                 f"the part covers {share:.1%} of the image, good parts {low:.1%} to {high:.1%}"
             )
         return around
+
+    @property
+    def photograph_size(self) -> tuple[int, int] | None:
+        """(height, width) that photographs must have, for tiles or a region; None for any."""
+        if self.tiles is not None:
+            return self.tiles.photograph
+        if self.region is None:
+            return None
+        height, width = mask_of(self.region).shape
+        return height, width
 
     @property
     def looks_for_part(self) -> bool:

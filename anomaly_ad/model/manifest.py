@@ -94,6 +94,15 @@ class Manifest:
         return frozenset(digest for entry in sets for digest in entry.get("digests", []))
 
     @property
+    def places(self) -> list[tuple[str, Path, str]]:
+        """Name, file and digest of each image that training has seen, as it was then."""
+        return [
+            (str(name), Path(one.get("folder") or "", str(name)), str(digest))
+            for one in self.training.get("sets", [])
+            for name, digest in zip(one.get("names", ()), one.get("digests", ()), strict=False)
+        ]
+
+    @property
     def excluded(self) -> dict[str, str | None]:
         """Names of the images that a person excluded -> digest; None for one that is damaged."""
         return {

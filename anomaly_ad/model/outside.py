@@ -39,8 +39,9 @@ def _before(framing: Framing, box: list[int] | None) -> list[str]:
         out[0] = "Decode the file in its own depth: RGB or gray, upright as its EXIF says."
     if framing.reduces:
         out.append(
-            "A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as libjpeg does, where that is "
-            "not smaller than what step 'resize' needs."
+            "Decode a JPEG at 1/8, 1/4 or 1/2 of its size, as libjpeg does: the smallest whose "
+            "sides, rounded down, are not smaller than those that step 'resize' needs of the whole "
+            "photograph. What is said of its pixels below means those of its full size."
         )
     if framing.only_part:
         out.append(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -18,40 +17,17 @@ from numpy.typing import NDArray
 
 from ..errors import ParityError
 from ..images import model_inputs
+from .agreement import Parity, compared
 from .engine import Engine
 
 TOLERANCE = 1e-4  # of the output's range over the compared images, weights and arithmetic in f32
 _PIXELS = 256 * 512  # that the trained graph works on at a time
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How far the converted graph is from the trained one, over real images.
-
-    Parameters
-    ----------
-    n_images : int
-        Number of images compared.
-    tolerance : float
-        Largest deviation that is accepted.
-    deviation : dict of str to float
-        For each output the largest absolute difference, divided by the `extent` of the output in
-        the Keras graph over these images.
-    """
-
-    n_images: int
-    tolerance: float
-    deviation: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for the manifest."""
-        return asdict(self)
-
-
 def to_openvino(graph: keras.Model) -> ov.Model:
     """Convert a detector's graph; names of input and outputs and the open batch size are kept."""
     with _unreported():
-        model = ov.convert_model(_traced(graph))
+        model = ov.convert_model(traced(graph))
     _merge_equal(model)
     return model
 
@@ -117,7 +93,7 @@ def _unreported() -> Iterator[None]:
             module.tm = real
 
 
-def _traced(graph: keras.Model) -> Any:
+def traced(graph: keras.Model) -> Any:
     """The graph as a function of tensors, which TensorFlow traces at its first call."""
     signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
     return tf.function(lambda *inputs: _call(graph, [*inputs]), signature)
@@ -158,7 +134,7 @@ def prove_parity(
     converted = engine.run_all(views)
     parts: dict[str, list[NDArray[Any]]] = {}
     at_a_time = max(1, _PIXELS // (views.shape[1] * views.shape[2]))
-    trained = _traced(graph)  # layer by layer each call would take several times as long
+    trained = traced(graph)  # layer by layer each call would take several times as long
     for begin in range(0, len(views), at_a_time):
         some = model_inputs(views[begin : begin + at_a_time], graph.inputs[0].shape[-1])
         for name, values in trained(*some).items():
@@ -169,34 +145,11 @@ def prove_parity(
             f"The converted model has the outputs {sorted(converted)}, the trained one "
             f"{sorted(expected)}. Report this as a bug."
         )
-    deviation = {
-        name: _deviation(expected[name], converted[name], extent(expected, name))
-        for name in sorted(expected)
-    }
-    odd = {name: value for name, value in deviation.items() if not value <= tolerance}
-    if odd:
+    parity = compared(expected, converted, len(views), tolerance)
+    if odd := parity.odd:
         raise ParityError(
             f"The converted model deviates from the trained one by {odd} of the range of its "
             f"outputs; at most {tolerance} is accepted. Nothing was saved. Report this as a bug, "
             "with the versions of keras, tensorflow and openvino."
         )
-    return Parity(len(views), tolerance, deviation)
-
-
-def extent(outputs: Mapping[str, NDArray], name: str) -> float:
-    """The range that deviations of an output are measured by: its largest minus its least value.
-
-    For the score that of the map, where there is one and it is larger: a score mostly is a value on
-    the map's scale, and the range of a few scores of good images says little. Where all values are
-    the same there is no range, and their own size takes its place.
-    """
-    names = {name, "anomaly_map"} if name == "score" else {name}
-    values = [outputs[each] for each in names if each in outputs]
-    largest = max(float(np.ptp(array)) for array in values)
-    return largest or max(float(np.abs(array).max()) for array in values) or 1.0
-
-
-def _deviation(expected: NDArray, received: NDArray, scale: float) -> float:
-    if expected.shape != received.shape or not np.isfinite(received).all():
-        return float("inf")
-    return float(np.abs(expected.astype(np.float64) - received).max()) / scale
+    return parity

@@ -39,13 +39,12 @@ def _shares(cgroups: Path, own: Path) -> Iterator[float]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":  # version 2: one hierarchy
-            root = cgroups
+            roots = [cgroups]
         elif "cpu" in controllers.split(","):  # version 1
-            root = next((p for p in (cgroups / controllers, cgroups / "cpu") if p.is_dir()), None)
+            roots = [cgroups / controllers, cgroups / "cpu"]
         else:
             continue
-        if root is None:
-            continue
+        root = next((folder for folder in roots if folder.is_dir()), cgroups)
         # In a container the path may be the host's, which is not there: then its root counts.
         inner = Path(path.lstrip("/"))
         for folder in (root / inner, *(root / parent for parent in inner.parents), root):

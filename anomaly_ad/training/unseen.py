@@ -21,6 +21,7 @@ from ..images.taken import with_peaks
 from ..methods.features import Features, FeatureSet
 from ..model import FEW_FOLDS, MOST_MAPS, GoodScores, Plan
 from ..runtime import Engine
+from ..runtime.agreement import extent
 from ..support import bar
 
 if TYPE_CHECKING:
@@ -194,8 +195,6 @@ def _prove_formula(
     framing: Framing,
 ) -> _Higher:
     """Compare the converted graph with the formula that the limits are taken with."""
-    from ..runtime.convert import extent
-
     good = len(views)
     views = with_defects(views, framing)
     expected = formula(views)
