@@ -57,7 +57,8 @@ class Export:
         return (
             f"Wrote {names} ({self.to}, {self.size / 1e6:.1f} MB). On {self.parity.n_images // 2} "
             "views of images, and on these with a gray square, all verdicts are those of the "
-            f"model; largest deviation, as part of the range: {found} (at most {self.parity.tolerance:g})."
+            f"model; largest deviation, as part of the range: {found} "
+            f"(at most {self.parity.tolerance:g})."
         )
 
 
