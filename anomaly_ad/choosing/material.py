@@ -61,6 +61,7 @@ def find_material(
     *,
     groups: Groups | None = None,
     seed: int = 0,
+    whole: TrainingImages | None = None,
 ) -> Material:
     """Find images to learn from, and labelled ones or good ones to render defects on.
 
@@ -74,13 +75,15 @@ def find_material(
         As for `AD.train`: images of one part are held out together.
     seed : int
         Of what is held out and rendered.
+    whole : TrainingImages, optional
+        The good images in `path`, where they are known already.
 
     Raises
     ------
     DataError, PathError
         There is nothing to learn from, or too little.
     """
-    whole = find_training_images(path)
+    whole = whole or find_training_images(path)
     whole = whole if groups is None else grouped(whole, groups)
     known = {os.path.realpath(file) for file in whole.paths}
     found = _labelled(path, labelled, known)

@@ -1,4 +1,4 @@
-"""Commands that bring a model to other machines and programs: devices, export."""
+"""Commands that bring a model to other machines and programs: devices, export, optimize."""
 
 from __future__ import annotations
 
@@ -57,3 +57,36 @@ def export(
     say(str(found))
     for file in found.files:
         print(file)
+
+
+@command
+def optimize(
+    model: Model,
+    images: Annotated[
+        Path,
+        typer.Option(
+            parser=as_path,
+            metavar="DIR",
+            help="Good images, such as those of the training; labelled ones in the same folder are "
+            "tested on.",
+        ),
+    ],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="DIR", help="Model directory. [default: MODEL-int8]"),
+    ] = None,
+    labelled: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=as_path, metavar="DIR", help="Labelled images elsewhere; or a CSV."),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="By how much its merit may be worse, at the end of the interval.")
+    ] = 0.02,
+    seed: Annotated[int, typer.Option(help="Of what is held out and rendered.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a model in INT8. Keeps it only if it is faster and finds no less; prints the figures."""
+    from ..choosing import optimize as run
+
+    found = run(open_model(model), images, output, labelled=labelled, margin=margin, seed=seed)
+    print(found.to_json() if as_json else found)

@@ -23,3 +23,9 @@ def joint_features(detectors: Sequence[StatisticalDetector], framing: Framing) -
             if name != INSIDE:
                 outputs[f"{number}/{name}"] = features
     return keras.Model(inputs, outputs)
+
+
+def head_of(detector: StatisticalDetector, graph: keras.Model) -> keras.Model:
+    """What of a detector's graph comes after its features, whose names are in ascending order."""
+    features = detector.features().output
+    return keras.Model([features[name] for name in sorted(features)], graph.output)

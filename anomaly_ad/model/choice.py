@@ -12,6 +12,7 @@ from ..errors import ModelError, NotTrainedError, OptionError
 from ..images import PathLike, Survey, check_path
 from ..images.pose import Pose
 from ..methods import registry
+from ..runtime import INT8
 from .manifest import is_model, models_below
 from .members import framing_of, saved_members
 from .plan import Plan
@@ -65,6 +66,11 @@ class Choice:
                 for each in options["members"]
             ]
         if isinstance(model_name, str) and model_name in registry.PRESETS:
+            if options.get("precision") == INT8:
+                raise OptionError(
+                    "precision='int8' is not trained by itself: `anomaly-ad optimize MODEL` makes "
+                    "it of a model, and shows first whether it is faster and finds as much."
+                )
             plan = Plan.from_options(model_name, options)
             framing = None
             if registry.preset(model_name).combines:

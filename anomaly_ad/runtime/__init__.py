@@ -4,9 +4,10 @@
 """
 
 from .devices import Device
-from .engine import Engine, Outputs, check_precision
+from .engine import INT8, Engine, Outputs, check_precision
 
 __all__ = [
+    "INT8",
     "Device",
     "Engine",
     "Outputs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,10 +24,13 @@ TOLERANCE = 1e-4  # of the output's range over the compared images, weights and 
 _PIXELS = 256 * 512  # that the trained graph works on at a time
 
 
-def to_openvino(graph: keras.Model) -> ov.Model:
-    """Convert a detector's graph; names of input and outputs and the open batch size are kept."""
+def to_openvino(graph: keras.Model, inputs: Sequence[str] | None = None) -> ov.Model:
+    """Convert a detector's graph; names of input and outputs and the open batch size are kept.
+
+    `inputs` are other names for the inputs, in their order.
+    """
     with _unreported():
-        model = ov.convert_model(traced(graph))
+        model = ov.convert_model(traced(graph, inputs))
     _merge_equal(model)
     return model
 
@@ -93,9 +96,13 @@ def _unreported() -> Iterator[None]:
             module.tm = real
 
 
-def traced(graph: keras.Model) -> Any:
+def traced(graph: keras.Model, inputs: Sequence[str] | None = None) -> Any:
     """The graph as a function of tensors, which TensorFlow traces at its first call."""
-    signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
+    names = inputs or [each.name for each in graph.inputs]
+    signature = [
+        tf.TensorSpec(each.shape, each.dtype, name=name)
+        for each, name in zip(graph.inputs, names, strict=True)
+    ]
     return tf.function(lambda *inputs: _call(graph, [*inputs]), signature)
 
 

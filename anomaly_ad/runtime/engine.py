@@ -25,11 +25,13 @@ T = TypeVar("T")
 Outputs = dict[str, NDArray[np.float32]]
 
 PRECISIONS = ("f32", "bf16", "f16")
+# Of models whose features are quantised: what is not computes in f32.
+INT8 = "int8"
 
 
 def check_precision(precision: str) -> None:
-    """Raise OptionError unless `precision` is one of `PRECISIONS`."""
-    if precision not in PRECISIONS:
+    """Raise OptionError unless `precision` is one of `PRECISIONS`, or `INT8`."""
+    if precision not in (*PRECISIONS, INT8):
         raise OptionError(
             f"precision is the arithmetic of the model, one of {', '.join(PRECISIONS)}. "
             f"Received: {precision!r}."
@@ -48,7 +50,7 @@ class Engine:
     model : openvino.Model or path of its .xml file
         "images", uint8 (B, height, width, channels), and in some models "inside", uint8
         (B, height, width) -> named outputs.
-    precision : {"f32", "bf16", "f16"}
+    precision : {"f32", "bf16", "f16", "int8"}
         Arithmetic of the model, always given explicitly: OpenVINO's own default differs between
         processors, and scores with it.
     device : Device
@@ -68,7 +70,7 @@ class Engine:
         check_precision(precision)
         device.check()
         self.device = device
-        self._precision = precision
+        self._precision = "f32" if precision == INT8 else precision
         self._begin()
         try:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model

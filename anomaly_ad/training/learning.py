@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
@@ -44,6 +45,8 @@ class Learnt:
         For other methods, what each image scored by the statistics of the others.
     formula : callable or None
         For these, what the graph computes, as these scores are computed: views -> outputs.
+    quantised : openvino.Model or None
+        What the features come from, where that is quantised.
     """
 
     record: dict[str, Any]
@@ -52,6 +55,7 @@ class Learnt:
     groups: NDArray[np.intp] | None = None
     held_out: GoodScores | None = None
     formula: Callable[[NDArray[np.uint8]], dict[str, NDArray]] | None = None
+    quantised: ov.Model | None = None
 
 
 def learn(
@@ -170,6 +174,7 @@ def _learn_statistics(
         _shown(images),
         held_out=held_out,
         formula=lambda views: score(features.of(views)),
+        quantised=features.quantised,
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..images import Framing, ImageSet
 from ..methods.features import FeatureSet
 from ..model import Plan
-from ..runtime import Engine
+from ..runtime import INT8, Engine
 from ..support import bar
 
 if TYPE_CHECKING:
@@ -36,10 +36,13 @@ class OwnFeatures:
         Of all images that are learnt from.
     of : callable
         Those of any views: uint8 (B, height, width, channels) -> named arrays.
+    quantised : openvino.Model or None
+        What they come from, where that is quantised.
     """
 
     set: FeatureSet
     of: Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
+    quantised: ov.Model | None = None
 
 
 class Shared:
@@ -59,6 +62,7 @@ class Shared:
         self._together = [*together]
         self._images: dict[str, ImageSet] = {}
         self._features: dict[str, tuple[Engine, FeatureSet]] = {}
+        self._models: dict[str, ov.Model] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +116,10 @@ class Shared:
             model, prefix = to_openvino(graph), ""
         key = _digest(plan.precision, _content(model), *images.digests())
         if key not in self._features:
+            if plan.precision == INT8:
+                from .quantised import quantised
+
+                model = quantised(model, images)
             engine = Engine(model, plan.precision)
             check(engine)
             with bar(len(images), "Features") as step:
@@ -119,6 +127,7 @@ class Shared:
             if len(self._features) == _MOST:
                 self._features.pop(next(iter(self._features)))[1].__exit__()
             self._features[key] = engine, found
+            self._models[key] = model
         engine, found = self._features[key]
         # `inside` is one for all, and some methods do without.
         names = {(name if name == "inside" else f"{prefix}{name}"): name for name in graph.output}
@@ -127,7 +136,8 @@ class Shared:
             outputs = engine.run_all(views)
             return {own: outputs[name] for name, own in names.items()}
 
-        return OwnFeatures(found.renamed(names), of)
+        front = self._models[key].clone() if plan.precision == INT8 else None
+        return OwnFeatures(found.renamed(names), of, front)
 
     @cached_property
     def _joint(self) -> ov.Model:

@@ -38,6 +38,7 @@ from ..model import (
     saved_members,
 )
 from ..runtime import Engine
+from ..runtime.agreement import compared
 from ..support import ordered_map, say
 from .learning import check_input, learn, least_groups
 from .shared import Shared
@@ -197,7 +198,7 @@ def _make(
 
     What is proven and scored is the file that is saved.
     """
-    from ..runtime.convert import prove_parity, to_openvino
+    from ..runtime.convert import TOLERANCE, prove_parity, to_openvino
 
     start = time.perf_counter()
     learnt = learn(
@@ -213,10 +214,19 @@ def _make(
     seconds = round(record["seconds"] + time.perf_counter() - start, 1)
     graph = detector.graph()
     with ModelWriter(directory) as writer:
-        writer.write_graph(to_openvino(graph))
+        if learnt.quantised is None:
+            writer.write_graph(to_openvino(graph))
+        else:
+            writer.write_graph(_with_head(learnt.quantised, detector, graph))
         engine = Engine(writer.xml, "f32")
         check_input(engine, plan)
-        parity = prove_parity(graph, engine, with_defects(learnt.shown, plan.framing))
+        shown = with_defects(learnt.shown, plan.framing)
+        if learnt.quantised is None:
+            parity = prove_parity(graph, engine, shown)
+        else:  # the graph's features are others; the formula has those of the model
+            assert learnt.formula is not None
+            found = learnt.formula(shown)
+            parity = compared(found, engine.run_all(shown, found), len(shown), TOLERANCE)
         if plan.precision != "f32":
             engine = Engine(writer.xml, plan.precision)
         good = unseen_scores(learnt, engine, plan.framing)
@@ -235,6 +245,17 @@ def _make(
         del engine  # its file is about to be moved, and Windows keeps open files where they are
         writer.commit(manifest)
     return replace(load(directory), replaced=writer.replaced)
+
+
+def _with_head(front: ov.Model, detector: Any, graph: Any) -> ov.Model:
+    """Quantised features and what scores them as one model."""
+    from ..methods.joint import head_of
+    from ..runtime.convert import to_openvino
+    from .quantised import joined
+
+    names = {f"feature_{n}": name for n, name in enumerate(sorted(detector.features().output))}
+    head = to_openvino(head_of(detector, graph), [*names])
+    return joined(front, head, names)
 
 
 def _of_training(stored: StoredModel) -> GoodScores:

@@ -14,6 +14,7 @@ from ..images import TrainingImages, survey
 from ..images.names import is_for_test, meaning
 from ..methods import registry
 from ..model import Choice, Plan, StoredModel
+from ..runtime import INT8
 from ..support import printable, say
 from . import steps
 from .shared import Shared
@@ -199,6 +200,11 @@ def check_adding(choice: Choice, *, in_groups: bool) -> None:
             f"that can: {', '.join(able)}."
         )
     preset.checked(plan.parameters)
+    if plan.precision == INT8:
+        raise OptionError(
+            "A quantised model is made of all its images at once. Add them to the model that it "
+            "was made of, then call `anomaly-ad optimize` again."
+        )
     knows_groups = bool(choice.model.manifest.groups)
     if knows_groups and not in_groups:
         raise OptionError(
