@@ -33,6 +33,7 @@ FASTER = 1.1  # times, at least
 MARGIN = 0.02  # of the merit
 _ROUNDS = 3  # of measuring the speed, by turns
 _PROBED = 10  # images
+_FEW = 20  # images of a kind
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,11 @@ def _compared(
     notes = [*material.notes]
     if errors:
         notes.append(f"{len(errors)} images cannot be inspected and do not count.")
+    if min(before.n_good, before.n_defective) < _FEW:
+        notes.append(
+            f"Warning: {before.n_good} good and {before.n_defective} defective images tell little; "
+            f"take {_FEW} of each or more."
+        )
     return Optimisation(before, after, worse, margin, material.is_rendered, tuple(notes))
 
 

@@ -15,7 +15,7 @@ from openvino import opset13 as ops
 from ..errors import ModelError, OptionError, missing_extra
 from ..images import model_inputs
 from ..model import StoredModel
-from ..runtime import Engine
+from ..runtime import INT8, Engine
 from .metadata import KEY
 from .verdicts import with_verdicts
 
@@ -129,6 +129,11 @@ class ModelApi:
             raise OptionError(
                 f"Model API takes one whole image, and this model has {what}. Export it to "
                 "openvino or onnx, or train with the whole photograph and fit='stretch'."
+            )
+        if stored.manifest.plan.precision == INT8:
+            raise OptionError(
+                "Model API runs several images at a time, and INT8 is right in one stream only on "
+                "some processors. Export the model in f32, or this one to openvino."
             )
         model = with_verdicts(_graph_of(stored), stored.manifest.calibration, framing.size)
         height, width = framing.size

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
 from ..images import Framing, Seen, model_inputs
-from .devices import Device
+from .devices import CPU, Device
 
 T = TypeVar("T")
 Outputs = dict[str, NDArray[np.float32]]
@@ -70,7 +70,8 @@ class Engine:
         check_precision(precision)
         device.check()
         self.device = device
-        self._precision = "f32" if precision == INT8 else precision
+        self._is_quantised = precision == INT8
+        self._precision = "f32" if self._is_quantised else precision
         self._begin()
         try:
             self._model = self._core.read_model(model) if isinstance(model, Path) else model
@@ -99,7 +100,14 @@ class Engine:
         return self.device.arithmetic(self._core, self._precision)
 
     def _compile(self, hint: str) -> ov.CompiledModel:
-        properties = {"INFERENCE_PRECISION_HINT": self.arithmetic, "PERFORMANCE_HINT": hint}
+        properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self.arithmetic,
+            "PERFORMANCE_HINT": hint,
+        }
+        if self._is_quantised and self.device.kind == CPU:
+            # In several streams INT8 gives other results, and wrong ones, on processors without
+            # VNNI (OpenVINO 2026.4).
+            properties["NUM_STREAMS"] = 1
         try:
             return self._core.compile_model(self._model, self.device.name, properties)
         except RuntimeError as error:

@@ -37,7 +37,7 @@ from ..model import (
     load,
     saved_members,
 )
-from ..runtime import Engine
+from ..runtime import INT8, Engine
 from ..runtime.agreement import compared
 from ..support import ordered_map, say
 from .learning import check_input, learn, least_groups
@@ -218,7 +218,7 @@ def _make(
             writer.write_graph(to_openvino(graph))
         else:
             writer.write_graph(_with_head(learnt.quantised, detector, graph))
-        engine = Engine(writer.xml, "f32")
+        engine = Engine(writer.xml, INT8 if learnt.quantised else "f32")
         check_input(engine, plan)
         shown = with_defects(learnt.shown, plan.framing)
         if learnt.quantised is None:
@@ -227,7 +227,7 @@ def _make(
             assert learnt.formula is not None
             found = learnt.formula(shown)
             parity = compared(found, engine.run_all(shown, found), len(shown), TOLERANCE)
-        if plan.precision != "f32":
+        if plan.precision not in ("f32", INT8):
             engine = Engine(writer.xml, plan.precision)
         good = unseen_scores(learnt, engine, plan.framing)
         if record.get("excluded"):

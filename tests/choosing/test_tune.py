@@ -1,8 +1,6 @@
 """Options searched: on one half of the images, reported on the other, and gone on with."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -299,7 +297,7 @@ def test_a_default_that_was_cut_off_stays_the_default(tmp_path, monkeypatch, fak
 SCRIPT = """
 import sys
 from anomaly_ad.choosing import tune
-print(tune(sys.argv[1], "dfkde", trials=5, storage=sys.argv[2], options={"img_size": (64, 64)}))
+print(tune(sys.argv[1], "dfkde", trials=8, storage=sys.argv[2], options={"img_size": (64, 64)}))
 """
 
 
@@ -312,7 +310,7 @@ def test_killed_and_gone_on_with_no_trial_is_lost_or_made_twice(parts, tmp_path)
     best = []
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.3)
+        time.sleep(0.1)
         if not storage.is_file():
             continue
         try:
@@ -323,16 +321,16 @@ def test_killed_and_gone_on_with_no_trial_is_lost_or_made_twice(parts, tmp_path)
         best = [trial.value for trial in trials if trial.state.name == "COMPLETE"]
         if len(best) >= 2 and trials[-1].state.name == "RUNNING":
             break
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert len(best) >= 2
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "5 trials" in done.stdout
+    assert "8 trials" in done.stdout
     study = optuna.load_study(study_name="tune", storage=url)
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    assert len(complete) == 5
+    assert len(complete) == 8
     options = [json.dumps(trial.user_attrs["options"], sort_keys=True) for trial in complete]
-    assert len(set(options)) == 5
+    assert len(set(options)) == 8
     assert study.best_value >= max(best)
     cut = [trial for trial in study.trials if trial.state.name == "FAIL"]
     assert len(cut) == 1

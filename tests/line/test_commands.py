@@ -21,7 +21,12 @@ def start(trained, inbox, output):
         command = [sys.executable, "-m", "anomaly_ad", "watch", trained, inbox]
         command += ["--output", output, "--settle", "0.2", *more]
         process = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell ignores it for what it runs in the background, and so would the process.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         running.append(process)
         return process
