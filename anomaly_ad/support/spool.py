@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import threading
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +21,8 @@ class Spool:
 
     Plain reads and writes rather than a memory map: the pages of a map count as this process's
     memory, so that it would seem to grow with the number of items, and be killed for it where
-    memory is limited. Use it as a context manager: leaving it removes the file.
+    memory is limited. Use it as a context manager: leaving it removes the file; the system does so
+    where the process is killed.
 
     Parameters
     ----------
@@ -45,16 +45,15 @@ class Spool:
         self._count = count
         self._size = math.prod(shape) * self.dtype.itemsize
         self._lock = threading.Lock()
-        self._folder = Path(tempfile.mkdtemp(prefix="anomaly_ad-"))
-        needed, free = count * self._size, shutil.disk_usage(self._folder).free
+        folder = tempfile.gettempdir()
+        needed, free = count * self._size, shutil.disk_usage(folder).free
         if needed > free:
-            self.close()
             raise OutputError(
-                f"{needed / 1e6:,.0f} MB of temporary space are needed in {self._folder.parent}, "
+                f"{needed / 1e6:,.0f} MB of temporary space are needed in {folder}, "
                 f"where {free / 1e6:,.0f} MB are free. Make room, or point the environment "
                 "variable TMPDIR at a larger disk."
             )
-        self._file = (self._folder / "items").open("w+b", buffering=0)
+        self._file: Any = tempfile.TemporaryFile(buffering=0)  # without a name
 
     def __enter__(self) -> Self:
         return self
@@ -64,9 +63,7 @@ class Spool:
 
     def close(self) -> None:
         """Remove the file."""
-        if hasattr(self, "_file"):
-            self._file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._file.close()
 
     def __len__(self) -> int:
         return self._count
@@ -82,7 +79,7 @@ class Spool:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise OutputError(
-                f"The temporary file in {self._folder} cannot be written ({error.strerror}). Make "
+                f"The temporary file in {tempfile.gettempdir()} cannot be written ({error.strerror}). Make "
                 "room, or point the environment variable TMPDIR at a larger disk."
             ) from error
 

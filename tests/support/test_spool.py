@@ -1,3 +1,5 @@
+import os
+import tempfile
 import threading
 
 import numpy as np
@@ -28,9 +30,16 @@ def test_items_come_back_in_any_order_and_from_any_thread():
         for thread in threads:
             thread.join()
         assert not wrong
-        folder = kept._folder
-        assert folder.is_dir()
-    assert not folder.exists()
+    with pytest.raises(ValueError, match="closed file"):
+        kept[np.arange(1)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows shows the file while it is open")
+def test_nothing_of_it_is_seen_so_nothing_is_left_by_a_kill(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Spool(4, (3,), np.uint8) as kept:
+        kept[0] = np.ones(3, np.uint8)
+        assert not list(tmp_path.iterdir())
 
 
 def test_an_item_of_another_shape():
