@@ -64,7 +64,7 @@ def _score(raw: ov.Output, limit: Limit) -> ov.Node:
 
 
 def _above(raw: ov.Output, limit: Limit) -> ov.Node:
-    """Whether raw values exceed the limit, which is no number of single precision in general."""
+    """Whether raw values exceed the limit, which need not be a number of single precision."""
     bound = np.float32(limit.limit)
     if float(bound) > limit.limit:  # the same values lie above the next lower one
         bound = np.nextafter(bound, np.float32(-np.inf))

@@ -53,7 +53,8 @@ class Spool:
                 f"where {free / 1e6:,.0f} MB are free. Make room, or point the environment "
                 "variable TMPDIR at a larger disk."
             )
-        self._file: Any = tempfile.TemporaryFile(buffering=0)  # without a name
+        # It has no name, so nothing is left where the process is killed.
+        self._file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - until `close`
 
     def __enter__(self) -> Self:
         return self
@@ -79,8 +80,8 @@ class Spool:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise OutputError(
-                f"The temporary file in {tempfile.gettempdir()} cannot be written ({error.strerror}). Make "
-                "room, or point the environment variable TMPDIR at a larger disk."
+                f"The temporary file in {tempfile.gettempdir()} cannot be written "
+                f"({error.strerror}). Make room, or point the environment variable TMPDIR at a larger disk."
             ) from error
 
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[Any]:
