@@ -702,8 +702,8 @@ class AD:
         """Make the model in INT8, print what that is worth, and save it only where it does no harm.
 
         The network that the features come from is quantised; what scores stays in f32, learns from
-        the quantised features, and takes its limits again. It is kept if it is at least 1.1 times as
-        fast from a file to its verdict and finds no less. Needs the extras "train" and "optimize".
+        the quantised features, and takes its limits again. It is kept if it is at least 1.1 times
+        as fast from a file to its verdict and finds no less. Needs the extras "train" and "optimize".
 
         Parameters
         ----------

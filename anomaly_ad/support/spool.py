@@ -81,7 +81,8 @@ class Spool:
         except OSError as error:
             raise OutputError(
                 f"The temporary file in {tempfile.gettempdir()} cannot be written "
-                f"({error.strerror}). Make room, or point the environment variable TMPDIR at a larger disk."
+                f"({error.strerror}). Make room, or point the environment variable TMPDIR at a "
+                "larger disk."
             ) from error
 
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[Any]:
