@@ -703,7 +703,8 @@ class AD:
 
         The network that the features come from is quantised; what scores stays in f32, learns from
         the quantised features, and takes its limits again. It is kept if it is at least 1.1 times
-        as fast from a file to its verdict and finds no less. Needs the extras "train" and "optimize".
+        as fast from a file to its verdict and finds no less. Needs the extras "train" and
+        "optimize".
 
         Parameters
         ----------
