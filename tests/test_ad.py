@@ -72,7 +72,8 @@ def test_constructing_reads_and_writes_nothing(tmp_path, monkeypatch):
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"fit": "crop"}, "fit"),
-        ({"precision": "int8"}, "f32, bf16, f16"),
+        ({"precision": "int4"}, "f32, bf16, f16"),
+        ({"precision": "int8"}, "anomaly-ad optimize MODEL"),
         ({"false_alarm_rate": 1}, "false_alarm_rate"),
     ],
 )

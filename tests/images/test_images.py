@@ -389,9 +389,9 @@ def test_image_set_holds_the_views(tmp_path):
         part = images.subset(np.array([3, 30]))
         np.testing.assert_array_equal(part[np.array([1, 0])], expected[[30, 3]])
         np.testing.assert_array_equal(np.concatenate(list(part)), expected[[3, 30]])
-        folder = images._items._folder
-        assert folder.exists()
-    assert not folder.exists()
+        file = images._items._file
+        assert not file.closed
+    assert file.closed
 
 
 def test_image_set_lists_every_broken_file(tmp_path):

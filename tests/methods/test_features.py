@@ -41,9 +41,9 @@ def test_maps_of_different_grids(engine, dtype):
         means = images[[7, 3]].reshape(2, 2, 4, 2, 4).mean(axis=(2, 4))
         np.testing.assert_allclose(some["coarse"][..., 0], means, rtol=2e-3)
         np.testing.assert_array_equal(features[slice(5, 7)]["fine"], images[5:7])
-        folders = [spool._folder for spool in features._maps.values()]
-        assert all(folder.exists() for folder in folders)
-    assert not any(folder.exists() for folder in folders)
+        files = [spool._file for spool in features._maps.values()]
+        assert not any(file.closed for file in files)
+    assert all(file.closed for file in files)
 
 
 def test_of_arrays_in_memory():

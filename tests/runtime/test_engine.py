@@ -127,4 +127,4 @@ def test_what_cannot_be_compiled(tmp_path):
     with pytest.raises(ModelError, match="cannot read"):
         Engine(tmp_path / "a.xml")
     with pytest.raises(OptionError, match="f32, bf16, f16"):
-        Engine(tmp_path / "a.xml", "int8")
+        Engine(tmp_path / "a.xml", "int4")
