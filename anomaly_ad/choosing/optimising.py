@@ -194,12 +194,8 @@ def optimize(
         Labelled images are looked for in the same folder.
     output : path, optional
         The model directory that is saved; None for the model's with "-int8" behind it.
-    labelled : path, optional
-        Labelled images elsewhere. Where there are none, defects are rendered on good images.
-    margin : float
-        It is kept if the 95 % interval of by how much its merit is worse ends at this or below.
-    seed : int
-        Of what is held out and rendered.
+    labelled, margin, seed
+        See `AD.optimize`.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError, OptionError, OutputError, ParityError
 from ..images import ImageSet, PathLike, check_path
@@ -83,14 +84,8 @@ def export(
     output : path
         The file: .xml for "openvino" and "model-api" (weights lie next to it, in .bin), .onnx for
         "onnx". Replaced if it is there.
-    to : {"openvino", "onnx", "model-api"}
-        The format.
-    images : path or list of paths, optional
-        Images to compare with, good or not, of which up to 32 are taken. None for those that the
-        model was trained on, where they still are.
-    weights : {"f32", "f16"}
-        How those of dense convolutions are stored, for openvino: "f16" nearly halves most files,
-        and outputs deviate by up to 2e-3.
+    to, images, weights
+        See `AD.export`.
 
     Raises
     ------
@@ -162,16 +157,19 @@ def _check(parity: Parity, differing: int, to: str, weights: str) -> None:
 
 
 def _put(folder: Path, target: Path) -> tuple[Path, ...]:
-    """Put the written files in place, the one that was named last."""
+    """Put the written files in place, the one that was named last.
+
+    Until then it is away, so that nobody reads an old graph with new weights.
+    """
     written = sorted(folder.iterdir(), key=lambda path: path.suffix == target.suffix)
+    if len(written) > 1:
+        target.unlink(missing_ok=True)
     for path in written:
         os.replace(path, target.with_name(path.name))
     return tuple(target.with_name(path.name) for path in reversed(written))
 
 
-def _views(
-    stored: StoredModel, images: PathLike | Iterable[PathLike] | None
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _views(stored: StoredModel, images: PathLike | Iterable[PathLike] | None) -> NDArray[np.uint8]:
     """What the model takes of some images, and the same with a gray square in each."""
     framing = stored.manifest.plan.framing
     paths = _training_images(stored) if images is None else _named(images)

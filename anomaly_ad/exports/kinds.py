@@ -12,7 +12,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from ..errors import ModelError, OptionError, missing_extra
+from ..errors import ModelError, OptionError
 from ..images import model_inputs
 from ..model import StoredModel
 from ..runtime import INT8, Engine
@@ -84,16 +84,16 @@ class Onnx(_Raw):
 
     def write(self, stored: StoredModel, target: Path, about: dict[str, Any], weights: str) -> None:
         """Build the graph again from the state of training, and convert it."""
-        from .onnx import write_onnx
+        from .onnx import runtime, write_onnx
 
+        runtime()  # what is missing is said before the work
         write_onnx(stored, target, {KEY: json.dumps(about)})
 
     def run(self, stored: StoredModel, target: Path) -> Run:
         """By ONNX Runtime on the CPU."""
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise missing_extra("Export to ONNX", "export", str(error.name)) from error
+        from .onnx import runtime
+
+        onnxruntime = runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(target, options, ["CPUExecutionProvider"])

@@ -25,9 +25,9 @@ def metadata_of(stored: StoredModel) -> dict[str, Any]:
     Returns
     -------
     dict
-        "format", "producer", "model" (digest), "method", "precision" (arithmetic in which the
-        limits hold), "class_names", "limits" ("image" and "map": "median" and "limit" in raw units;
-        "promise"; "score": how a raw score becomes one in [0, 1)), "patch_size" in pixels of the
+        "format", "producer", "model" (digest), "method", "precision" and "device" (in and on
+        which the limits hold), "class_names", "limits" ("image" and "map": "median" and "limit" in
+        raw units; "promise"; "score": how a raw score becomes one in [0, 1)), "patch_size" in pixels of the
         input, "framing" (as in the manifest), "photograph_size" (height, width; None for
         any), "outside_the_graph", see `model.outside`, and "vectors", see `vectors`.
     """
@@ -40,6 +40,7 @@ def metadata_of(stored: StoredModel) -> dict[str, Any]:
         "model": stored.digest,
         "method": plan.method,
         "precision": plan.precision,
+        "device": calibration.device,
         "class_names": CLASSES,
         "limits": {
             **{

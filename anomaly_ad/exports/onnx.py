@@ -5,12 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError, OptionError, missing_extra
 from ..model import StoredModel
 from ..training.steps import build
 
 _OPSET = 17  # ONNX Runtime 1.13 of 2022 reads it
+
+
+def runtime() -> Any:
+    """ONNX Runtime; MissingExtraError where it is not installed."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise missing_extra("Export to ONNX", "export", str(error.name)) from error
+    return onnxruntime
 
 
 def write_onnx(stored: StoredModel, target: Path, properties: Mapping[str, str]) -> None:
@@ -42,19 +52,17 @@ def write_onnx(stored: StoredModel, target: Path, properties: Mapping[str, str])
         )
     try:
         import onnx
-        import tensorflow as tf
         import tf2onnx
 
         from ..runtime.convert import traced
     except ModuleNotFoundError as error:
         extra = "export" if str(error.name) in ("onnx", "tf2onnx") else "train"
         raise missing_extra("Export to ONNX", extra, str(error.name)) from error
-    graph = build(plan).restore(stored.detector_state()).graph()
-    signature = [tf.TensorSpec(each.shape, tf.uint8, name=each.name) for each in graph.inputs]
+    function = traced(build(plan).restore(stored.detector_state()).graph())
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     try:
         model, _ = tf2onnx.convert.from_function(
-            traced(graph), input_signature=signature, opset=_OPSET
+            function, input_signature=function.input_signature, opset=_OPSET
         )
     except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(

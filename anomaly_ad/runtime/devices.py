@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import openvino as ov
 
@@ -81,6 +82,7 @@ class Device:
         return precision if _CAPABILITIES[precision] in able else "f16"
 
 
+@cache
 def available() -> dict[str, str]:
     """The devices of this machine that OpenVINO can use: name -> what it is."""
     core = ov.Core()

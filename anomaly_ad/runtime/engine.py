@@ -90,6 +90,10 @@ class Engine:
         # Read, not mapped: whoever writes over a mapped file kills the processes that use it.
         self._core.set_property({"ENABLE_MMAP": False})
         self.device.prepare(self._core)
+        if self._is_quantised:
+            # In several streams INT8 gives other results, and wrong ones, on processors without
+            # VNNI (OpenVINO 2026.4). Set for AUTO as well, which may use the CPU meanwhile.
+            self._core.set_property(CPU, {"NUM_STREAMS": 1})
         self._models: dict[str, ov.CompiledModel] = {}
         self._requests: SimpleQueue[ov.InferRequest] | None = None
         self._spare: list[ov.InferRequest] = []  # of the model that takes one image at a time
@@ -100,14 +104,7 @@ class Engine:
         return self.device.arithmetic(self._core, self._precision)
 
     def _compile(self, hint: str) -> ov.CompiledModel:
-        properties: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self.arithmetic,
-            "PERFORMANCE_HINT": hint,
-        }
-        if self._is_quantised and self.device.kind == CPU:
-            # In several streams INT8 gives other results, and wrong ones, on processors without
-            # VNNI (OpenVINO 2026.4).
-            properties["NUM_STREAMS"] = 1
+        properties = {"INFERENCE_PRECISION_HINT": self.arithmetic, "PERFORMANCE_HINT": hint}
         try:
             return self._core.compile_model(self._model, self.device.name, properties)
         except RuntimeError as error:

@@ -61,8 +61,7 @@ class Shared:
     def __init__(self, together: Sequence[tuple[Plan, StatisticalDetector]] = ()) -> None:
         self._together = [*together]
         self._images: dict[str, ImageSet] = {}
-        self._features: dict[str, tuple[Engine, FeatureSet]] = {}
-        self._models: dict[str, ov.Model] = {}
+        self._features: dict[str, tuple[ov.Model, Engine, FeatureSet]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +69,7 @@ class Shared:
     def __exit__(self, *exception: object) -> None:
         for images in self._images.values():
             images.__exit__()
-        for _, features in self._features.values():
+        for *_, features in self._features.values():
             features.__exit__()
         self._images.clear()
         self._features.clear()
@@ -125,10 +124,9 @@ class Shared:
             with bar(len(images), "Features") as step:
                 found = FeatureSet.compute(engine, images, step)
             if len(self._features) == _MOST:
-                self._features.pop(next(iter(self._features)))[1].__exit__()
-            self._features[key] = engine, found
-            self._models[key] = model
-        engine, found = self._features[key]
+                self._features.pop(next(iter(self._features)))[-1].__exit__()
+            self._features[key] = model, engine, found
+        model, engine, found = self._features[key]
         # `inside` is one for all, and some methods do without.
         names = {(name if name == "inside" else f"{prefix}{name}"): name for name in graph.output}
 
@@ -136,7 +134,7 @@ class Shared:
             outputs = engine.run_all(views)
             return {own: outputs[name] for name, own in names.items()}
 
-        front = self._models[key].clone() if plan.precision == INT8 else None
+        front = model.clone() if plan.precision == INT8 else None
         return OwnFeatures(found.renamed(names), of, front)
 
     @cached_property

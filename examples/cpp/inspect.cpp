@@ -121,9 +121,8 @@ public:
 
 private:
     void check(cv::Size size) const {
-        const Json& drawn_for = photograph;
-        if (!drawn_for.is_null() && (size.height != drawn_for[0] || size.width != drawn_for[1]))
-            throw std::runtime_error("a photograph is not of the size that the model is for");
+        if (!photograph.is_null() && (size.height != photograph[0] || size.width != photograph[1]))
+            throw std::runtime_error("its size is not that which the model is for");
     }
 
     // How a JPEG is decoded: as small as is enough. 0: as it is.
@@ -244,9 +243,12 @@ int run(int count, char** given) {
     auto request = compiled.create_infer_request();
     int status = 0;
     for (int i = 2; i < count; ++i) {
-        const Photo photo = framing.read(given[i]);
-        if (photo.pixels.empty()) {
-            std::cerr << given[i] << ": this cannot be read as an image\n";
+        Photo photo;
+        try {
+            photo = framing.read(given[i]);
+            if (photo.pixels.empty()) throw std::runtime_error("this cannot be read as an image");
+        } catch (const std::exception& error) {  // the others are inspected all the same
+            std::cerr << given[i] << ": " << error.what() << '\n';
             status = 1;
             continue;
         }

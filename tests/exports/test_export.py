@@ -228,6 +228,21 @@ def test_a_file_that_is_not_the_model_is_not_left(trained, tmp_path, monkeypatch
     assert (tmp_path / "part.xml").read_text() == "another file"
 
 
+def test_an_old_graph_never_lies_next_to_new_weights(trained, tmp_path, monkeypatch):
+    (tmp_path / "part.xml").write_text("the graph of an older export")
+    real = os.replace
+
+    def ends_in_between(source, target):
+        if str(target).endswith(".xml"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", ends_in_between)
+    with pytest.raises(KeyboardInterrupt):
+        AD(trained).export(tmp_path / "part.xml")
+    assert [path.name for path in tmp_path.iterdir()] == ["part.bin"]
+
+
 def test_another_verdict_alone_is_enough_to_refuse(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         kinds.OpenVino, "are_anomalous", lambda self, stored, outputs: outputs["score"] < np.inf

@@ -52,8 +52,10 @@ _Real = ov.Core
 def with_gpu(monkeypatch):
     def pretend(factor):
         monkeypatch.setattr(ov, "Core", type("Core", (Core,), {"factor": factor}))
+        available.cache_clear()
 
-    return pretend
+    yield pretend
+    available.cache_clear()
 
 
 def test_devices_are_named(monkeypatch):
