@@ -28,8 +28,8 @@ def metadata_of(stored: StoredModel) -> dict[str, Any]:
         "format", "producer", "model" (digest), "method", "precision" and "device" (in and on
         which the limits hold), "class_names", "limits" ("image" and "map": "median" and "limit" in
         raw units; "promise"; "score": how a raw score becomes one in [0, 1)), "patch_size" in
-        pixels of the input, "framing" (as in the manifest), "photograph_size" (height, width; None for
-        any), "outside_the_graph", see `model.outside`, and "vectors", see `vectors`.
+        pixels of the input, "framing" (as in the manifest), "photograph_size" (height, width;
+        None for any), "outside_the_graph", see `model.outside`, and "vectors", see `vectors`.
     """
     manifest = stored.manifest
     plan, calibration = manifest.plan, manifest.calibration
