@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import training
 from .choosing import Comparison, Optimisation, Tuning, optimize, tune
@@ -29,6 +29,10 @@ from .report.review import Review, after_training, review
 from .runtime import Device
 from .runtime.devices import CPU
 from .support import printable, say
+from .workers import using, workers_of
+
+if TYPE_CHECKING:
+    from .scale import DatasetRun
 
 
 class AD:
@@ -261,6 +265,10 @@ class AD:
         groups: Groups | None = None,
         exclude: Exclude | None = None,
         review: bool = True,
+        engine: Literal["local", "ray"] = "local",
+        address: str | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
     ) -> AD:
         """Learn from the good images, prove and calibrate the model, and save it.
 
@@ -291,6 +299,12 @@ class AD:
         review : bool
             Whether to write the page of the good images that look odd,
             ``<save_path>/<name>-review.html``; it holds photographs. See `review`.
+        engine : {"local", "ray"}
+            "ray" spreads reading the images and computing their features over processes of Ray
+            and, for methods that learn in one pass, their statistics; scores and limits are the
+            same.
+        address, workers, threads
+            Of Ray, as in `predict_dataset`.
 
         Returns
         -------
@@ -308,10 +322,13 @@ class AD:
             A training by gradient has diverged, or images with rendered defects score no higher
             than the same without; nothing is saved.
         MissingExtraError
-            TensorFlow is not installed; the message names the command.
+            TensorFlow or Ray is not installed; the message names the command.
+        EngineError
+            Ray does not start, or gives no results; nothing is saved.
         """
         self._check_trains()
         training.check(self._choice, epochs)
+        spread = workers_of(engine, address=address, workers=workers, threads=threads)
         if self._good is None:
             self.load_data(self.train_path)
         assert self._good is not None
@@ -319,7 +336,8 @@ class AD:
         good = good if exclude is None else without(good, exclude)
         work = training.prepare(self._choice, good, epochs)
         _tell(work)
-        trained = training.train(self._choice, good, work)
+        with using(spread):
+            trained = training.train(self._choice, good, work)
         self._choice = self._choice.with_model(trained.stored.on(self._device))
         _tell(trained, *table(at_rates(trained.stored)))
         _tell(*after_training(trained.stored, page=review))
@@ -920,6 +938,99 @@ class AD:
             annotate=annotate,
             side_by_side=side_by_side,
         )
+
+    def predict_dataset(
+        self,
+        source: PathLike | Iterable[PathLike],
+        output: PathLike,
+        *,
+        engine: Literal["local", "ray"] = "local",
+        address: str | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
+        thresh: float = 0.8,
+        patch_size: int = 0,
+        pictures: bool = False,
+        hardcore: bool = False,
+        regions: bool = False,
+        merge_boxes: bool = False,
+        annotate: bool = False,
+        side_by_side: bool = False,
+    ) -> DatasetRun:
+        """Inspect more images than one machine or one record should hold, into Parquet files.
+
+        Each image gets exactly one row: path, bytes, time of change, size, score, raw score,
+        threshold, verdict, reason, boxes, regions, error, picture, and the digest of the model;
+        scores are those of `predict`. ``pandas.read_parquet(output)`` reads them all. A further
+        call with the same output goes on where the last one stopped: what has the same path, size
+        and time is not inspected again, and what failed is tried again. Needs the extra "ray".
+
+        Parameters
+        ----------
+        source : path, address, or list of these
+            A folder, images, or a Parquet file with a column ``path``. On this machine's disks, or
+            in a store: s3://, gs://, or another address that fsspec knows. Other machines of a
+            cluster must see the same paths.
+        output : path or address
+            Folder of the results; on a cluster one that all machines see.
+        engine : {"local", "ray"}
+            The threads of this process, or processes of Ray, on this machine or on many. A process
+            that is lost is replaced, and its images are inspected once more.
+        address : str, optional
+            Of the Ray cluster: "auto" for the one that this machine belongs to. None: that in
+            RAY_ADDRESS; where it is not set, processes on this machine.
+        workers, threads : int, optional
+            Of Ray: how many processes (None for as many as there are processors for), and threads
+            of each (None for 2).
+        thresh, patch_size
+            As in `predict`.
+        pictures : bool
+            Whether pictures are written as well, to ``_pictures`` in the output.
+        hardcore, regions, merge_boxes, annotate, side_by_side : bool
+            What these show, as in `predict`.
+
+        Returns
+        -------
+        DatasetRun
+            Counts of the verdicts, and how many images were known before.
+
+        Raises
+        ------
+        PathError, DataError
+            There is nothing to inspect, or a list has no column ``path``.
+        OutputError
+            The output holds results of another model or of other options, another process is
+            writing there, or it cannot be written.
+        EngineError
+            Ray does not start, or gives no results. What was written is kept.
+        OptionError
+            An argument cannot be used, or the output lies in the source.
+        MissingExtraError
+            PyArrow or Ray is not installed; the message names the command.
+        """
+        if self._device.kind != CPU:
+            raise OptionError(
+                "predict_dataset inspects on the CPU. Load the model without `device`, or use "
+                "`predict`, which has it."
+            )
+        from .scale import predict_dataset
+
+        found = predict_dataset(
+            self.model,
+            source,
+            output,
+            workers_of(engine, address=address, workers=workers, threads=threads),
+            threshold=thresh,
+            patch_size=patch_size,
+            draw=pictures,
+            hardcore=hardcore,
+            regions=regions,
+            merge_boxes=merge_boxes,
+            annotate=annotate,
+            side_by_side=side_by_side,
+        )
+        _tell(found)
+        return found
 
     @classmethod
     def compare(

@@ -58,6 +58,10 @@ class DeviceError(AnomalyADError, RuntimeError):
     """The limits of a model are not known to hold on the device that it is to run on."""
 
 
+class EngineError(AnomalyADError, RuntimeError):
+    """The engine that work was to be spread by does not start, or gives no results."""
+
+
 class OutputError(AnomalyADError, OSError):
     """Results cannot be written where they should go."""
 

@@ -83,10 +83,8 @@ class Part:
         found = []
         with features:
             for fit, test in self.splits():
-                detector.prepare(features.batches(fit))
-                statistic = detector.new_statistic()
-                for batch in features.batches(fit):
-                    detector.learn(statistic, batch)
+                detector.prepare_from(features, fit)
+                statistic = features.gather(detector, "learn", detector.new_statistic(), fit)
                 score = detector.scorer(statistic)
                 scores = [score(batch)["score"] for batch in features.batches(test)]
                 found.append(roc_auc_score(self.bad[test], np.concatenate(scores)))

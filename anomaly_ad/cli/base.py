@@ -179,7 +179,33 @@ Check = Annotated[
         help="Good images that show whether the limits hold on another --device.",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="local, or ray: processes on this machine or on a cluster, see scale."
+    ),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Of the Ray cluster: auto for the one that this machine belongs to. "
+        "[default: processes on this machine]"
+    ),
+]
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Processes of Ray. [default: as many as there are processors for]"),
+]
+WorkerThreads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--worker-threads", help="Threads of each process of Ray. [default: 2]"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def as_source(text: str | Path) -> object:
+    """An address such as s3://bucket/folder as it is; else as `as_path`."""
+    return text if "://" in str(text) else as_path(text)
 
 
 def region(text: str | None) -> object:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Mapping
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 from .base import (
     EXIT_ANOMALY,
     EXIT_ERROR,
+    Address,
     Check,
     DeviceName,
+    Engine,
     Model,
     Threads,
     Thresh,
+    Workers,
+    WorkerThreads,
     as_directory,
     as_path,
+    as_source,
     command,
 )
 
@@ -35,13 +40,13 @@ def predict(
     path: Annotated[
         list[Path],
         typer.Argument(
-            parser=as_path,
+            parser=as_source,
             metavar="PATH...",
             help="Image, folder (with its subfolders), or several images.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option(parser=as_path, help="Where pictures and records go.")
+        Path, typer.Option(parser=as_source, help="Where pictures and records go.")
     ] = Path("Output"),
     thresh: Thresh = 0.8,
     hardcore: Annotated[
@@ -71,6 +76,13 @@ def predict(
     device: DeviceName = None,
     threads: Threads = None,
     check: Check = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    worker_threads: WorkerThreads = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With --engine ray: write pictures as well.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object per image, one a line.")
     ] = False,
@@ -79,11 +91,44 @@ def predict(
         typer.Option("--fail-on-anomaly", help="Exit with status 3 if an image is anomalous."),
     ] = False,
 ) -> None:
-    """Inspect images. Prints verdict, score and path of each."""
+    """Inspect images. Prints verdict, score and path of each.
+
+    With --engine ray it writes Parquet files with a row for each image and prints their folder;
+    images and output may then be addresses such as s3://bucket/folder, and images may be listed in
+    a Parquet file with a column path.
+    """
     from ..ad import AD
     from ..inspection import count_verdicts, summary
     from ..support import say
 
+    if engine != "local":
+        unused = {"--json": as_json, "--no-save": not save, "--device": device, "--check": check}
+        if given := [name for name, value in unused.items() if value]:
+            raise OptionError(f"{', '.join(given)}: not with --engine {engine}; see docs/scale.md.")
+        with redirect_stdout(sys.stderr):
+            run = AD(as_directory(model), threads=threads).predict_dataset(
+                path[0] if len(path) == 1 else path,
+                output,
+                engine=engine,  # type: ignore[arg-type]  # AD checks it
+                address=address,
+                workers=workers,
+                threads=worker_threads,
+                thresh=thresh,
+                patch_size=patch_size,
+                pictures=pictures,
+                hardcore=hardcore,
+                merge_boxes=merge_boxes,
+                regions=regions,
+                annotate=annotate,
+                side_by_side=side_by_side,
+            )
+        print(run.output)
+        _exit(run.counts, fail_on_anomaly)
+        return
+    if (address, workers, worker_threads) != (None, None, None) or pictures:
+        raise OptionError(
+            "--address, --workers, --worker-threads and --pictures are for --engine ray."
+        )
     predictions = AD(as_directory(model), device=device, threads=threads, check=check).stream(
         path[0] if len(path) == 1 else path,
         output if save else None,
@@ -110,6 +155,10 @@ def predict(
         counts = count_verdicts(shown())
     sys.stdout.flush()
     say(summary(counts, output if save else None))
+    _exit(counts, fail_on_anomaly)
+
+
+def _exit(counts: Mapping[str, int], fail_on_anomaly: bool) -> None:
     if counts["anomalous"] and fail_on_anomaly:
         raise typer.Exit(EXIT_ANOMALY)
     if counts["errors"]:

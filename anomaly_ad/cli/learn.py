@@ -15,11 +15,15 @@ import typer
 from ..errors import OptionError
 from .base import (
     EXIT_ERROR,
+    Address,
+    Engine,
     Groups,
     Json,
     Model,
     Name,
     Review,
+    Workers,
+    WorkerThreads,
     as_directory,
     as_path,
     command,
@@ -193,6 +197,10 @@ def train(
         ),
     ] = None,
     review: Review = True,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    worker_threads: WorkerThreads = None,
 ) -> None:
     """Learn from images of good parts. Prints the directory of the model that is saved."""
     own = _own_options(detector, option or [])
@@ -222,7 +230,16 @@ def train(
         **own,
     )
     with redirect_stdout(sys.stderr):
-        ad.train(epochs, groups=groups, exclude=exclude, review=review)
+        ad.train(
+            epochs,
+            groups=groups,
+            exclude=exclude,
+            review=review,
+            engine=engine,  # type: ignore[arg-type]  # AD checks it
+            address=address,
+            workers=workers,
+            threads=worker_threads,
+        )
     print(ad.model.directory)
 
 

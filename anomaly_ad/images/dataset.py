@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OptionError, PathError, PoseError
 from ..support import Spool, ordered_map, say
+from ..workers import current
 from .formats import Pixels
 from .framing import Framing
 from .photograph import Photograph, of_pages
-from .taken import Taken
 from .tiles import TileViews
 
 
@@ -94,13 +94,13 @@ class ImageSet:
             broken: list[str] = []
             rows = []
             n_stacks = 0
-            for index, read in enumerate(ordered_map(lambda p: _try_read(p, framing), paths)):
+            for index, read in enumerate(current().map(_Reading(framing), paths)):
                 if isinstance(read, str):
                     broken.append(read)
                 else:
-                    taken, has_pages = read
-                    rows.append(index * count + np.array(taken.tiles))
-                    for row, view in zip(rows[-1], taken.views, strict=True):
+                    seen, has_pages = read
+                    rows.append(index * count + np.array(seen.tiles))
+                    for row, view in zip(rows[-1], seen.views, strict=True):
                         spool[int(row)] = view
                     n_stacks += has_pages
                 step()
@@ -146,6 +146,15 @@ class ImageSet:
             self._digests = [image_digest(image.views) for image in self.singly()]
         return [*self._digests]
 
+    def packed(self, indices: NDArray[np.integer]) -> ImageSet:
+        """Some of the images in memory, so that they can be pickled."""
+        rows = _chosen(self._rows, indices)
+        items = np.zeros((len(rows) * self._n_views, *self._items.shape[-3:]), np.uint8)
+        places = [n * self._n_views + some % self._n_views for n, some in enumerate(rows)]
+        if len(rows):
+            items[_together(places)] = self._items[_together(rows)]
+        return ImageSet(items, places, self._n_views)
+
     def subset(self, indices: NDArray[np.integer]) -> ImageSet:
         """These images alone, without copying them; it lives no longer than the whole."""
         found = ImageSet(self._items, _chosen(self._rows, indices), self._n_views)
@@ -190,10 +199,21 @@ def image_digest(views: Pixels | TileViews) -> str:
     return digest.hexdigest()[:16]
 
 
-def _try_read(path: Path, framing: Framing) -> tuple[Taken, bool] | str:
+@dataclass(frozen=True)
+class _Reading:
+    """The job of reading files."""
+
+    framing: Framing
+
+    def start(self) -> Callable[[Iterable[Path]], Iterable[tuple[SeenImage, bool] | str]]:
+        return lambda paths: ordered_map(lambda path: _try_read(path, self.framing), paths)
+
+
+def _try_read(path: Path, framing: Framing) -> tuple[SeenImage, bool] | str:
     try:
         photo = Photograph.read(path, framing)
-        return photo.take(), photo.n_pages > 1
+        taken = photo.take()
+        return SeenImage(np.stack([*taken.views]), taken.tiles), photo.n_pages > 1
     except PoseError as error:
         return f"{path}: {error}"
     except (ImageError, PathError) as error:

@@ -139,11 +139,20 @@ class StatisticalDetector(Detector):
         """One that has seen nothing."""
         raise NotImplementedError
 
-    def prepare(self, features: FeatureSet) -> None:
-        """See all features once, before the first of them is learnt; nothing, for most methods.
+    def new_preparation(self) -> Any | None:
+        """A statistic of what must be known of all features before the first of them is learnt.
 
-        What is taken from them stays when images are added.
+        As `statistic`, but for `without`. None, for most methods.
         """
+        return None
+
+    def look(self, preparation: Any, features: Features) -> None:
+        """Add a batch of features to a preparation."""
+        raise NotImplementedError
+
+    def prepare(self, preparation: Any) -> None:
+        """Take what is needed of all features; it stays when images are added."""
+        raise NotImplementedError
 
     def learn(self, statistic: Any, features: Features) -> None:
         """Add a batch of features, as the graph gives them, to a statistic."""
@@ -153,9 +162,16 @@ class StatisticalDetector(Detector):
     def learn_all(self, features: FeatureSet) -> None:
         """Add all features to what was learnt so far."""
         if not self.statistic.count:
-            self.prepare(features)
-        for batch in features:
-            self.learn(self.statistic, batch)
+            self.prepare_from(features)
+        self.statistic = features.gather(self, "learn", self.statistic)
+
+    def prepare_from(
+        self, features: FeatureSet, indices: NDArray[np.integer] | None = None
+    ) -> None:
+        """See all features once, or those of some images, where the method needs that."""
+        preparation = self.new_preparation()
+        if preparation is not None:
+            self.prepare(features.gather(self, "look", preparation, indices))
 
     def folds(self, count: int) -> int:
         """How many parts `count` images fall into that are each scored by a fit without it.
@@ -163,15 +179,6 @@ class StatisticalDetector(Detector):
         Where images come in groups, `count` is that of the groups.
         """
         return min(5, count)
-
-    def scorer_without(
-        self, features: FeatureSet, left_out: NDArray[np.intp]
-    ) -> Callable[[Features], dict[str, NDArray]]:
-        """As `scorer`, of what was learnt from all but some of these features, by their indices."""
-        part = self.new_statistic()
-        for batch in features.batches(left_out):
-            self.learn(part, batch)
-        return self.scorer(self.statistic.without(part))
 
     def unseen_scorer(self, statistic: Any) -> Callable[[Features], dict[str, NDArray]] | None:
         """As `scorer`, for images that the statistic has learnt: as if it had not learnt each.

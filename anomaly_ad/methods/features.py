@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..images import ImageSet
+from ..images import Framing, ImageSet
 from ..runtime import Engine
 from ..support import Spool
+from ..workers import current
+
+if TYPE_CHECKING:
+    from .base import StatisticalDetector
 
 Features = dict[str, NDArray[Any]]
 
@@ -85,21 +91,23 @@ class FeatureSet:
             maps: dict[str, Spool] = {}
             tiles: list[Sequence[int]] = []
 
-            def views() -> Iterator[tuple[bool, NDArray[np.uint8]]]:
+            ends: deque[bool] = deque()  # of the views under way: whether it is its image's last
+
+            def views() -> Iterator[NDArray[np.uint8]]:
                 for image in images.singly():
                     tiles.append(image.tiles)
                     for number, view in enumerate(image.views, 1):
-                        yield number == len(image.views), view[None]
+                        ends.append(number == len(image.views))
+                        yield view[None]
 
-            for index, (is_last, outputs) in enumerate(engine.stream(views())):
-                assert outputs is not None
+            for index, outputs in enumerate(current().map(_Frozen(engine), views())):
                 for name, values in outputs.items():
                     if name not in maps:
                         kept = dtype if values.dtype == np.float32 else values.dtype
                         spool = Spool(images.total_views, values.shape[1:], kept)
                         maps[name] = stack.enter_context(spool)
                     maps[name][index] = values[0]
-                if is_last:
+                if ends.popleft():
                     step("")
             stack.pop_all()
         return cls(maps, tiles, images.per_epoch)
@@ -111,6 +119,72 @@ class FeatureSet:
         for items in self._maps.values():
             if isinstance(items, Spool):
                 items.close()
+
+    def gather(
+        self,
+        detector: StatisticalDetector,
+        step: str,
+        into: Any,
+        indices: NDArray[np.integer] | None = None,
+    ) -> Any:
+        """Add features to a statistic of a detector, and return it.
+
+        Parameters
+        ----------
+        detector : StatisticalDetector
+            The detector.
+        step : {"look", "learn"}
+            Its method that does it.
+        into
+            The statistic.
+        indices : ndarray of int, optional
+            Which images; None for all.
+        """
+        add = getattr(detector, step)
+        for batch in self if indices is None else self.batches(indices):
+            add(into, batch)
+        return into
+
+    def scored(
+        self,
+        detector: StatisticalDetector,
+        statistic: Any,
+        indices: NDArray[np.integer],
+        framing: Framing,
+        *,
+        has_learnt: bool,
+    ) -> Iterator[tuple[int, Features]]:
+        """What a statistic says of some of the images, each with its index.
+
+        Parameters
+        ----------
+        detector : StatisticalDetector
+            The detector.
+        statistic
+            What is known.
+        indices : ndarray of int
+            Which images.
+        framing : Framing
+            How what is said of their views is put together.
+        has_learnt : bool
+            Whether it has learnt them, so that each is scored as if it had not; see
+            `StatisticalDetector.unseen_scorer`.
+        """
+        score = (detector.unseen_scorer if has_learnt else detector.scorer)(statistic)
+        assert score is not None
+        merger = framing.merger()
+        views = self.tiles(indices)
+        for batch in self.batches(indices):
+            outputs = score(batch)
+            # The batch ends first, so that no view is drawn in vain.
+            for number, (index, tile, is_last) in zip(
+                range(len(outputs["score"])), views, strict=False
+            ):
+                part = slice(number, number + 1)
+                merger.add(tile, {name: values[part] for name, values in outputs.items()})
+                if is_last:
+                    yield index, merger.result()
+                    merger = framing.merger()
 
     def renamed(self, names: Mapping[str, str]) -> FeatureSet:
         """These maps under other names, as new names by the present ones; not to be closed."""
@@ -149,3 +223,18 @@ class FeatureSet:
 
     def _features(self, rows: NDArray[np.integer]) -> Features:
         return {name: np.asarray(items[rows]) for name, items in self._maps.items()}
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """The job of running a network over views."""
+
+    engine: Engine
+
+    def start(self) -> Callable[[Iterable[NDArray[np.uint8]]], Iterable[Features]]:
+        def run(views: Iterable[NDArray[np.uint8]]) -> Iterator[Features]:
+            for _, outputs in self.engine.stream((None, each) for each in views):
+                assert outputs is not None
+                yield outputs
+
+        return run

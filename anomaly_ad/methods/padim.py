@@ -40,7 +40,7 @@ from ..statistics.moments import (
     whitening,
 )
 from .base import Arrays, check_state
-from .features import FeatureSet
+from .features import Features
 from .grid import Distances, GridDetector, usual_grid
 from .heads import counting, top_mean
 
@@ -111,18 +111,22 @@ class Padim(GridDetector):
         """Moments that have seen nothing."""
         return Moments(self.grid[0] * self.grid[1], self._channels)
 
-    def prepare(self, features: FeatureSet) -> None:
-        """Take the variance of each layer, for its scale."""
-        if not self._projects:
-            return
+    def new_preparation(self) -> Moments | None:
+        """Moments of each channel by itself, where vectors are projected."""
+        return Moments(sum(self.groups), 1) if self._projects else None
+
+    def look(self, preparation: Moments, features: Features) -> None:
+        """Add the cells that count."""
         total = sum(self.groups)
-        moments = Moments(total, 1)
-        for batch in features:
-            vectors, shares = self.vectors(batch)
-            counted = vectors.reshape(-1, total) if shares is None else vectors[shares > 0]
-            for start in range(0, len(counted), _ROWS):
-                moments.update(counted[start : start + _ROWS, :, None])
-        layers = np.split(moments.covariance()[:, 0, 0], np.cumsum(self.groups)[:-1])
+        vectors, shares = self.vectors(features)
+        counted = vectors.reshape(-1, total) if shares is None else vectors[shares > 0]
+        for start in range(0, len(counted), _ROWS):
+            preparation.update(counted[start : start + _ROWS, :, None])
+
+    def prepare(self, preparation: Moments) -> None:
+        """Take the variance of each layer, for its scale."""
+        total = sum(self.groups)
+        layers = np.split(preparation.covariance()[:, 0, 0], np.cumsum(self.groups)[:-1])
         means = np.array([variances.mean() for variances in layers])
         scales = 1 / np.sqrt(np.maximum(means, 1e-12 * means.max() or 1.0) * self.groups)
         self.basis = _orthonormal(total, self._channels, self.seed)

@@ -72,7 +72,10 @@ class Device:
     def prepare(self, core: ov.Core) -> None:
         """Tell OpenVINO of the threads, where they are fewer than it would take."""
         if self.threads is not None or cpu_count() < (os.cpu_count() or 1):
-            core.set_property(CPU, {"INFERENCE_NUM_THREADS": self.n_threads})
+            # Not pinned: OpenVINO would bind those of every process to the same processors.
+            core.set_property(
+                CPU, {"INFERENCE_NUM_THREADS": self.n_threads, "ENABLE_CPU_PINNING": False}
+            )
 
     def arithmetic(self, core: ov.Core, precision: str) -> str:
         """The precision that a model runs in here: the one asked for where the device has it."""

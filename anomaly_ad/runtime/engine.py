@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import weakref
 from collections import deque
@@ -97,6 +98,15 @@ class Engine:
         self._models: dict[str, ov.CompiledModel] = {}
         self._requests: SimpleQueue[ov.InferRequest] | None = None
         self._spare: list[ov.InferRequest] = []  # of the model that takes one image at a time
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its model, to be compiled where it is opened: with the threads there."""
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name, "model.xml")
+            ov.save_model(self._model, path, compress_to_fp16=False)
+            xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        precision = INT8 if self._is_quantised else self._precision
+        return _restored, (xml, weights, precision, Device(self.device.name))
 
     @property
     def arithmetic(self) -> str:
@@ -368,6 +378,14 @@ class Engine:
                 yield done.item, done.outputs
         finally:
             queue.wait_all()
+
+
+def _restored(xml: bytes, weights: bytes, precision: str, device: Device) -> Engine:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "model.xml")
+        path.write_bytes(xml)
+        path.with_suffix(".bin").write_bytes(weights)
+        return Engine(path, precision, device)
 
 
 def _after_fork() -> None:

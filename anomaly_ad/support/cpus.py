@@ -11,6 +11,15 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
 
+_limit: int | None = None  # of this process, as `limit_cpus` has set it
+
+
+def limit_cpus(count: int) -> None:
+    """Let this process use so many processors at most: others next to it use the rest."""
+    global _limit
+    _limit = count
+
+
 def cpu_count(cgroups: Path = _CGROUPS, own: Path = _OWN) -> int:
     """Number of processors that this process may use: a container's share, not the machine's.
 
@@ -26,7 +35,8 @@ def cpu_count(cgroups: Path = _CGROUPS, own: Path = _OWN) -> int:
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     shares = [round(share) for share in _shares(cgroups, own)]
-    return max(1, min([allowed, *shares]))
+    limits = [] if _limit is None else [_limit]
+    return max(1, min([allowed, *shares, *limits]))
 
 
 def _shares(cgroups: Path, own: Path) -> Iterator[float]:

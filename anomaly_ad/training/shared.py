@@ -15,10 +15,13 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ..images import Framing, ImageSet
+from ..methods import registry
 from ..methods.features import FeatureSet
 from ..model import Plan
 from ..runtime import INT8, Engine
 from ..support import bar
+from ..workers import current
+from .spread import SpreadFeatures
 
 if TYPE_CHECKING:
     from ..methods.base import StatisticalDetector
@@ -32,7 +35,7 @@ class OwnFeatures:
 
     Parameters
     ----------
-    set : FeatureSet
+    set : FeatureSet or SpreadFeatures
         Of all images that are learnt from.
     of : callable
         Those of any views: uint8 (B, height, width, channels) -> named arrays.
@@ -40,7 +43,7 @@ class OwnFeatures:
         What they come from, where that is quantised.
     """
 
-    set: FeatureSet
+    set: FeatureSet | SpreadFeatures
     of: Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
     quantised: ov.Model | None = None
 
@@ -56,12 +59,23 @@ class Shared:
     together : sequence of (Plan, StatisticalDetector)
         Methods that take the same of an image. Their features are computed in one pass, in which
         what they have in common, such as a backbone, is computed once.
+    has_own_network : bool
+        Whether the backbone is a network of the user's.
+    for_members : bool
+        Whether methods learn as members of an ensemble, which wants all that is said of an image.
     """
 
-    def __init__(self, together: Sequence[tuple[Plan, StatisticalDetector]] = ()) -> None:
+    def __init__(
+        self,
+        together: Sequence[tuple[Plan, StatisticalDetector]] = (),
+        *,
+        has_own_network: bool = False,
+        for_members: bool = False,
+    ) -> None:
         self._together = [*together]
+        self.has_own_network, self.for_members = has_own_network, for_members
         self._images: dict[str, ImageSet] = {}
-        self._features: dict[str, tuple[ov.Model, Engine, FeatureSet]] = {}
+        self._features: dict[str, tuple[ov.Model, Engine, FeatureSet | SpreadFeatures]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +136,7 @@ class Shared:
             engine = Engine(model, plan.precision)
             check(engine)
             with bar(len(images), "Features") as step:
-                found = FeatureSet.compute(engine, images, step)
+                found = self._computed(detector, plan, engine, images, step)
             if len(self._features) == _MOST:
                 self._features.pop(next(iter(self._features)))[-1].__exit__()
             self._features[key] = model, engine, found
@@ -136,6 +150,22 @@ class Shared:
 
         front = model.clone() if plan.precision == INT8 else None
         return OwnFeatures(found.renamed(names), of, front)
+
+    def _computed(
+        self,
+        detector: StatisticalDetector,
+        plan: Plan,
+        engine: Engine,
+        images: ImageSet,
+        step: Callable[[str], None],
+    ) -> FeatureSet | SpreadFeatures:
+        """The features; left in other processes where these can build the method themselves."""
+        workers = current()
+        is_known = registry.is_own(plan.method) and not self.has_own_network
+        is_alone = not (self._together or self.for_members or detector.statistic.count)
+        if workers.spreads and is_known and is_alone:
+            return SpreadFeatures(workers, plan, engine, images, step)
+        return FeatureSet.compute(engine, images, step)
 
     @cached_property
     def _joint(self) -> ov.Model:

@@ -108,7 +108,12 @@ def train(
     if good.groups:
         _check_groups(numbered(good.groups), plan, detector)
     with ExitStack() as stack:
-        shared = shared or stack.enter_context(Shared())
+        shared = shared or stack.enter_context(
+            Shared(
+                has_own_network=network is not None,
+                for_members=registry.preset(plan.method).combines,
+            )
+        )
         images, own = _decode(good, plan, shared, {one["digest"] for one in excluded})
         _check_count(len(images), least)
         groups = _groups_of(own, len(images))

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ..errors import ParityError
 from ..images import Framing, ImageSet, split_groups
 from ..images.taken import with_peaks
-from ..methods.features import Features, FeatureSet
 from ..model import FEW_FOLDS, MOST_MAPS, GoodScores, Plan
 from ..runtime import Engine
 from ..runtime.agreement import extent
@@ -26,7 +25,9 @@ from ..support import bar
 
 if TYPE_CHECKING:
     from ..methods.base import StatisticalDetector
+    from ..methods.features import FeatureSet
     from .learning import Learnt
+    from .spread import SpreadFeatures
 
 # Of the formula that the limits come from and the converted graph, by arithmetic.
 _FORMULA_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
@@ -63,7 +64,7 @@ def inspected(
 
 def cross_fit(
     detector: StatisticalDetector,
-    features: FeatureSet,
+    features: FeatureSet | SpreadFeatures,
     plan: Plan,
     groups: NDArray[np.intp],
     also: Also | None = None,
@@ -79,18 +80,25 @@ def cross_fit(
         And how many folds there were: as many as groups where each was left out alone.
     """
     count = int(groups.max()) + 1
-    exact = None
     # The formula leaves out one view: not the other tiles of its image, or images of its group.
-    if count == len(features) and plan.framing.tiles is None:
-        exact = detector.unseen_scorer(detector.statistic)
-    folds = count if exact else detector.folds(count)
+    is_exact = (
+        count == len(features)
+        and plan.framing.tiles is None
+        and detector.unseen_scorer(detector.statistic) is not None
+    )
+    folds = count if is_exact else detector.folds(count)
     # As many as a batch are scored at a time where the formula leaves out each by itself.
-    parts = 1 if exact else folds
+    parts = 1 if is_exact else folds
     found = Scores(cross_fitted=folds <= FEW_FOLDS)
     with bar(len(features), "Calibrating") as step:
         for fold in split_groups(groups, [count // parts] * (parts - 1), plan.seed):
-            score = exact or detector.scorer_without(features, fold)
-            for index, outputs in _scored(features, fold, score, plan.framing):
+            known = detector.statistic
+            if not is_exact:
+                known = known.without(
+                    features.gather(detector, "learn", detector.new_statistic(), fold)
+                )
+            scored = features.scored(detector, known, fold, plan.framing, has_learnt=is_exact)
+            for index, outputs in scored:
                 found.add(index, outputs)
                 if also is not None:
                     also(index, outputs)
@@ -103,28 +111,6 @@ def in_groups(scores: GoodScores, groups: NDArray[np.intp] | None) -> GoodScores
     if groups is None or len(np.unique(groups)) == len(groups):
         return scores
     return replace(scores, groups=groups)
-
-
-def _scored(
-    features: FeatureSet,
-    indices: NDArray[np.intp],
-    score: Callable[[Features], dict[str, NDArray]],
-    framing: Framing,
-) -> Iterator[tuple[int, dict[str, NDArray]]]:
-    """What a formula says of some of the images, each with its index."""
-    merger = framing.merger()
-    views = features.tiles(indices)
-    for batch in features.batches(indices):
-        outputs = score(batch)
-        # The batch ends first, so that no view is drawn in vain.
-        for number, (index, tile, is_last) in zip(
-            range(len(outputs["score"])), views, strict=False
-        ):
-            part = slice(number, number + 1)
-            merger.add(tile, {name: values[part] for name, values in outputs.items()})
-            if is_last:
-                yield index, merger.result()
-                merger = framing.merger()
 
 
 class Scores:

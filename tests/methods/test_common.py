@@ -302,7 +302,7 @@ def test_statistics_of_halves_merged_are_those_of_the_whole(name):
     images = np.concatenate([framing.views(draw_part(n, size=96)) for n in range(12)])
     shaped = run(detector.features(), images)
     features = FeatureSet({name: values[:, None] for name, values in shaped.items()})
-    detector.prepare(features)
+    detector.prepare_from(features)
 
     def learnt(some):
         statistic = detector.new_statistic()

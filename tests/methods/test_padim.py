@@ -145,7 +145,7 @@ def test_layers_are_scaled_to_the_same_variance_and_projected_onto_orthonormal_v
     bases = {}
     for seed, channels in ((0, 160), (1, 160), (0, 1000)):
         made = detector(seed=seed, channels=channels)
-        made.prepare(features)
+        made.prepare_from(features)
         bases[seed, channels] = made.basis
     basis = bases[0, 160]
     assert basis.shape == (384, 160) and bases[0, 1000].shape == (384, 384)

@@ -1,0 +1,126 @@
+"""What is to be scored: paths one by one, never all of them in memory as objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from ..errors import DataError, OptionError, PathError
+from ..images import SUFFIXES, PathLike, check_path, list_images
+from .storage import Storage, is_address
+
+_AT_A_TIME = 65_536  # rows of a list
+COLUMN = "path"
+
+
+def paths_of(source: Any) -> Iterator[str]:
+    """The images that a source names, as absolute paths or addresses; some may come twice.
+
+    Parameters
+    ----------
+    source : path, address or iterable of these
+        A folder (as for `AD.predict`), an image, a Parquet file with a column ``path``, or several
+        of these.
+
+    Raises
+    ------
+    PathError, DataError
+        There is nothing there, or a list has no such column.
+    OptionError
+        It is something else.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        yield from _of_one(source)
+    elif isinstance(source, Iterable) and not hasattr(source, "shape"):
+        for item in source:
+            if not isinstance(item, (str, os.PathLike)):
+                raise _not_paths(item)
+            yield from _of_one(item, in_list=True)
+    else:
+        raise _not_paths(source)
+
+
+def root_of(source: Any) -> str | None:
+    """The folder that is named, where it is one: pictures keep the paths in it."""
+    if isinstance(source, (str, os.PathLike)):
+        place = Storage.of(source, "What to score")
+        if place.info().type == pafs.FileType.Directory:
+            return place.name
+    return None
+
+
+def _not_paths(received: Any) -> OptionError:
+    return OptionError(
+        "predict_dataset takes a folder, an image, a Parquet file with a column `path`, or a list "
+        f"of these, by path or address. Received: {type(received).__name__}."
+    )
+
+
+def _of_one(source: PathLike, in_list: bool = False) -> Iterator[str]:
+    name = str(source)
+    if name.lower().endswith(".parquet"):
+        yield from _of_list(Storage.of(source, "What to score"))
+    elif is_address(source):
+        yield from _below(Storage.of(source, "What to score"))
+    elif os.path.isdir(path := check_path(source, "What to score")):
+        listing = list_images(path)
+        if not listing.images and not in_list:
+            raise PathError(f"{path} holds no images. Expected files ending in {_suffixes()}.")
+        for file in listing.images:
+            yield os.path.abspath(file)
+    elif in_list or os.path.lexists(path) or os.path.lexists(os.path.abspath(path)):
+        yield os.path.abspath(path)  # what is not there becomes an error in its row
+    else:
+        raise PathError(f"{path}: there is no such file or folder. Check the path.")
+
+
+def _suffixes() -> str:
+    return f"{' '.join(SUFFIXES)}, any case"
+
+
+def _of_list(place: Storage) -> Iterator[str]:
+    try:
+        with pq.ParquetFile(place.path, filesystem=place.system) as file:
+            if COLUMN not in file.schema_arrow.names:
+                raise DataError(
+                    f"{place.name} has no column {COLUMN!r}. Its columns: "
+                    f"{', '.join(file.schema_arrow.names)}."
+                )
+            for batch in file.iter_batches(_AT_A_TIME, columns=[COLUMN]):
+                for value in batch.column(0).to_pylist():
+                    if not isinstance(value, str) or not value:
+                        raise DataError(
+                            f"{place.name}: a path is a text that is not empty. Found: {value!r}."
+                        )
+                    yield value if is_address(value) else os.path.abspath(value)
+    except FileNotFoundError as error:
+        raise PathError(f"{place.name}: there is no such file. Check the path.") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{place.name} is not a Parquet file that can be read: {error}") from error
+
+
+def _below(place: Storage) -> Iterator[str]:
+    """Images below an address; hidden ones are passed over."""
+    info = place.info()
+    if info.type == pafs.FileType.NotFound:
+        raise PathError(f"{place.name}: there is no such file or folder. Check the address.")
+    if info.type == pafs.FileType.File:
+        yield place.name
+        return
+    start = len(place.path.rstrip("/")) + 1
+    found = False
+    for each in place.system.get_file_info(pafs.FileSelector(place.path, recursive=True)):
+        inner = PurePosixPath(each.path[start:])
+        is_hidden = any(part.startswith(".") for part in inner.parts)
+        if each.is_file and inner.suffix.lower() in SUFFIXES and not is_hidden:
+            found = True
+            yield place.inside(str(inner)).name
+    if not found:
+        raise PathError(f"{place.name} holds no images. Expected files ending in {_suffixes()}.")

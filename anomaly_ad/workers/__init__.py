@@ -1,0 +1,10 @@
+"""Where work is done: in the threads of this process, or on the machines of a Ray cluster.
+
+Who hands out work knows neither of them: it asks `current()`.
+"""
+
+from .base import Held, Job, Workers, current, using
+from .engines import ENGINES, workers_of
+from .local import Local
+
+__all__ = ["ENGINES", "Held", "Job", "Local", "Workers", "current", "using", "workers_of"]
