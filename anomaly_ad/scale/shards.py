@@ -121,6 +121,6 @@ def _check_text(path: str) -> None:
         path.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{path!r}: the name of this file is no valid UTF-8, which Parquet cannot hold. "
+            f"{path!r}: the name of this file is not valid UTF-8, and Parquet cannot hold it. "
             "Rename it."
         ) from error

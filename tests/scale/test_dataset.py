@@ -330,7 +330,7 @@ def test_shards_grow_once_there_are_many():
 
 
 def test_a_name_that_parquet_cannot_hold(tmp_path):
-    with pytest.raises(DataError, match="no valid UTF-8"):
+    with pytest.raises(DataError, match="not valid UTF-8"):
         PathList.write(Storage.of(tmp_path, "output"), ["a\udcff.png"])
 
 

@@ -15,7 +15,7 @@ METHODS = {
     "dfm": {},
     "dfkde": {},
     "patchcore": {"neighbours": 50},
-    "patchcore in tiles": {"neighbours": 50, "tiles": (2, 2)},
+    "patchcore in tiles": {"neighbours": 50, "tiles": (2, 2), "img_size": (32, 32)},
     "padim padded": {"channels": 20, "fit": "pad", "img_size": (64, 96)},
     "ensemble": {"members": ["padim", "dfkde"]},
     "cfa": {"epochs": 1},
@@ -36,14 +36,14 @@ def trained(method, good, folder, workers, monkeypatch, **options):
     return ad.train(epochs, groups=groups, review=False).model
 
 
-def same(first, second):
+def same(first, second, rtol=1e-6):
     """Limits and scores of unseen images."""
     one, other = first.good_scores(), second.good_scores()
-    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=rtol)
     for kind in ("image", "map"):
         limits = [getattr(model.manifest.calibration, kind) for model in (first, second)]
         if limits[0] is not None:
-            assert limits[0].limit == pytest.approx(limits[1].limit, rel=1e-6)
+            assert limits[0].limit == pytest.approx(limits[1].limit, rel=rtol)
             assert limits[0].stated_rate == limits[1].stated_rate
 
 
@@ -60,10 +60,12 @@ def test_the_model_is_the_same(method, good, tmp_path, monkeypatch):
     many = Pickled()
     other = trained(method, good, tmp_path / "other", many, monkeypatch, **options)
     assert many.sent > 0
-    same(one, other)
+    # TensorFlow's threads may add in another order, and training makes that larger.
+    rtol = 1e-3 if "epochs" in options else 1e-6
+    same(one, other, rtol)
     image = next(good.glob("*.png"))
     scores = [AD(m.directory).predict(image, save=False).raw_score for m in (one, other)]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+    assert scores[0] == pytest.approx(scores[1], rel=rtol)
 
 
 @pytest.mark.slow
