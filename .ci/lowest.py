@@ -8,5 +8,5 @@ config = configparser.ConfigParser()
 config.read(Path(__file__).parents[1] / "setup.cfg")
 needed = config["options"]["install_requires"] + "".join(config["options.extras_require"].values())
 for line in needed.splitlines():
-    if found := re.fullmatch(r"([\w.-]+)>=([\w.]+)", line.strip()):
+    if found := re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", line.strip()):
         print("{}=={}".format(*found.groups()))

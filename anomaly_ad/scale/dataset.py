@@ -129,8 +129,8 @@ def _alone(place: Storage) -> FileLock:
     try:
         folder = Path(place.path)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "_lock", blocking=False)
-        lock.acquire()
+        lock = FileLock(folder / "_lock")
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise OutputError(
             f"Another process is writing results to {place.name}. Wait for it, or choose another "

@@ -451,7 +451,7 @@ def _understood(error: BaseException) -> BaseException:
     """The error of this package that went wrong in a process; else one that tells Ray's."""
     seen: BaseException | None = error
     while seen is not None:
-        for one in (seen, getattr(seen, "cause", None)):
+        for one in (getattr(seen, "cause", None), seen):
             if isinstance(one, AnomalyADError):
                 return _plain(one)
         seen = seen.__cause__ or seen.__context__

@@ -18,6 +18,7 @@ from patience import until
 from anomaly_ad import AD
 from anomaly_ad.errors import EngineError, MissingExtraError, OptionError, OutputError
 from anomaly_ad.scale import shards
+from anomaly_ad.support import cpu_count
 from anomaly_ad.workers import on_ray, using, workers_of
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")
@@ -129,7 +130,7 @@ class Slow:
 
 
 def test_what_goes_wrong_there_is_said_here(monkeypatch):
-    with using(workers_of("ray", workers=1, threads=1)) as workers:
+    with using(workers_of("ray", workers=cpu_count(), threads=1)) as workers:
         with pytest.raises(OutputError, match=r"^The disk is full.$"):
             [*workers.each(Failing(), [1, 2])]
         with pytest.raises(OutputError, match=r"^The disk is full.$"):
@@ -139,9 +140,9 @@ def test_what_goes_wrong_there_is_said_here(monkeypatch):
             using(workers_of("ray")),
         ):
             pass
-        # No process has room for a job while this object lives: nothing is done at all.
-        (held,) = workers.hold(Object)
-        assert held.ask("answer")() == 42
+        # There is no room for a job while these objects live, so that nothing is done at all.
+        helds = workers.hold(Object)
+        assert [held.ask("answer")() for held in helds] == [42] * cpu_count()
         monkeypatch.setattr(on_ray, "PATIENCE", 3.0)
         with pytest.raises(EngineError, match="has done nothing for"):
             [*workers.each(Failing(), [1])]
