@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, ParamSpec
 
 import typer
+import typer.core
 
 from .._version import __version__
 from ..errors import AnomalyADError, OptionError
@@ -31,8 +32,39 @@ P = ParamSpec("P")
 
 EXIT_ERROR, EXIT_USAGE, EXIT_ANOMALY, EXIT_INTERRUPTED = 1, 2, 3, 130
 
+# The files of commands: what each is for, and one example.
+_TASKS = {
+    "learn": ("Learn", "anomaly-ad train Dataset/Train"),
+    "inspect": ("Inspect", "anomaly-ad predict Models/model Dataset/Test --hardcore"),
+    "quality": ("Limits, figures, choices", "anomaly-ad evaluate Models/model Dataset/Test"),
+    "serve": ("In a browser, over HTTP", "anomaly-ad serve Models/model --root Dataset"),
+    "line": ("On the line", "anomaly-ad watch Models/model Inbox --output Output/inbox"),
+    "deploy": ("Other devices and programs", "anomaly-ad export Models/model --to onnx --output part.onnx"),
+    "other": ("Around models", "anomaly-ad doctor"),
+}
+
+
+class _ByTask(typer.core.TyperGroup):
+    """Help with the commands by task, and an example of each task."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        by_task: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            found = self.get_command(ctx, name)
+            if found is None or found.hidden:
+                continue
+            task = getattr(found.callback, "__module__", "").rpartition(".")[2]
+            by_task.setdefault(task, []).append((name, found.get_short_help_str(60)))
+        for task, rows in by_task.items():
+            title, example = _TASKS[task]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+                formatter.write_text(f"$ {example}")
+
+
 app = typer.Typer(
     name="anomaly-ad",
+    cls=_ByTask,
     help="Visual inspection that learns from images of good parts only.",
     epilog="Results go to stdout, all else to stderr. Exit status: 0; 1 for an error, or when an "
     "image could not be inspected; 2 for wrong usage; 3 for an anomaly with --fail-on-anomaly.",

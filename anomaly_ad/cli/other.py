@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     pass
-from .base import Json, Model, as_directory, as_path, command, print_table
+from .base import EXIT_ERROR, Json, Model, as_directory, as_path, command, print_table
 
 
 @command
@@ -84,6 +84,25 @@ def _excluded(names: Iterable[str]) -> dict[str, str]:
 def _chosen(reason: Mapping[str, Any] | None) -> dict[str, str]:
     """Why this method or these options, in words; empty where a person has chosen."""
     return {} if reason is None else {"chosen": f"by {reason['by']}. {reason['why']}"}
+
+
+@command
+def doctor(
+    models: Annotated[
+        Path, typer.Option(parser=as_path, metavar="DIR", help="Where models are to be saved.")
+    ] = Path("Models"),
+    output: Annotated[
+        Path, typer.Option(parser=as_path, metavar="DIR", help="Where results are to be saved.")
+    ] = Path("Output"),
+    as_json: Json = False,
+) -> None:
+    """Look at the installation. Prints what it has and lacks; status 1 for a problem."""
+    from ..doctor import diagnose
+
+    found = diagnose(models, output)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else found)
+    if found.problems:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @command
