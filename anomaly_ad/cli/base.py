@@ -39,7 +39,7 @@ _TASKS = {
     "quality": ("Limits, figures, choices", "anomaly-ad evaluate Models/model Dataset/Test"),
     "serve": ("In a browser, over HTTP", "anomaly-ad serve Models/model --root Dataset"),
     "line": ("On the line", "anomaly-ad watch Models/model Inbox --output Output/inbox"),
-    "deploy": ("Other devices and programs", "anomaly-ad export Models/model --to onnx --output part.onnx"),
+    "deploy": ("Other devices and programs", "anomaly-ad export Models/model --output part.xml"),
     "other": ("Around models", "anomaly-ad doctor"),
 }
 
