@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ class ImageSet:
             broken: list[str] = []
             rows = []
             n_stacks = 0
+            if current().spreads:  # processes elsewhere have a current folder of their own
+                paths = [Path(os.path.abspath(path)) for path in paths]
             for index, read in enumerate(current().map(_Reading(framing), paths)):
                 if isinstance(read, str):
                     broken.append(read)

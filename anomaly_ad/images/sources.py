@@ -230,6 +230,11 @@ def relative_names(paths: Sequence[PurePath]) -> list[PurePath]:
     return [kind(*some[shared:]) for kind, some in zip(kinds, parts, strict=True)]
 
 
+def in_folders(path: Path) -> Path:
+    """An absolute path as a relative one; a drive or a share is a folder."""
+    return Path(*_folders(path))
+
+
 def _folders(path: PurePath) -> list[str]:
     """The parts of an absolute path; a drive or a share is a folder."""
     drive = re.sub(r"\W+", "_", path.drive).strip("_").upper()

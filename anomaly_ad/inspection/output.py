@@ -174,12 +174,6 @@ def write_picture(picture: Image, target: Path, scratch: Path | None = None) -> 
         A folder of the same disk for the unfinished file; by default that of the picture.
     """
     suffix = target.suffix.lower() if target.suffix.lower() in PICTURES else ".png"
-    height, width, _ = picture.shape
-    largest = _LARGEST_SIDE.get(suffix, max(height, width))
-    if max(height, width) > largest:
-        scale = largest / max(height, width)
-        size = (max(1, int(width * scale)), max(1, int(height * scale)))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     data = encode_picture(picture, suffix)
     unfinished = (scratch or target.parent) / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -196,7 +190,7 @@ def write_picture(picture: Image, target: Path, scratch: Path | None = None) -> 
 
 
 def encode_picture(picture: NDArray[np.uint8], suffix: str) -> bytes:
-    """The bytes of a picture file.
+    """The bytes of a picture file, shrunk to what its format can hold.
 
     Parameters
     ----------
@@ -210,6 +204,12 @@ def encode_picture(picture: NDArray[np.uint8], suffix: str) -> bytes:
     OutputError
         The format cannot hold a picture of this size.
     """
+    height, width = picture.shape[:2]
+    largest = _LARGEST_SIDE.get(suffix, max(height, width))
+    if max(height, width) > largest:
+        scale = largest / max(height, width)
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     kind = {".jpe": ".jpg", ".jfif": ".jpg", ".dib": ".bmp"}.get(suffix, suffix)
     swap = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
     written, data = cv2.imencode(kind, cv2.cvtColor(picture, swap), PICTURES[suffix])

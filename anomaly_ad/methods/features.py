@@ -172,6 +172,15 @@ class FeatureSet:
         """
         score = (detector.unseen_scorer if has_learnt else detector.scorer)(statistic)
         assert score is not None
+        return self.scored_by(score, indices, framing)
+
+    def scored_by(
+        self,
+        score: Callable[[Features], Features],
+        indices: NDArray[np.integer],
+        framing: Framing,
+    ) -> Iterator[tuple[int, Features]]:
+        """As `scored`, by what scores a batch of features."""
         merger = framing.merger()
         views = self.tiles(indices)
         for batch in self.batches(indices):

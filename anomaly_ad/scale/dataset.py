@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,19 +13,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import DataError, OptionError, OutputError
+from ..errors import DataError, EngineError, OptionError, OutputError
 from ..images import PathLike
 from ..inspection import Inspector, summary
 from ..model import StoredModel
 from ..support import bar
 from ..workers import Workers, current, using
-from .listing import paths_of, root_of
+from .listing import folders_of, paths_of
 from .scoring import Scoring, SentModel
 from .shards import LIST, PathList, shards_for
 from .storage import Storage
 
 ABOUT = "_dataset.json"
 FORMAT = 1
+_MOST_PER_SHARD = 4096  # images, where fewer are possible
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,15 @@ class DatasetRun:
         How many of them an earlier call had scored.
     n_repeated : int
         How many paths came more than once; each has one row.
+    n_dropped : int
+        How many rows of an earlier call are gone, since the source no longer names their images.
     """
 
     output: str
     counts: Counter[str]
     n_known: int
     n_repeated: int
+    n_dropped: int = 0
 
     def __str__(self) -> str:
         lines = [summary(self.counts, self.output)]
@@ -54,6 +59,11 @@ class DatasetRun:
             lines.append(f"{self.n_known} of them were scored before and have not changed.")
         if self.n_repeated:
             lines.append(f"{self.n_repeated} paths were named more than once; each has one row.")
+        if self.n_dropped:
+            lines.append(
+                f"{self.n_dropped} rows of an earlier call are gone: the source no longer names "
+                "their images."
+            )
         return "\n".join(lines)
 
 
@@ -79,18 +89,27 @@ def predict_dataset(
     """
     inspector = Inspector(stored, **options)  # checks them
     place = Storage.of(output, "output")
-    root = root_of(source)
-    if root is not None and f"{place.name}/".startswith(f"{root}/"):
-        raise OptionError(
-            f"The output {place.name} is, or is inside, the input folder {root}. Choose another "
-            "output; nothing is ever written into the input."
-        )
+    folders = folders_of(source)
+    for folder in folders:
+        if folder.contains(place):
+            raise OptionError(
+                f"The output {place.name} is, or is inside, the input folder {folder.name}. Choose "
+                "another output; nothing is ever written into the input."
+            )
+    root = folders[0].name if len(folders) == 1 else None
     with ExitStack() as stack:
         if place.is_local:
             stack.enter_context(_alone(place))
+            place.inside(LIST).remove()  # of a job that was killed
         n_before = _shards_before(place, inspector.about, bool(options.get("draw")))
         paths = PathList.write(place, _outside(paths_of(source), place))
+        stack.callback(paths.folder.remove)
         n_shards = n_before or shards_for(paths.count)
+        if paths.count > n_shards * _MOST_PER_SHARD and shards_for(paths.count) > n_shards:
+            raise OutputError(
+                f"{place.name} was begun with far fewer images, in {n_shards} files; "
+                f"{paths.count:,} are too many for these. Choose another output."
+            )
         about = {
             "format": FORMAT,
             "shards": n_shards,
@@ -101,20 +120,29 @@ def predict_dataset(
         threads = None if workers.spreads else stored.engine.device.threads
         job = Scoring(SentModel.of(stored, threads), paths, n_shards, place, options, root)
         counts: Counter[str] = Counter()
-        n_known = 0
+        n_known = n_dropped = 0
+        open_shards = set(range(n_shards))
         stack.enter_context(using(workers))
         with bar(paths.count, "Inspecting") as step:
             for done in current().each(job, range(n_shards)):
                 counts.update(done["verdicts"])
                 n_known += done["known"]
+                n_dropped += done["dropped"]
+                open_shards.discard(done["shard"])
                 for _ in range(sum(done["verdicts"].values())):
                     step("")
-    place.inside(LIST).remove()
-    return DatasetRun(place.name, counts, n_known, paths.count - counts.total())
+    if open_shards:
+        raise EngineError(
+            f"{len(open_shards)} of {n_shards} parts of the work got no result. Start it again; it "
+            "goes on where it stopped."
+        )
+    n_repeated = paths.count - counts.total()
+    return DatasetRun(place.name, counts, n_known, n_repeated, n_dropped)
 
 
 def _outside(paths: Iterator[str], output: Storage) -> Iterator[str]:
-    inside = f"{output.name}/"
+    separator = os.sep if output.is_local else "/"
+    inside = tuple({f"{output.name}{separator}", f"{os.path.realpath(output.name)}{separator}"})
     for path in paths:
         if path.startswith(inside):
             raise OptionError(

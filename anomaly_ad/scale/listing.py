@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError, OptionError, PathError
 from ..images import SUFFIXES, PathLike, check_path, list_images
+from ..images.names import is_for_masks, masked_name
 from .storage import Storage, is_address
 
 _AT_A_TIME = 65_536  # rows of a list
@@ -45,13 +46,18 @@ def paths_of(source: Any) -> Iterator[str]:
         raise _not_paths(source)
 
 
-def root_of(source: Any) -> str | None:
-    """The folder that is named, where it is one: pictures keep the paths in it."""
-    if isinstance(source, (str, os.PathLike)):
-        place = Storage.of(source, "What to score")
-        if place.info().type == pafs.FileType.Directory:
-            return place.name
-    return None
+def folders_of(source: Any) -> list[Storage]:
+    """The folders that are named, and those of lists that are."""
+    named = [source] if isinstance(source, (str, os.PathLike)) else source
+    found = []
+    for each in named if isinstance(named, (list, tuple)) else ():
+        if isinstance(each, (str, os.PathLike)) and str(each):
+            place = Storage.of(each, "What to score")
+            if (place.is_local and os.path.isdir(place.name)) or (
+                not place.is_local and not _is_image(place.name)
+            ):
+                found.append(place)
+    return found
 
 
 def _not_paths(received: Any) -> OptionError:
@@ -65,8 +71,13 @@ def _of_one(source: PathLike, in_list: bool = False) -> Iterator[str]:
     name = str(source)
     if name.lower().endswith(".parquet"):
         yield from _of_list(Storage.of(source, "What to score"))
+    elif not (place := Storage.of(source, "What to score")).is_local:
+        if in_list and _is_image(name):
+            yield place.name  # what is not there becomes an error in its row
+        else:
+            yield from _below(place)
     elif is_address(source):
-        yield from _below(Storage.of(source, "What to score"))
+        yield from _of_one(place.name, in_list)
     elif os.path.isdir(path := check_path(source, "What to score")):
         listing = list_images(path)
         if not listing.images and not in_list:
@@ -77,6 +88,10 @@ def _of_one(source: PathLike, in_list: bool = False) -> Iterator[str]:
         yield os.path.abspath(path)  # what is not there becomes an error in its row
     else:
         raise PathError(f"{path}: there is no such file or folder. Check the path.")
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _suffixes() -> str:
@@ -97,7 +112,7 @@ def _of_list(place: Storage) -> Iterator[str]:
                         raise DataError(
                             f"{place.name}: a path is a text that is not empty. Found: {value!r}."
                         )
-                    yield value if is_address(value) else os.path.abspath(value)
+                    yield Storage.of(value, "A path of the list").name
     except FileNotFoundError as error:
         raise PathError(f"{place.name}: there is no such file. Check the path.") from error
     except (OSError, ValueError) as error:
@@ -107,7 +122,7 @@ def _of_list(place: Storage) -> Iterator[str]:
 
 
 def _below(place: Storage) -> Iterator[str]:
-    """Images below an address; hidden ones are passed over."""
+    """Images below an address; hidden ones are passed over, and masks by their names."""
     info = place.info()
     if info.type == pafs.FileType.NotFound:
         raise PathError(f"{place.name}: there is no such file or folder. Check the address.")
@@ -116,10 +131,15 @@ def _below(place: Storage) -> Iterator[str]:
         return
     start = len(place.path.rstrip("/")) + 1
     found = False
-    for each in place.system.get_file_info(pafs.FileSelector(place.path, recursive=True)):
+    try:
+        listed = place.system.get_file_info(pafs.FileSelector(place.path, recursive=True))
+    except Exception as error:
+        raise PathError(f"{place.name} cannot be listed: {error}") from error
+    for each in listed:
         inner = PurePosixPath(each.path[start:])
         is_hidden = any(part.startswith(".") for part in inner.parts)
-        if each.is_file and inner.suffix.lower() in SUFFIXES and not is_hidden:
+        is_mask = masked_name(inner.stem) is not None or any(map(is_for_masks, inner.parts[:-1]))
+        if each.is_file and _is_image(inner.name) and not is_hidden and not is_mask:
             found = True
             yield place.inside(str(inner)).name
     if not found:

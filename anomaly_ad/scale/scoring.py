@@ -13,13 +13,14 @@ import pyarrow.fs as pafs
 
 from ..errors import ModelError, PathError
 from ..images import Framing, Photograph
-from ..images.sources import Source, Sources
+from ..images.sources import Source, Sources, in_folders
 from ..inspection import Inspector
 from ..inspection.output import PICTURES, encode_picture, picture_name
 from ..inspection.records import file_state
 from ..model import StoredModel, load
 from ..model.manifest import MANIFEST
 from ..runtime import Device
+from ..workers import beat
 from .rows import Row, State, read_rows, row_of, write_rows
 from .shards import PathList
 from .storage import Storage, is_address
@@ -117,7 +118,8 @@ class Scoring:
         for path in paths:
             row = before.get(path)
             # What failed is tried again.
-            is_same = row and (row["bytes"], row["modified"]) == states[path]
+            # Some stores do not say when a file was changed.
+            is_same = row and (row["bytes"], row["modified"]) == states[path] and row["modified"]
             if row and is_same and not row["error"]:
                 rows[path] = row
         n_known = len(rows)
@@ -131,6 +133,7 @@ class Scoring:
                 data = encode_picture(one.picture, suffix if suffix in PICTURES else ".png")
                 picture = str(name)
                 self.output.inside(*name.parts).write(data)
+            beat()
             rows[path] = row_of(path, states[path], one.prediction, inspector.digest, picture)
         ordered = [rows[path] for path in paths]
         if fresh or len(before) != len(ordered):
@@ -139,19 +142,23 @@ class Scoring:
             else:
                 place.remove()
         verdicts = Counter(row["verdict"] or "errors" for row in ordered)
-        return {"shard": number, "known": n_known, "verdicts": dict(verdicts)}
+        n_dropped = sum(path not in rows for path in before)
+        return {
+            "shard": number,
+            "known": n_known,
+            "dropped": n_dropped,
+            "verdicts": dict(verdicts),
+        }
 
     def _source(self, path: str) -> Source:
         """An image, with the name of its picture."""
+        inside = self.root is not None and path.startswith(self.root)
         if is_address(path):
-            start = self.root or path.partition("://")[0]
-            inner = path.removeprefix(start).removeprefix("://").strip("/")
-            return Distant(path, None, None, Path(inner), is_named=True)
+            inner = path[len(self.root or "") :] if inside else path.replace("://", "/")
+            parts = [part for part in inner.split("/") if part not in ("", ".", "..")]
+            return Distant(path, None, None, Path(*parts), is_named=True)
         whole = Path(path)
-        if self.root is not None and whole.is_relative_to(self.root):
-            relative = whole.relative_to(self.root)
-        else:
-            relative = whole.relative_to(whole.anchor)
+        relative = whole.relative_to(self.root) if inside and self.root else in_folders(whole)
         return Source(path, whole, None, relative)
 
 

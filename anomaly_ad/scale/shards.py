@@ -58,13 +58,11 @@ class PathList:
     @classmethod
     def write(cls, output: Storage, paths: Iterable[str]) -> PathList:
         """Write a list below the output; DataError where there are no paths."""
-        folder = output.inside(LIST)
-        folder.remove()
-        run = token_hex(4)
+        folder = output.inside(LIST, token_hex(8))
         names: list[str] = []
         count = 0
         for table in _tables(paths):
-            names.append(f"{run}-{len(names):05d}.parquet")
+            names.append(f"{len(names):05d}.parquet")
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, row_group_size=_ROW_GROUP)
             folder.inside(names[-1]).write(sink.getvalue())

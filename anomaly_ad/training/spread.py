@@ -54,6 +54,7 @@ class SpreadFeatures:
         step: Callable[[str], None],
     ) -> None:
         self._workers, self._count = workers, len(images)
+        self._n_scored = 0  # statistics that were scored with
         size = max(_VIEWS * len(images) // max(images.total_views, 1), 1)
         size = min(size, -(-len(images) // workers.count))
         self._parts = [
@@ -116,6 +117,7 @@ class SpreadFeatures:
         owner = np.empty(self._count, np.intp)
         for number, part in enumerate(self._parts):
             owner[part] = number % len(self._helds)
+        self._n_scored += 1
         shared = self._workers.share(statistic)
         asked: deque[Callable[[], Any]] = deque()
         for start in range(0, len(indices), _SCORED * len(self._helds)):
@@ -123,7 +125,7 @@ class SpreadFeatures:
             for number, held in enumerate(self._helds):
                 own = some[owner[some] == number]
                 if len(own):
-                    asked.append(held.ask("scored", shared, own, has_learnt))
+                    asked.append(held.ask("scored", self._n_scored, shared, own, has_learnt))
             while len(asked) > 2 * len(self._helds):
                 yield from asked.popleft()()
         while asked:
@@ -169,6 +171,7 @@ class Learner:
         self._detector = build(plan)
         self._engine, self._framing = engine, plan.framing
         self._sets: dict[int, tuple[NDArray[np.intp], FeatureSet]] = {}  # by the first index
+        self._scorer: tuple[int, Callable[..., dict[str, NDArray[Any]]]] | None = None
 
     def add(self, images: ImageSet, part: NDArray[np.intp]) -> None:
         """Compute and keep the features of a part."""
@@ -193,13 +196,20 @@ class Learner:
         return into
 
     def scored(
-        self, statistic: Any, indices: NDArray[np.integer], has_learnt: bool
+        self, number: int, statistic: Any, indices: NDArray[np.integer], has_learnt: bool
     ) -> list[tuple[int, dict[str, NDArray[Any]]]]:
-        """What a statistic says of some of the images here, each with its index."""
-        found = []
-        detector, framing = self._detector, self._framing
+        """What a statistic says of some of the images here, each with its index.
+
+        `number` is that of the statistic: what scores is made of it once.
+        """
+        if self._scorer is None or self._scorer[0] != number:
+            detector = self._detector
+            made = (detector.unseen_scorer if has_learnt else detector.scorer)(statistic)
+            assert made is not None
+            self._scorer = number, made
+        score, found = self._scorer[1], []
         for own, places, features in self._own_with_indices(indices):
-            scores = features.scored(detector, statistic, places, framing, has_learnt=has_learnt)
+            scores = features.scored_by(score, places, self._framing)
             found += [(int(own[place]), outputs) for place, outputs in scores]
         return found
 

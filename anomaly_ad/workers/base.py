@@ -86,6 +86,26 @@ class Workers(Protocol):
     ) -> None: ...
 
 
+_beat: ContextVar[Callable[[], None] | None] = ContextVar("anomaly_ad_beat", default=None)
+
+
+def beat() -> None:
+    """Say that work goes on; a job does so within an item that may take long."""
+    say_so = _beat.get()
+    if say_so is not None:
+        say_so()
+
+
+@contextmanager
+def beating(say_so: Callable[[], None]) -> Iterator[None]:
+    """Let `beat` call a function."""
+    token = _beat.set(say_so)
+    try:
+        yield
+    finally:
+        _beat.reset(token)
+
+
 _current: ContextVar[Workers | None] = ContextVar("anomaly_ad_workers", default=None)
 
 

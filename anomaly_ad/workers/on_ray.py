@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from secrets import token_hex
@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 from .. import errors
 from ..errors import AnomalyADError, EngineError, OptionError, missing_extra
 from ..support import cpu_count, say
-from .base import Job
+from .base import Job, beating
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -84,12 +84,13 @@ class RayWorkers:
         begun = time.perf_counter()
         try:
             self._wait_for(self._begin, START)
-            processors = int(ray.cluster_resources().get("CPU", 0))
-            self.count = self._asked or max(processors // self.threads, 1)
-            if processors < self.threads:
+            nodes = [int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
+            possible = sum(processors // self.threads for processors in nodes)
+            self.count = self._asked or possible
+            if not 0 < self.count <= possible:
                 raise EngineError(
-                    f"The Ray cluster has {processors} processors free for a process of "
-                    f"{self.threads} threads. Ask for fewer threads."
+                    f"The Ray cluster has room for {possible} processes of {self.threads} threads: "
+                    f"its machines have {', '.join(map(str, nodes))} processors. Ask for fewer."
                 )
         except BaseException:
             self.__exit__()
@@ -186,7 +187,8 @@ class RayWorkers:
         for name in ("ray.data", "ray.data.dataset"):
             logging.getLogger(name).setLevel(logging.ERROR)
         kept = ray.put(job)
-        pulse = ray.remote(num_cpus=0)(_Pulse).remote()
+        lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        pulse = ray.remote(**lasting)(_Pulse).remote()
         rows = [{"item": json.dumps(item)} for item in items]
         work = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Each,
@@ -231,6 +233,11 @@ class RayWorkers:
         finally:
             # A session that ends under it takes this process with it.
             is_over.set()
+            thread.join(0.1)
+            if thread.is_alive():
+                with suppress(Exception):
+                    for actor in self._get(pulse.actors.remote(), _GRACE):
+                        ray.kill(actor)
             thread.join(_GRACE)
 
     def _next(self, found: queue.SimpleQueue[Any], pulse: Any) -> Any:
@@ -241,7 +248,7 @@ class RayWorkers:
                 return found.get(timeout=PATIENCE)
             except queue.Empty:
                 before, n_beats = n_beats, self._get(pulse.count.remote(), PATIENCE)
-                if n_beats == before or n_beats == 0:
+                if n_beats in (before, 0):
                     raise _too_slow(PATIENCE) from None
 
     def hold(self, make: Callable[[], Any]) -> list[_Remote]:
@@ -345,11 +352,14 @@ class _Holder:
 
     def __init__(self, threads: int, make: list[Any]) -> None:
         _begin_process(threads)
-        import ray
-
-        self._held = ray.get(make[0])()
+        self._make = make
+        self._held: Any = None
 
     def call(self, name: str, *args: Any) -> Any:
+        if self._held is None:  # not in `__init__`: an error there looks like a lost process
+            import ray
+
+            self._held = ray.get(self._make[0])()
         return getattr(self._held, name)(*args)
 
     def call_and_keep(self, name: str, *args: Any) -> tuple[bool, Any]:
@@ -363,37 +373,59 @@ class _Each:
         _begin_process(threads)
         import ray
 
-        self._pulse, self._beat = pulse, beat
+        self._pulse, self._pause, self._last = pulse, beat, 0.0
         self._failed: AnomalyADError | None = None
+        pulse.add_actor.remote(ray.get_runtime_context().current_actor)
         try:
             self._work = ray.get(job[0]).start()
         except AnomalyADError as error:
             self._failed = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        items = [json.loads(str(item)) for item in batch["item"]]
-        is_done = threading.Event()
+        import ray
 
-        def beat() -> None:
-            while not is_done.wait(self._beat):
-                self._pulse.add.remote()
-
-        threading.Thread(target=beat, name="anomaly_ad_pulse", daemon=True).start()
+        names = [str(item) for item in batch["item"]]
         try:
             if self._failed is not None:
                 raise self._failed
-            return {"result": [json.dumps(result) for result in self._work(items)]}
+            for name in names:
+                if ray.get(self._pulse.begin.remote(name)) > _TRIES:
+                    raise EngineError(
+                        f"Part {name} of the work has ended {_TRIES} processes, perhaps for lack "
+                        "of memory, or by an image that ends a process. Inspect its images with "
+                        "`predict` to find it."
+                    )
+            with beating(self._beat):
+                work = self._work(map(json.loads, names))
+                return {"result": [json.dumps(result) for result in work]}
         except AnomalyADError as error:  # Ray Data would lose it
             return {"result": [json.dumps({_FAILED: [_kind(error).__name__, str(error)]})]}
-        finally:
-            is_done.set()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._pause:
+            self._last = now
+            self._pulse.add.remote()
 
 
 class _Pulse:
-    """Runs in a process of Ray: counts signs of life."""
+    """Runs in a process of Ray: counts signs of life, and how often each item was begun."""
 
     def __init__(self) -> None:
         self._count = 0
+        self._begun: Counter[str] = Counter()
+        self._actors: list[Any] = []
+
+    def begin(self, item: str) -> int:
+        self._count += 1
+        self._begun[item] += 1
+        return self._begun[item]
+
+    def add_actor(self, actor: Any) -> None:
+        self._actors.append(actor)
+
+    def actors(self) -> list[Any]:
+        return self._actors
 
     def add(self) -> None:
         self._count += 1

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly_ad import AD
-from anomaly_ad.errors import DataError, ModelError, OptionError, OutputError, PathError
+from anomaly_ad.errors import (
+    DataError,
+    EngineError,
+    ModelError,
+    OptionError,
+    OutputError,
+    PathError,
+)
 from anomaly_ad.inspection import Inspector
 from anomaly_ad.scale import dataset as datasets
 from anomaly_ad.scale import scoring, shards
@@ -113,6 +121,7 @@ def test_a_second_call_goes_on(trained, parts, tmp_path, scored):
     found = table(output)
     assert len(found) == 13 and not found["error"].notna().any()
     assert str(first) not in found.index
+    assert run.n_dropped == 1 and "1 rows of an earlier call are gone" in str(run)
     assert found.loc[str(second), "verdict"] == "anomalous"
 
 
@@ -149,24 +158,71 @@ def test_a_list_in_parquet(trained, parts, tmp_path):
     assert pd.isna(found.loc[str(missing), "score"])
 
 
-def test_addresses(trained, parts, tmp_path):
-    """Of any file system: the same scores, and the names of pictures are those below the folder."""
+@pytest.fixture
+def store(parts):
+    """The same parts in a store that is known by an address; names have what addresses escape."""
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    for file in parts.rglob("*.png"):
+        name = f"/bucket/{file.parent.name}/a%20b #1 [{file.stem}].png"
+        system.pipe(name, file.read_bytes())
+        system.pipe(f"/bucket/ground_truth/{file.stem}_mask.png", file.read_bytes())
+    yield "memory://bucket"
+    system.rm("/", recursive=True)
+
+
+def test_addresses(trained, parts, store, tmp_path):
+    """The same scores, the names of pictures are those below the folder, and masks are none."""
     ad = AD(trained)
-    ad.predict_dataset(f"file://{parts}", f"file://{tmp_path}/out", pictures=True)
+    run = ad.predict_dataset(store, tmp_path / "out", pictures=True)
+    assert run.counts.total() == 12 and not run.counts["errors"]
     found = table(tmp_path / "out")
-    expected = {f"file://{p.path}": p.raw_score for p in ad.predict(parts, save=False)}
-    assert found["raw_score"].to_dict() == expected
-    assert set(found["bytes"]) == {file.stat().st_size for file in parts.rglob("*.png")}
-    for path, picture in found["picture"].items():
-        assert picture == "_pictures/" + path.removeprefix(f"file://{parts}/")
-        assert cv2.imread(str(tmp_path / "out" / picture)) is not None
-    run = ad.predict_dataset(f"file://{parts}", f"file://{tmp_path}/out", pictures=True)
-    assert run.n_known == 12
-    nowhere = [f"file://{parts}/gone.png", *expected]
-    ad.predict_dataset(write_list(tmp_path / "l.parquet", nowhere), tmp_path / "out2")
-    found = table(tmp_path / "out2")
-    assert "there is no such file" in found.loc[nowhere[0], "error"]
-    assert len(found) == 13
+    for one in ad.predict(parts, save=False):
+        file = Path(one.path)
+        inner = f"{file.parent.name}/a%20b #1 [{file.stem}].png"
+        row = found.loc[f"{store}/{inner}"]
+        assert row["raw_score"] == one.raw_score
+        assert row["bytes"] == file.stat().st_size
+        assert row["picture"] == f"_pictures/{inner}"
+        assert cv2.imread(str(tmp_path / "out" / row["picture"])) is not None
+    # This store does not say when a file was changed: it is inspected again.
+    assert ad.predict_dataset(store, tmp_path / "out", pictures=True).n_known == 0
+
+
+def test_an_address_that_is_not_there_is_a_row(trained, store, tmp_path):
+    gone, there = f"{store}/good/gone.png", f"{store}/good/a%20b #1 [000].png"
+    for source in ([gone], write_list(tmp_path / "l.parquet", [gone, there])):
+        output = tmp_path / f"out-{type(source).__name__}"
+        AD(trained).predict_dataset(source, output)
+        assert "there is no such file" in table(output).loc[gone, "error"]
+    with pytest.raises(PathError, match="there is no such file or folder"):
+        AD(trained).predict_dataset(f"{store}/nowhere", tmp_path / "out")
+
+
+def test_results_in_a_store(trained, parts, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    for _ in range(2):
+        AD(trained).predict_dataset(parts, "memory://results/today")
+    system = fsspec.filesystem("memory")
+    names = sorted(Path(name).name for name in system.ls("/results/today", detail=False))
+    assert names == ["_dataset.json", "_list", "part-00000.parquet"]
+    with system.open("/results/today/part-00000.parquet") as file:
+        assert len(pd.read_parquet(file)) == 12
+    system.rm("/", recursive=True)
+
+
+def test_file_addresses_are_paths(trained, parts, tmp_path):
+    AD(trained).predict_dataset(f"file://{parts}", f"file://{tmp_path}/out")
+    assert set(table(tmp_path / "out").index) == {*map(str, parts.rglob("*.png"))}
+    with pytest.raises(OptionError, match="inside, the input folder"):
+        AD(trained).predict_dataset(parts, f"file://{parts}/out")
+
+
+def test_names_of_a_store():
+    place = Storage.of("s3://bucket/a b/?endpoint_override=localhost:9000", "output")
+    inner = place.inside("x?1.png", "y")
+    assert inner.name == "s3://bucket/a b//x?1.png/y?endpoint_override=localhost:9000"
+    assert place.contains(place) and not place.contains(Storage.of("/a", "output"))
 
 
 def test_pictures_keep_the_names_in_the_folder(trained, parts, tmp_path):
@@ -194,6 +250,29 @@ def test_results_of_another_model_or_other_options_are_never_replaced(trained, p
         AD(trained).predict_dataset(parts, output)
 
 
+def test_far_more_images_than_before(trained, parts, tmp_path, monkeypatch):
+    """They would be one shard, of which nothing is kept until all of it is done."""
+    AD(trained).predict_dataset(parts, tmp_path / "out")
+    monkeypatch.setattr(shards, "_PER_SHARD", 2)
+    monkeypatch.setattr(datasets, "_MOST_PER_SHARD", 8)
+    with pytest.raises(OutputError, match=r"begun with far fewer images, in 1 files; 12 are too"):
+        AD(trained).predict_dataset(parts, tmp_path / "out")
+
+
+def test_a_part_without_a_result_is_an_error(trained, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.Scoring, "start", lambda self: lambda numbers: iter(()))
+    with pytest.raises(EngineError, match="1 of 1 parts of the work got no result"):
+        AD(trained).predict_dataset(parts, tmp_path / "out")
+
+
+def test_a_picture_wider_than_its_format(trained, tmp_path):
+    image = np.tile(draw_part(1), (1, 300, 1))  # 19,200 pixels: side by side more than WebP holds
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "wide.webp"), image[:, :12_000])
+    AD(trained).predict_dataset(tmp_path / "in", tmp_path / "out", pictures=True, side_by_side=True)
+    assert cv2.imread(str(tmp_path / "out" / "_pictures" / "wide.webp")).shape[1] == 16_383
+
+
 def test_a_damaged_file_of_results_is_made_again(trained, parts, tmp_path):
     output = tmp_path / "out"
     AD(trained).predict_dataset(parts, output)
@@ -205,12 +284,16 @@ def test_a_damaged_file_of_results_is_made_again(trained, parts, tmp_path):
 
 def test_nothing_is_written_into_the_input(trained, parts):
     before = sorted(parts.rglob("*"))
-    for output in (parts, parts / "out"):
-        with pytest.raises(OptionError, match=r"is, or is inside, the input folder"):
-            AD(trained).predict_dataset(parts, output)
+    (parts.parent / "link").symlink_to(parts)
+    for source in (parts, [parts, parts / "bad" / "400.png"]):
+        for output in (parts, parts / "out", parts.parent / "link" / "out"):
+            with pytest.raises(OptionError, match=r"is, or is inside, the input folder"):
+                AD(trained).predict_dataset(source, output)
+    assert sorted(parts.rglob("*")) == before
     with pytest.raises(OptionError, match=r"lies in the output"):
         AD(trained).predict_dataset(sorted(parts.rglob("*.png")), parts)
-    assert sorted(p for p in parts.rglob("*") if not p.name.startswith("_")) == before
+    left = {p.name for p in parts.rglob("*")} - {p.name for p in before}
+    assert left <= {"_lock", "_list"}  # and nothing among the images
 
 
 def test_two_processes_cannot_write_the_same_results(trained, parts, tmp_path):
@@ -354,4 +437,4 @@ def test_the_record_of_a_dataset_is_plain(trained, parts, tmp_path):
     AD(trained).predict_dataset(parts, tmp_path / "out")
     about = json.loads((tmp_path / "out" / "_dataset.json").read_text())
     assert about["shards"] == 1 and about["about"]["threshold"] == 0.8
-    assert not (tmp_path / "out" / "_list").exists()
+    assert not [*(tmp_path / "out").glob("_list/*")]

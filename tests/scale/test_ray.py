@@ -19,7 +19,7 @@ from anomaly_ad import AD
 from anomaly_ad.errors import EngineError, MissingExtraError, OptionError, OutputError
 from anomaly_ad.scale import shards
 from anomaly_ad.support import cpu_count
-from anomaly_ad.workers import on_ray, using, workers_of
+from anomaly_ad.workers import beat, on_ray, using, workers_of
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # processes cannot import it
@@ -109,6 +109,19 @@ class Failing:
         return work
 
 
+@dataclass(frozen=True)
+class Deadly:
+    """A job that ends its process."""
+
+    def start(self):
+        def work(items):
+            for _ in items:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield {}
+
+        return work
+
+
 class Object:
     """Lives in a process."""
 
@@ -118,12 +131,14 @@ class Object:
 
 @dataclass(frozen=True)
 class Slow:
-    """A job of which each item takes longer than nothing may be heard of it."""
+    """A job of which each item takes longer than nothing may be heard of it, but says it works."""
 
     def start(self):
         def work(items):
             for item in items:
-                time.sleep(6)
+                for _ in range(24):
+                    time.sleep(0.5)
+                    beat()
                 yield {"item": item}
 
         return work
@@ -146,6 +161,14 @@ def test_what_goes_wrong_there_is_said_here(monkeypatch):
         monkeypatch.setattr(on_ray, "PATIENCE", 3.0)
         with pytest.raises(EngineError, match="has done nothing for"):
             [*workers.each(Failing(), [1])]
+
+
+def test_what_ends_every_process_is_given_up():
+    with (
+        using(workers_of("ray", workers=1, threads=1)) as workers,
+        pytest.raises(EngineError, match="Part 7 of the work has ended 5 processes"),
+    ):
+        [*workers.each(Deadly(), [7])]
 
 
 def test_a_job_that_takes_long_is_waited_for(monkeypatch):
