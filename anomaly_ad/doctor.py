@@ -89,7 +89,7 @@ class Diagnosis:
     missing : tuple of str
         Packages that every use needs and that are not installed, or too old.
     problems : tuple of str
-        What must be mended, in words.
+        What must be put right, in words.
     """
 
     versions: dict[str, str]

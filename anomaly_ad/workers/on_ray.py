@@ -73,6 +73,8 @@ class RayWorkers:
         # Read when Ray is imported: nothing is reported to anybody, and what it logs is in files.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # A thread of Ray Data that outlives its session must not begin another one.
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
         ray = importlib.import_module("ray")
         if ray.is_initialized():
             raise OptionError(

@@ -21,6 +21,7 @@ from anomaly_ad.scale import shards
 from anomaly_ad.support import cpu_count
 from anomaly_ad.workers import beat, on_ray, using, workers_of
 
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # as the package does where it imports Ray first
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # processes cannot import it
 pytestmark = [
