@@ -213,9 +213,7 @@ Check = Annotated[
 ]
 Engine = Annotated[
     str,
-    typer.Option(
-        metavar="NAME", help="local, or ray: processes on this machine or on a cluster, see scale."
-    ),
+    typer.Option(metavar="NAME", help="local, or ray: processes of this machine or of a cluster."),
 ]
 Address = Annotated[
     Optional[str],  # noqa: UP045

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ..errors import DataError, OptionError, PathError
-from ..images import SUFFIXES, PathLike, check_path, list_images
+from ..images import SUFFIXES, PathLike, check_path, list_images, page_of
 from ..images.names import is_for_masks, masked_name
 from .storage import Storage, is_address
 
@@ -84,7 +84,7 @@ def _of_one(source: PathLike, in_list: bool = False) -> Iterator[str]:
             raise PathError(f"{path} holds no images. Expected files ending in {_suffixes()}.")
         for file in listing.images:
             yield os.path.abspath(file)
-    elif in_list or os.path.lexists(path) or os.path.lexists(os.path.abspath(path)):
+    elif in_list or os.path.lexists(page_of(path)[0]):
         yield os.path.abspath(path)  # what is not there becomes an error in its row
     else:
         raise PathError(f"{path}: there is no such file or folder. Check the path.")

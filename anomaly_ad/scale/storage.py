@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pyarrow as pa
@@ -49,7 +48,8 @@ class Storage:
             return cls(os.path.abspath(check_path(name, what)))
         address = str(name).rstrip("/")
         if address.lower().startswith("file://"):
-            return cls(os.path.abspath(url2pathname(urlsplit(address).path)))
+            rest = address[len("file://") :].removeprefix("localhost")
+            return cls(os.path.abspath(url2pathname(rest)))
         return cls(address)
 
     @property

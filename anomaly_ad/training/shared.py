@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import openvino as ov
@@ -20,7 +20,7 @@ from ..methods.features import FeatureSet
 from ..model import Plan
 from ..runtime import INT8, Engine
 from ..support import bar
-from ..workers import current
+from ..workers import Spreading, current
 from .spread import SpreadFeatures
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Shared:
         is_known = registry.is_own(plan.method) and not self.has_own_network
         is_alone = not (self._together or self.for_members or detector.statistic.count)
         if workers.spreads and is_known and is_alone:
-            return SpreadFeatures(workers, plan, engine, images, step)
+            return SpreadFeatures(cast(Spreading, workers), plan, engine, images, step)
         return FeatureSet.compute(engine, images, step)
 
     @cached_property

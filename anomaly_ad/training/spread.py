@@ -19,7 +19,7 @@ from ..images import Framing, ImageSet
 from ..methods.features import FeatureSet
 from ..model import Plan
 from ..runtime import Engine
-from ..workers import Held, Workers
+from ..workers import Held, Spreading
 
 if TYPE_CHECKING:
     from ..methods.base import StatisticalDetector
@@ -33,7 +33,7 @@ class SpreadFeatures:
 
     Parameters
     ----------
-    workers : Workers
+    workers : Spreading
         The processes.
     plan : Plan
         Of the method.
@@ -47,7 +47,7 @@ class SpreadFeatures:
 
     def __init__(
         self,
-        workers: Workers,
+        workers: Spreading,
         plan: Plan,
         engine: Engine,
         images: ImageSet,

@@ -3,8 +3,19 @@
 Who hands out work knows neither of them: it asks `current()`.
 """
 
-from .base import Held, Job, Workers, beat, current, using
+from .base import Held, Job, Spreading, Workers, beat, current, using
 from .engines import ENGINES, workers_of
 from .local import Local
 
-__all__ = ["ENGINES", "Held", "Job", "Local", "Workers", "beat", "current", "using", "workers_of"]
+__all__ = [
+    "ENGINES",
+    "Held",
+    "Job",
+    "Local",
+    "Spreading",
+    "Workers",
+    "beat",
+    "current",
+    "using",
+    "workers_of",
+]

@@ -46,7 +46,7 @@ class Workers(Protocol):
     count : int
         How many there are.
     spreads : bool
-        Whether they are processes of their own, so that data are better left where they are.
+        Whether they are processes of their own, and thus `Spreading`.
     """
 
     count: int
@@ -64,6 +64,19 @@ class Workers(Protocol):
         An item may be worked on twice where a process is lost: its result comes once.
         """
 
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Spreading(Workers, Protocol):
+    """Workers that are processes of their own, in which data can stay."""
+
     def hold(self, make: Callable[[], Any]) -> Sequence[Held]:
         """An object in each of the processes, made there by `make`, which is pickled."""
 
@@ -75,15 +88,6 @@ class Workers(Protocol):
 
     def share(self, value: Any) -> Any:
         """Something large that several objects are asked with, as an argument for `Held.ask`."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 _beat: ContextVar[Callable[[], None] | None] = ContextVar("anomaly_ad_beat", default=None)

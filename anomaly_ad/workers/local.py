@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
-from .base import Held, Job
+from .base import Job
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,28 +30,3 @@ class Local:
     def each(self, job: Job[T, dict[str, Any]], items: Sequence[T]) -> Iterator[dict[str, Any]]:
         """Likewise."""
         yield from job.start()(items)
-
-    def hold(self, make: Callable[[], Any]) -> Sequence[Held]:
-        """The object itself."""
-        return [_Here(make())]
-
-    def merged(self, name: str, helds: Sequence[Any], args: Sequence[tuple[Any, ...]]) -> Any:
-        """What it gives."""
-        ((held, some),) = zip(helds, args, strict=True)
-        return held.ask(name, *some)()
-
-    def share(self, value: Any) -> Any:
-        """As it is."""
-        return value
-
-
-class _Here:
-    def __init__(self, held: Any) -> None:
-        self._held = held
-
-    def tell(self, name: str, args: Callable[[], tuple[Any, ...]]) -> Callable[[], Any]:
-        return self.ask(name, *args())
-
-    def ask(self, name: str, *args: Any) -> Callable[[], Any]:
-        found = getattr(self._held, name)(*args)
-        return lambda: found

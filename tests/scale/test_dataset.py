@@ -216,6 +216,8 @@ def test_file_addresses_are_paths(trained, parts, tmp_path):
     assert set(table(tmp_path / "out").index) == {*map(str, parts.rglob("*.png"))}
     with pytest.raises(OptionError, match="inside, the input folder"):
         AD(trained).predict_dataset(parts, f"file://{parts}/out")
+    for name, path in (("/a%20b", "/a b"), ("/a#1.png", "/a#1.png"), ("localhost/a", "/a")):
+        assert Storage.of(f"file://{name}", "output").name == os.path.abspath(path)
 
 
 def test_names_of_a_store():

@@ -188,8 +188,7 @@ def test_a_cluster_that_is_not_there():
         pass
 
 
-def test_a_start_that_takes_too_long(monkeypatch):
-    monkeypatch.setattr(on_ray, "START", 0.01)
+def test_a_start_that_takes_too_long():
     code = (
         "from anomaly_ad.workers import on_ray, using, workers_of\n"
         "from anomaly_ad.errors import EngineError\n"

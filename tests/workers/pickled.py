@@ -35,6 +35,9 @@ class Pickled(Local):
     def hold(self, make):
         return [_Object(self, self._through(make)()) for _ in range(self.count)]
 
+    def share(self, value):
+        return value
+
     def merged(self, name, helds, args):
         parts = [held.ask(name, *some)() for held, some in zip(helds, args, strict=True)]
         while len(parts) > 1:
