@@ -2,12 +2,50 @@
 
 Everything this package raises on purpose is an `AnomalyADError`, and also the builtin that a Python
 programmer would expect in its place. Each message says what was expected, what was received and
-what to do about it.
+what to do about it; a note after it names the section of the documentation that explains the kind.
 """
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+_EXPLAINED = "faq.md"  # the page that has a section for each kind
+
+
+@functools.cache
+def documentation(page: str) -> Path | None:
+    """A page of the documentation on this machine, as installed or in a source tree.
+
+    Parameters
+    ----------
+    page : str
+        Its file, such as "faq.md".
+    """
+    source = Path(__file__).parents[1]
+    if (source / "setup.cfg").is_file():
+        found = source / "docs" / page
+        return found if found.is_file() else None
+    from importlib import metadata
+
+    try:
+        files = metadata.files("anomaly-ad") or []
+    except metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.parts[-3:] == ("doc", "anomaly-ad", page):
+            return Path(str(file.locate())).resolve()
+    return None
 
 
 class AnomalyADError(Exception):
     """Base class of every error that anomaly_ad raises on purpose."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        page = documentation(_EXPLAINED)
+        if page is not None:
+            self.add_note(f"More: {page}#{type(self).__name__.lower()}")
 
 
 class OptionError(AnomalyADError, ValueError):

@@ -1,9 +1,6 @@
-"""A statistical method of one's own: a Gaussian per channel at each position.
+"""A method of one's own, a Gaussian per channel at each position; docs/methods.md explains it.
 
-    python examples/my_statistical_method.py Dataset/Washer
-
-It is PaDiM (arXiv 2011.08785) with the variances alone: quick, small, and blind to features that
-go together. docs/methods.md explains the parts.
+python examples/my_statistical_method.py Dataset/Washer
 """
 
 import sys
@@ -17,35 +14,28 @@ from anomaly_ad.methods.base import check_state
 from anomaly_ad.methods.grid import GridDetector
 from anomaly_ad.statistics.moments import Moments
 
-
-@register(
-    "variances",
-    Preset(
-        "Gaussian per channel at each position: small and quick",
-        options=(
-            Name("backbone", "efficientnet_lite0", "the pretrained network, by its name"),
-            Names("layers", ["stage2", "stage4"], "layers of the backbone"),
-            Number("blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100),
-            Number("floor", 0.5, "share of the mean deviation that is added everywhere", 0.01, 10),
-        ),
-        adds_images=True,
-    ),
+OPTIONS = (
+    Name("backbone", "efficientnet_lite0", "the pretrained network, by its name"),
+    Names("layers", ["stage2", "stage4"], "layers of the backbone"),
+    Number("blur", 4.0, "standard deviation of the map's smoothing in pixels", 0, 100),
 )
+
+
+@register("variances", Preset("Small and quick", options=OPTIONS, adds_images=True))
 class Variances(GridDetector):
     """The distance of each cell's features from their mean, in standard deviations."""
 
-    def __init__(self, framing, patch_size, seed, *, backbone, layers, blur, floor):
-        super().__init__(framing, backbone, layers, blur)
-        self.floor = floor
+    def __init__(self, framing, patch_size, seed, **options):
+        super().__init__(framing, **options)
         self.statistic = self.new_statistic()
 
     def new_statistic(self):
         return Moments(self.grid[0] * self.grid[1], sum(self.groups))
 
     def gaussian(self, statistic):
-        """Mean (P, C), and one over the deviation, to which a part of the mean one is added."""
+        """Mean (P, C), and one over the deviation, to which half of the mean one is added."""
         deviation = np.sqrt(np.diagonal(statistic.covariance(), axis1=1, axis2=2))
-        inverse = 1 / (deviation + self.floor * deviation.mean(axis=0) + 1e-9)
+        inverse = 1 / (deviation + deviation.mean(axis=0) / 2 + 1e-9)
         return np.float32(statistic.means()), np.float32(inverse)
 
     def distances(self, statistic):

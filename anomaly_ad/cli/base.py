@@ -110,7 +110,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
                 function(*args, **kwargs)
             sys.stdout.flush()
         except AnomalyADError as error:
-            _fail(str(error), EXIT_USAGE if isinstance(error, OptionError) else EXIT_ERROR)
+            said = "\n".join([str(error), *getattr(error, "__notes__", ())])
+            _fail(said, EXIT_USAGE if isinstance(error, OptionError) else EXIT_ERROR)
         except KeyboardInterrupt:
             _fail("Interrupted.", EXIT_INTERRUPTED)
 

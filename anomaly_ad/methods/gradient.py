@@ -126,7 +126,7 @@ class GradientDetector(Detector):
         """What is learnt before the weights; not again where training goes on."""
 
     def constants(self) -> dict[str, NDArray[Any]]:
-        """What `learn_before` has learnt, by names without "weight_": the arrays themselves."""
+        """What `learn_before` has learnt, by names that do not begin with "weight"."""
         return {}
 
     def learn_after(self, items: Items, validation: Items) -> None:

@@ -63,7 +63,7 @@ def serve(directories: Mapping[str, Path], settings: Settings, host: str, port: 
         )
         service = Service(settings, models, metrics)
         if settings.token is None and not (host in ("localhost", "::1") or host[:4] == "127."):
-            _log.warning("whoever reaches this address may use it: set a token, see README")
+            _log.warning("whoever reaches this address may use it: set a token (--token-file)")
 
         def end() -> None:
             service.ending = True

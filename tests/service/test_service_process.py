@@ -468,49 +468,49 @@ def test_a_model_directory_that_is_written_over_in_place(washer, request_bytes, 
     assert set(clients.answers) == {200} and not clients.lost
 
 
-# ------------------------------------------------------------------- what the README shows
+# --------------------------------------------------------- what the service's page shows
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def as_in_the_readme(washer, tmp_path, monkeypatch):
-    """The README's own command in a folder as it expects; the port that was taken."""
+def as_on_the_page(washer, tmp_path, monkeypatch):
+    """The page's own command in a folder as it expects; the port that was taken."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Models").mkdir()
     (tmp_path / "Models" / "model").symlink_to(washer[0])
     shutil.copytree(washer[1], tmp_path / "Dataset" / "Washer")
-    line = re.search(r"^anomaly-ad (serve .*)$", README, re.MULTILINE).group(1)
+    line = re.search(r"^anomaly-ad (serve .*)$", PAGE, re.MULTILINE).group(1)
     _, model, *options = line.split()
     with running(model, *options) as (_, port):
         yield port
 
 
-def test_the_curl_line(as_in_the_readme):
+def test_the_curl_line(as_on_the_page):
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    line = re.search(r"^curl .*$", README, re.MULTILINE).group(0)
-    command = [*shlex.split(line.replace(":8000/", f":{as_in_the_readme}/")), "--silent"]
+    line = re.search(r"^curl .*$", PAGE, re.MULTILINE).group(0)
+    command = [*shlex.split(line.replace(":8000/", f":{as_on_the_page}/")), "--silent"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     assert answer["is_anomalous"] is True and answer["threshold"] == 0.8 and answer["boxes"]
 
 
-def test_the_json_form(as_in_the_readme):
-    form = re.search(r'`(\{"data".*?\}\})`', README).group(1).encode()
+def test_the_json_form(as_on_the_page):
+    form = re.search(r'`(\{"data".*?\}\})`', PAGE).group(1).encode()
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     length = f"content-length: {len(form)}\r\n\r\n".encode()
-    status, body = exchange(as_in_the_readme, head + length + form)
+    status, body = exchange(as_on_the_page, head + length + form)
     assert status == 200 and json.loads(body)["is_anomalous"] is True
 
 
-def test_the_client(as_in_the_readme, washer, tmp_path):
+def test_the_client(as_on_the_page, washer, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"no image")
     test = Path("Dataset/Washer/test")
     images = [test / "good" / "000.jpg", tmp_path / "torn.jpg", test / "dent" / "000.jpg"]
     command = [sys.executable, ROOT / "examples" / "client.py"]
-    address = ["--address", f"http://127.0.0.1:{as_in_the_readme}"]
+    address = ["--address", f"http://127.0.0.1:{as_on_the_page}"]
     done = subprocess.run([*command, *images, *address], capture_output=True, text=True)
     assert done.returncode == 1 and not done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["good", "ERROR", "ANOMALOUS"]
@@ -530,6 +530,17 @@ def test_the_client(as_in_the_readme, washer, tmp_path):
     ):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_short_client(as_on_the_page, tmp_path, monkeypatch):
+    pytest.importorskip("urllib3", reason="needs the extra 'line'")
+    (tmp_path / "torn.jpg").write_bytes(b"no image")
+    monkeypatch.setenv("ANOMALY_AD_ADDRESS", f"http://127.0.0.1:{as_on_the_page}")
+    test = Path("Dataset/Washer/test")
+    images = [test / "good" / "000.jpg", tmp_path / "torn.jpg", test / "dent" / "000.jpg"]
+    command = [sys.executable, ROOT / "examples" / "fastapi_client.py", *images]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["good", "ERROR", "ANOMALOUS"]
 
 
 def load_client():
@@ -677,9 +688,9 @@ def test_every_option_is_described():
     from anomaly_ad.cli import app
 
     (command,) = (c for c in app.registered_commands if c.name == "serve")
-    section = README[README.index("## Serve") : README.index("## Folders")]
-    for name in set(inspect.signature(command.callback).parameters) - {"model"}:
-        assert f"`--{name.replace('_', '-')}`" in section
+    section = PAGE[PAGE.index("## Options") : PAGE.index("## Asking")]
+    options = set(inspect.signature(command.callback).parameters) - {"model"}
+    assert not {name for name in options if f"`--{name.replace('_', '-')}`" not in section}
 
 
 def test_the_unit_starts_what_there_is(washer):
