@@ -3,8 +3,9 @@
 The feature maps of a few layers of a frozen backbone are squeezed through a one-class bottleneck, a
 coarse map of few channels, and a decoder rebuilds each of them from it. It has only seen good
 parts, so where a part deviates it gives back what a good one would have, and the angle between the
-two vectors there is the anomaly map: 1 - cosine, summed over the layers, enlarged to the image and
-blurred. The image score is the map's maximum.
+two vectors there is the anomaly map: 1 - cosine, of each layer in standard deviations of good
+images, summed over the layers, enlarged to the image and blurred. The image score is the map's
+maximum.
 
 References
 ----------
@@ -12,7 +13,9 @@ Deng, Li 2022, Anomaly Detection via Reverse Distillation from One-Class Embeddi
 2201.10703, section 3: the loss is equation 2 in its flattened form (1 - cosine of the whole maps,
 summed over the layers), the map equations 1 and 3. Deviations: the backbone is EfficientNet-Lite0
 instead of a WideResNet50, of which the layers of strides 8, 16 and 32 are taken instead of 4, 8 and
-16, each channel standardised by its mean and deviation in good images; the decoder is a few plain
+16, each channel standardised by its mean and deviation in good images; the angles of each layer are
+divided by their standard deviation in good images before they are summed, since a fine layer whose
+good cells differ a lot would drown the others; the decoder is a few plain
 convolutions instead of a mirrored ResNet, and the bottleneck keeps the grid of the coarsest layer
 instead of halving it; the epoch is the one that rendered defects choose, instead of the last.
 """
@@ -23,14 +26,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from ..errors import OptionError
 from ..images import Framing
 from .blocks import Blocks, cropped
-from .gradient import Tensors
+from .features import Features
+from .gradient import Batches, Items, Tensors
 from .heads import highest
 from .maps import MapDetector, grids
+from .standard import Standard
 
 _LITTLE = 1e-6
 _BOTTLENECK = 256  # channels
@@ -70,6 +77,16 @@ class ReverseDistillation(MapDetector):
                 f"before along each axis. Received: {grids(layers, self.shapes)}."
             )
         self.networks = {"decoder": _network(self.shapes, seed)}
+        self.angles = [
+            Standard(f"angle_{number}", standard.head, 1)
+            for number, standard in enumerate(self.standards)
+        ]
+
+    def fit(self, *args: Any, **parameters: Any) -> Any:
+        """See `GradientDetector.fit`; epochs are compared by angles that are not scaled."""
+        for angle in self.angles:
+            angle.forget()
+        return super().fit(*args, **parameters)
 
     def optimizer(self) -> keras.optimizers.Optimizer:
         """As in the paper."""
@@ -94,10 +111,33 @@ class ReverseDistillation(MapDetector):
             losses.append(ops.mean(1 - _cosine(wanted, rebuilt, (1, 2, 3))))
         return sum(losses[1:], losses[0])
 
-    def outputs(self, features: Tensors) -> Tensors:
-        """The angles of the cells' vectors, enlarged and summed: equations 1 and 3."""
+    def _angles(self, features: Tensors) -> list[keras.KerasTensor]:
+        """Of each layer 1 - cosine of the cells' vectors, (B, h, w): equation 1."""
         pairs = self._pairs(features, training=False)
-        angles = [1 - _cosine(wanted, rebuilt, -1) for wanted, rebuilt, _ in pairs]
+        return [1 - _cosine(wanted, rebuilt, -1) for wanted, rebuilt, _ in pairs]
+
+    def learn_after(self, items: Items, validation: Items) -> None:
+        """The deviation of each layer's angles, in good images."""
+        found: list[Features] = []
+        for some in (Batches(each, self.batch_size) for each in (items, validation)):
+            for batch in (some[n] for n in range(len(some))):
+                angles = [np.asarray(values)[..., None] for values in self._angles(batch)]
+                named = {own.name: each for own, each in zip(self.angles, angles, strict=True)}
+                found.append({**named, **{n: batch[n] for n in ("inside",) if n in batch}})
+        for angle in self.angles:
+            angle.learn(found)
+
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """Mean and scale of the channels, and of the angles."""
+        own = {n: array for angle in self.angles for n, array in angle.arrays().items()}
+        return {**super().constants(), **own}
+
+    def outputs(self, features: Tensors) -> Tensors:
+        """The angles in deviations of good images, enlarged and summed: equation 3."""
+        angles = [
+            values * own.scale[0]
+            for values, own in zip(self._angles(features), self.angles, strict=True)
+        ]
         maps = self.enlarged(angles, features)
         anomaly_map = sum(maps[1:], maps[0])
         return {"anomaly_map": anomaly_map, "score": highest(ops, anomaly_map)}

@@ -31,8 +31,12 @@ class Standard:
     def __init__(self, name: str, head: MapHead, channels: int) -> None:
         self.name = name
         self.head = head
-        self.mean = np.zeros(channels, np.float32)
-        self.scale = np.ones(channels, np.float32)
+        self.mean, self.scale = np.empty((2, channels), np.float32)
+        self.forget()
+
+    def forget(self) -> None:
+        """As at first: the map as it is."""
+        self.mean[:], self.scale[:] = 0, 1
 
     def __call__(self, features: Any) -> Any:
         """The map, standardised: of ndarrays or of tensors."""

@@ -38,6 +38,17 @@ def test_the_map_of_rd_is_the_sum_of_angles():
     received = detector.outputs(found)
     np.testing.assert_allclose(received["anomaly_map"], expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(received["score"], expected.max(axis=(1, 2)), rtol=1e-3)
+
+    # Each layer counts in deviations of its angles in good images.
+    unscaled = [np.asarray(values) for values in detector._angles(found)]
+    for values, angle in zip(unscaled, detector.angles, strict=True):
+        angle.learn([{angle.name: values[..., None]}])
+    heads = [standard.head for standard in detector.standards]
+    expected = sum(
+        head(np, values / values.std(ddof=1)) for head, values in zip(heads, unscaled, strict=True)
+    )
+    received = detector.outputs(found)
+    np.testing.assert_allclose(received["anomaly_map"], expected, rtol=1e-3)
     loss = sum(
         np.mean(
             [
