@@ -19,6 +19,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"anomaly_ad {version}"
 html_show_sourcelink = False
+html_show_copyright = False
+html_show_sphinx = False
 html_static_path: list[str] = []
 
 autodoc_member_order = "bysource"
