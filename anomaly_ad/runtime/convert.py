@@ -24,13 +24,19 @@ TOLERANCE = 1e-4  # of the output's range over the compared images, weights and 
 _PIXELS = 256 * 512  # that the trained graph works on at a time
 
 
-def to_openvino(graph: keras.Model, inputs: Sequence[str] | None = None) -> ov.Model:
+def to_openvino(graph: Any, inputs: Sequence[str] | None = None) -> ov.Model:
     """Convert a detector's graph; names of input and outputs and the open batch size are kept.
 
-    `inputs` are other names for the inputs, in their order.
+    Parameters
+    ----------
+    graph : keras.Model or what `traced` gives
+        Tracing takes as long as converting, so what is both converted and proven is traced before.
+    inputs : sequence of str, optional
+        Other names for the inputs of a keras.Model, in their order.
     """
+    function = traced(graph, inputs) if isinstance(graph, keras.Model) else graph
     with _unreported():
-        model = ov.convert_model(traced(graph, inputs))
+        model = ov.convert_model(function)
     _merge_equal(model)
     return model
 
@@ -118,13 +124,13 @@ def _call(graph: keras.Model, inputs: list[Any]) -> dict[str, Any]:
 
 
 def prove_parity(
-    graph: keras.Model, engine: Engine, views: NDArray[np.uint8], tolerance: float = TOLERANCE
+    graph: Any, engine: Engine, views: NDArray[np.uint8], tolerance: float = TOLERANCE
 ) -> Parity:
     """Run both on the same views and compare every output.
 
     Parameters
     ----------
-    graph : keras.Model
+    graph : keras.Model or what `traced` gives
         The trained graph.
     engine : Engine
         The converted one, at f32.
@@ -141,9 +147,11 @@ def prove_parity(
     converted = engine.run_all(views)
     parts: dict[str, list[NDArray[Any]]] = {}
     at_a_time = max(1, _PIXELS // (views.shape[1] * views.shape[2]))
-    trained = traced(graph)  # layer by layer each call would take several times as long
+    # Layer by layer each call would take several times as long.
+    trained = traced(graph) if isinstance(graph, keras.Model) else graph
+    channels = trained.input_signature[0].shape[-1]
     for begin in range(0, len(views), at_a_time):
-        some = model_inputs(views[begin : begin + at_a_time], graph.inputs[0].shape[-1])
+        some = model_inputs(views[begin : begin + at_a_time], channels)
         for name, values in trained(*some).items():
             parts.setdefault(name, []).append(np.asarray(values))
     expected = {name: np.concatenate(values) for name, values in parts.items()}

@@ -203,7 +203,7 @@ def _make(
 
     What is proven and scored is the file that is saved.
     """
-    from ..runtime.convert import TOLERANCE, prove_parity, to_openvino
+    from ..runtime.convert import TOLERANCE, prove_parity, to_openvino, traced
 
     start = time.perf_counter()
     learnt = learn(
@@ -220,14 +220,15 @@ def _make(
     graph = detector.graph()
     with ModelWriter(directory) as writer:
         if learnt.quantised is None:
-            writer.write_graph(to_openvino(graph))
+            function = traced(graph)
+            writer.write_graph(to_openvino(function))
         else:
             writer.write_graph(_with_head(learnt.quantised, detector, graph))
         engine = Engine(writer.xml, INT8 if learnt.quantised else "f32")
         check_input(engine, plan)
         shown = with_defects(learnt.shown, plan.framing)
         if learnt.quantised is None:
-            parity = prove_parity(graph, engine, shown)
+            parity = prove_parity(function, engine, shown)
         else:  # the graph's features are others; the formula has those of the model
             assert learnt.formula is not None
             found = learnt.formula(shown)
