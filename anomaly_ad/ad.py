@@ -245,7 +245,8 @@ class AD:
             that is used, and in it only the one whose name means good (good, ok, i.O., gut, bon,
             ...) if there is exactly one. Otherwise the images in it, unless folders next to them
             are named after defects, tests or masks: defects must never be learned. What is not
-            clear is refused with a list of what was found; docs/data.md has all cases.
+            clear is refused with a list of what was found; the page Folders and files has all
+            cases.
             Files count by suffix: .jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .jp2 .pgm
             .ppm .pnm, in any case. What else looks like an image is counted and named.
 
@@ -635,7 +636,7 @@ class AD:
         Returns
         -------
         ProbabilityOfDetection
-            Curve by curve a90, the size that is found nine times of ten, its 95 % interval and
+            Curve by curve a90, the size that is found nine times out of ten, its 95 % interval and
             a90/95; `to_json` and `to_dict` give it as plain values.
 
         Raises
@@ -669,9 +670,9 @@ class AD:
     ) -> Export:
         """Write the model for another program, compare the file with it, and print how close it is.
 
-        The file is run on real images; it is left only if every output agrees with the model's and
+        The file is run on real images; it is kept only if every output agrees with the model's and
         every verdict is the same. It carries its limits and what lies outside its graph as
-        metadata, see docs/exports.md.
+        metadata, see the page Exports.
 
         Parameters
         ----------

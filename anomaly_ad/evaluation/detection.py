@@ -65,7 +65,7 @@ class DetectionCurve:
     intercept, slope : float or None
         Of the fit logit POD(a) = intercept + slope log a.
     a90 : float or None
-        The size that is found nine times of ten.
+        The size that is found nine times out of ten.
     a90_low, a90_high : float or None
         Its two-sided 95 % interval.
     a90_95 : float or None
@@ -202,7 +202,7 @@ class ProbabilityOfDetection:
             first = printable(next(iter(self.errors.values())))
             lines.append(f"{len(self.errors)} images could not be inspected. The first: {first}")
         lines.append(
-            "a90: the size that is found nine times of ten; a90/95: with 95 % confidence a90 is "
+            "a90: the size that is found nine times out of ten; a90/95: with 95 % confidence a90 is "
             "not larger. Size: the length of the defect."
         )
         return lines

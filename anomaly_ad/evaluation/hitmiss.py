@@ -1,7 +1,7 @@
 """Probability of detection over size, from defects that were found or missed.
 
 MIL-HDBK-1823A, hit/miss data: logit POD(a) = b0 + b1 log a. What is asked is a90, the size that is
-found nine times of ten, and a size that a90 does not exceed with a confidence of 95 % (a90/95).
+found nine times out of ten, and a size that a90 does not exceed with a confidence of 95 % (a90/95).
 """
 
 from __future__ import annotations
