@@ -2,7 +2,7 @@
 
     python benchmarks/table.py $ANOMALY_AD_DATA/bottle padim patchcore dfm AD0
     python benchmarks/table.py $ANOMALY_AD_DATA/bottle patchcore --img-size 256 256
-    python benchmarks/table.py $ANOMALY_AD_DATA/bottle padim dfm --also $ANOMALY_AD_DATA/magnetic_tile
+    python benchmarks/table.py $ANOMALY_AD_DATA/bottle padim --also $ANOMALY_AD_DATA/magnetic_tile
 
 The folder is laid out as train/good, test/good, test/<defect> and ground_truth/<defect>/*_mask.png.
 Each detector is trained at its defaults, but for --img-size where it is given. Pixel metrics are of

@@ -202,8 +202,8 @@ class ProbabilityOfDetection:
             first = printable(next(iter(self.errors.values())))
             lines.append(f"{len(self.errors)} images could not be inspected. The first: {first}")
         lines.append(
-            "a90: the size that is found nine times out of ten; a90/95: with 95 % confidence a90 is "
-            "not larger. Size: the length of the defect."
+            "a90: the size that is found nine times out of ten; a90/95: with 95 % confidence a90 "
+            "is not larger. Size: the length of the defect."
         )
         return lines
 
