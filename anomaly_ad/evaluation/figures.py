@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
@@ -72,6 +72,9 @@ class Evaluation:
         Whether the limit was taken for a rate; what is stated for another is an observation.
     n_good, n_defective : int
         Images that were inspected.
+    n_learnt, n_calibrated : int
+        How many of them were in the training, and have set the limit: figures of these are better
+        than those of others.
     n_unmarked : int
         Masks of defective images that mark no pixel.
     n_outside, n_partly_outside : int
@@ -111,6 +114,8 @@ class Evaluation:
     has_rate: bool
     n_good: int
     n_defective: int
+    n_learnt: int
+    n_calibrated: int
     n_unmarked: int
     n_outside: int
     n_partly_outside: int
@@ -218,7 +223,8 @@ def evaluate(
     inspector = Inspector(stored, threshold=threshold, keep_maps=False)
     threshold = inspector.threshold
     has_region = inspector.framing.has_region
-    tally = _Tally(*_pixel_curves(stored, labelled), has_region)
+    known = stored.manifest.learnt, stored.manifest.calibration.digests
+    tally = _Tally(*_pixel_curves(stored, labelled), has_region, *known)
     items = labelled.items
     by_source = dict(zip(file_sources([item.path for item in items]), items, strict=True))
 
@@ -235,7 +241,8 @@ def evaluate(
             if tally.curves is not None and (mask is not None or not item.is_defective):
                 raw = taken.map_to_original(one.outputs["anomaly_map"])
                 pixels = tally.curves.measure(raw, mask, counted)
-        return _Seen(pixels, share), None if observer is None else observer.look(one, mask)
+        seen = _Seen(pixels, share, one.digest)
+        return seen, None if observer is None else observer.look(one, mask)
 
     with bar(len(items), "Evaluating") as step, closing(inspector.scan(by_source, look)) as found:
         for item, (prediction, seen) in zip(items, found, strict=True):
@@ -250,7 +257,23 @@ def evaluate(
             f"{next(iter(tally.errors.values()))}"
         )
     evaluation = _figures(stored, labelled, tally, threshold, seed)
-    return replace(evaluation, warnings=tuple(_warnings(evaluation, labelled)))
+    known_ones = known_images(stored, evaluation.n_learnt, evaluation.n_calibrated)
+    return replace(evaluation, warnings=(*known_ones, *_warnings(evaluation, labelled)))
+
+
+def known_images(stored: StoredModel, n_learnt: int, n_calibrated: int) -> Iterator[str]:
+    """What makes the counts of images that a model knows better than those of others."""
+    if n_learnt:
+        yield (
+            f"{n_learnt} of these images were in the training. Their scores are lower than "
+            "those of other images and say nothing of the model."
+        )
+    if n_calibrated:
+        yield (
+            f"{n_calibrated} of these images have set the limit "
+            f"({stored.manifest.calibration.record.get('by')}). The counts at it are better than "
+            "they will be on other images."
+        )
 
 
 @dataclass(frozen=True)
@@ -259,6 +282,7 @@ class _Seen:
 
     pixels: Pixels | None = None
     share_outside: float = 0.0
+    digest: str = ""
 
 
 @dataclass
@@ -268,6 +292,10 @@ class _Tally:
     curves: PixelCurves | None
     omitted: dict[str, str]
     has_region: bool = False
+    learnt: Collection[str] = ()  # digests of images that training has seen
+    calibrated: Collection[str] = ()  # and of those that have set the limit
+    n_learnt: int = 0
+    n_calibrated: int = 0
     scores: dict[str, list[float]] = field(default_factory=dict)  # raw, by kind
     flagged: Counter[str] = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
@@ -280,6 +308,8 @@ class _Tally:
             return
         self.scores.setdefault(item.kind, []).append(prediction.raw_score)
         self.flagged[item.kind] += bool(prediction.is_anomalous)
+        self.n_learnt += seen.digest in self.learnt
+        self.n_calibrated += seen.digest in self.calibrated
         if seen.share_outside > 0:
             self.outside.append(seen.share_outside)
         if self.curves is not None and seen.pixels is not None:
@@ -365,6 +395,8 @@ def _figures(
         has_rate=stored.manifest.calibration.has_rate,
         n_good=len(good),
         n_defective=len(defective),
+        n_learnt=tally.n_learnt,
+        n_calibrated=tally.n_calibrated,
         n_unmarked=tally.unmarked,
         n_outside=sum(share == 1 for share in tally.outside),
         n_partly_outside=sum(share < 1 for share in tally.outside),

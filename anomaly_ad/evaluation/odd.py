@@ -107,8 +107,7 @@ class OddImages:
             look, without = "looks odd and sets the limit", "it the limit"
         return (
             f"{self.n_odd} of {len(self.good)} good images {look}. Without {without} would fall "
-            f"from {self.limit:.3g} to {self.limit_without:.3g}. Look: anomaly-ad review "
-            f"{as_line(shlex.quote(str(self.directory)))}"
+            f"from {self.limit:.3g} to {self.limit_without:.3g}."
         )
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,6 @@ from ..inspection import Prediction, count_verdicts, probe
 from ..model import StoredModel
 from ..support import cpu_count, printable
 from .thumbnails import Thumbnails
-
-
-def of_what_was_seen(stored: StoredModel, seen: Thumbnails) -> Iterator[str]:
-    """What makes the counts of these images better than those of others."""
-    if seen.n_learnt:
-        yield (
-            f"{seen.n_learnt} of these images were in the training. Their scores are lower than "
-            "those of other images and say nothing of the model."
-        )
-    if seen.n_calibrated:
-        yield (
-            f"{seen.n_calibrated} of these images have set the limit "
-            f"({stored.manifest.calibration.record.get('by')}). The counts at it are better than "
-            "they will be on other images."
-        )
 
 
 def data(

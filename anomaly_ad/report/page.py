@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import DataError, OptionError
 from ..evaluation import Evaluation, ProbabilityOfDetection, evaluate
+from ..evaluation.figures import known_images
 from ..images import PathLike, check_path
 from ..images.labelled import LabelledImages, find_labelled
 from ..images.sources import file_sources
@@ -20,7 +21,7 @@ from ..inspection import Inspector, summary
 from ..inspection.records import JSONL, read_records
 from ..model import LIMIT_SCORE, StoredModel
 from ..support import bar, printable
-from .content import data, facts, of_detection, of_labelled, of_unlabelled, of_what_was_seen
+from .content import data, facts, of_detection, of_labelled, of_unlabelled
 from .document import Document, refuse_in_input, script_data
 from .thumbnails import Thumbnails, chosen
 
@@ -190,7 +191,8 @@ def _report_unlabelled(
             thumbnails.add(path, None, prediction, seen)
             step("")
         predictions = [entry.prediction for entry in thumbnails.entries]
-        counts, told = of_unlabelled(stored, predictions, warnings)
+        known = known_images(stored, thumbnails.n_learnt, thumbnails.n_calibrated)
+        counts, told = of_unlabelled(stored, predictions, [*warnings, *known])
         told |= of_detection(detection)
         _write(page, stored, thumbnails, inspector.threshold, source, told)
     return counts
@@ -212,7 +214,6 @@ def _write(
     told: dict[str, Any],
 ) -> None:
     shown = chosen(thumbnails.entries)
-    told["warnings"] = [*told["warnings"], *of_what_was_seen(stored, thumbnails)]
     page.write(
         **told,
         source=printable(source),

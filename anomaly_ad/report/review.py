@@ -77,7 +77,10 @@ def after_training(stored: StoredModel, *, page: bool) -> Iterator[str]:
         Whether the page is written.
     """
     try:
-        yield str(odd_images(stored))
+        odd = str(odd_images(stored))
+        if odd and not page:
+            odd += f" Look: anomaly-ad review {_quoted(stored.directory)}"
+        yield odd
         if page:
             yield str(review(stored))
     except (AnomalyADError, OSError) as error:

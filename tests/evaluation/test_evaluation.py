@@ -140,6 +140,17 @@ def test_masks_of_zeros_and_ones_and_those_that_mark_nothing(model, labelled, tm
     assert any("1 masks of defective images mark no pixel" in w for w in found.warnings)
 
 
+def test_images_that_the_model_knows_are_counted_and_told(model, labelled, tmp_path):
+    found = model.evaluate(labelled)
+    assert found.n_learnt == found.n_calibrated == 0
+    folder = write_parts(tmp_path / "mixed" / "good", 3)  # as the training has them
+    write_parts(folder.parent / "bar", 2, first=200, defect=True)
+    found = model.evaluate(folder.parent)
+    assert found.n_learnt == found.n_good == 3
+    known = "3 of these images were in the training. Their scores are lower"
+    assert found.warnings[0].startswith(known) and f"Warning: {known}" in str(found)
+
+
 def test_a_best_limit_below_good_images_is_not_given(model, labelled):
     files = sorted((labelled / "test").rglob("*.png"))
     found = model.evaluate(files, labels=[int(file.parent.name == "good") for file in files])

@@ -37,12 +37,12 @@ def found(scores, rate=0.01):
     return OddImages(Path("Models/a b"), good, (), n_odd, rate, image.limit, image.median, rest)
 
 
-def test_the_line_names_count_limits_and_command():
+def test_the_line_names_count_and_limits():
     scores = np.concatenate([drawn(), [40, 35]])
     limit = np.sort(drawn())[-2]
     assert str(found(scores)) == (
         "2 of 202 good images look odd and set the limit. Without them it would fall from 35 to "
-        f"{limit:.3g}. Look: anomaly-ad review 'Models/a b'"
+        f"{limit:.3g}."
     )
     one = str(found(np.concatenate([drawn(50), [40]])))
     assert one.startswith(

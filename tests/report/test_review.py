@@ -94,8 +94,11 @@ def test_training_shows_what_is_odd(trained_on, parts):
     assert found.images[0].limit_without == found.images[1].raw_score
     assert (
         f"{found.n_odd} of 24 good images look odd and set the limit. Without them it would fall "
-        f"from {found.limit:.3g} to {found.limit_without:.3g}. Look: anomaly-ad review" in printed
+        f"from {found.limit:.3g} to {found.limit_without:.3g}.\n" in printed
     )
+    assert "anomaly-ad review" not in printed  # the page is there
+    (line,) = filter(None, after_training(ad.model, page=False))
+    assert line.endswith(f". Look: anomaly-ad review {ad.model.directory}")
     assert printed.endswith(f"to look at: {page}\n") and page.is_file()
     assert found.images[0].path == parts / found.images[0].name
 
