@@ -6,7 +6,6 @@ same in the scores; a person can tell them apart.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ModelError
-from ..images.exclusion import as_line
 from ..model import MOST_MAPS, Calibration, GoodScores, StoredModel
 
 _ODD = 3.5  # robust standard deviations, as Iglewicz and Hoaglin have it
