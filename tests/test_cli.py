@@ -178,6 +178,10 @@ def test_a_method_tells_its_options():
         for option in preset.options:
             assert option.meaning in told and option.valid in told
             assert option.check(option.default) == option.default
+    assert "one pass, about 0.4 min for 200 images" in out
+    assert "images can be added later; takes no tiles" in out
+    told, _ = run("detectors", "AD1")
+    assert "up to 75 epochs" in told and "images cannot be added later; takes tiles" in told
     _, err = run("detectors", "paddim", code=2)
     assert "There is no detector named 'paddim'" in err
     facts = json.loads(run("detectors", "dfkde", "--json")[0])
