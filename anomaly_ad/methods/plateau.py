@@ -19,6 +19,7 @@ _LITTLE = 0.005  # of all that was gained since the first epoch
 _LEAST_GAIN = 1e-4  # that counts as an improvement, for the learning rate
 # For people, of figures whose names say too little.
 MISSED = "missed"
+_CHANCE = 0.95  # of what is missed: 1 - partial AUROC up to 5 % is 0.975 by chance
 _WORDS = {MISSED: "rendered defects missed"}
 _BESIDES = 1.1  # times the batches of the first epoch: validation, and what is done between them
 
@@ -43,6 +44,18 @@ def _best(losses: Sequence[float]) -> NDArray[np.float64]:
     known = np.where(np.isfinite(losses), losses, np.inf)
     best = np.minimum.accumulate(known)
     return best[np.isfinite(best)]
+
+
+def counted(monitored: str, losses: Sequence[float]) -> Sequence[float]:
+    """The figures from the first epoch on that tells defects better than chance does.
+
+    A network that begins from nothing needs some epochs before it can tell any. That these gain
+    nothing says nothing of the end, and is no reason for a lower learning rate.
+    """
+    if monitored != MISSED:
+        return losses
+    begun = (n for n, loss in enumerate(losses) if loss < _CHANCE)
+    return losses[next(begun, len(losses)) :]
 
 
 def expected_end(losses: Sequence[float], epochs: int) -> int:
@@ -178,7 +191,7 @@ class Course(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """As Keras calls it."""
-        share = 0.5 ** halvings(self.losses, self._patience)
+        share = 0.5 ** halvings(counted(self.monitored, self.losses), self._patience)
         self.model.optimizer.learning_rate = self._rate * share
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -197,15 +210,16 @@ class Course(keras.callbacks.Callback):
             )
         figure = float(known[self.monitored] if self.measure is None else self.measure())
         self._keep({"loss": loss, self.monitored: figure})
-        losses = self.losses
-        each, done = self._seconds_of_an_epoch(), len(losses)
+        losses = counted(self.monitored, self.losses)
+        each, done = self._seconds_of_an_epoch(), len(self.losses)
         words = [f"loss {loss:.4f}, {_WORDS.get(self.monitored, self.monitored)} {figure:.4f}"]
         if is_over(losses, self.epochs):
             self.model.stop_training = True
         elif done < self.epochs:
             words.append(f"at most about {duration(each * (self.epochs - done))} left")
             if done > 1:
-                left = each * (expected_end(losses, self.epochs) - done)
+                end = min(expected_end(losses, self.epochs) + done - len(losses), self.epochs)
+                left = each * (end - done)
                 words.append(f"{duration(left)} at the present rate of improvement")
         self.progress(", ".join(words))
 

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad.methods import plateau
-from anomaly_ad.methods.plateau import Course, expected_end, halvings, is_over, window
+from anomaly_ad.methods.plateau import (
+    MISSED,
+    Course,
+    counted,
+    expected_end,
+    halvings,
+    is_over,
+    window,
+)
 
 losses = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80)
 
@@ -48,6 +56,16 @@ def test_a_loss_that_is_not_finite_is_passed_over(odd):
     holed = [odd if n in (5, 40) else loss for n, loss in enumerate(curve)]
     assert ends_at(holed, 75) == end
     assert ends_at([odd] * 75, 75) == expected_end([odd] * 9, 75) == 75
+
+
+def test_epochs_that_tell_no_defect_yet_do_not_count():
+    by_chance = [0.975, 0.98, float("nan"), 0.96] * 5
+    assert counted(MISSED, by_chance) == []
+    assert counted(MISSED, [*by_chance, 0.9, 0.97, 0.5]) == [0.9, 0.97, 0.5]
+    assert counted("val_loss", by_chance) == by_chance
+    assert not is_over(counted(MISSED, by_chance), 40)
+    assert halvings(counted(MISSED, by_chance), 4) == 0
+    assert is_over(counted(MISSED, [*by_chance, 0.9, *[0.9] * window(40)]), 40)
 
 
 def test_training_goes_on_while_something_is_gained_and_ends_when_nothing_is():
