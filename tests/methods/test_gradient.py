@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="training needs the extra 'train'")
 
 from anomaly_ad import AD, TrainingError
 from anomaly_ad.images import Framing, ImageSet
-from anomaly_ad.methods import plateau
+from anomaly_ad.methods import gradient, plateau
 from anomaly_ad.methods.base import Defects, TrainingRecord
 from anomaly_ad.methods.gradient import GradientDetector
 from anomaly_ad.methods.heads import model_input
@@ -168,3 +168,22 @@ def test_a_saved_model_goes_on_and_a_failure_saves_nothing(tmp_path, monkeypatch
         AD("rd", folder, **options).train(3, review=False)
     assert {file.name for file in again.model.directory.iterdir()} == before
     assert AD(again.model.directory).model.digest == again.model.digest
+
+
+@pytest.mark.parametrize(
+    ("defective", "is_nothing"),
+    [
+        ([0.0, 1.1, 2.1, 3.1], False),  # each a little higher than the same image without it
+        ([0.0, 0.9, 1.9, 2.9], True),
+        ([0.0, 0.9, 1.9, 9.0], False),  # a fourth changes much, the others nothing
+        ([0.0, 1.0, 2.0, 3.0], True),
+    ],
+)
+def test_when_a_training_has_come_to_nothing(defective, is_nothing):
+    measure = object.__new__(gradient._Missed)
+    measure._scores = lambda: (np.array([0.0, 1, 2, 3]), np.array(defective))
+    if is_nothing:
+        with pytest.raises(TrainingError, match="no more often than by chance"):
+            measure.check(np.arange(4))
+    else:
+        measure.check(np.arange(4))
