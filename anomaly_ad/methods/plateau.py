@@ -50,7 +50,7 @@ def counted(monitored: str, losses: Sequence[float]) -> Sequence[float]:
     """The figures from the first epoch on that tells defects better than chance does.
 
     A network that begins from nothing needs some epochs before it can tell any. That these gain
-    nothing says nothing of the end, and is no reason for a lower learning rate.
+    nothing says nothing of the end, and does not ask for a lower learning rate.
     """
     if monitored != MISSED:
         return losses
