@@ -65,7 +65,7 @@ def test_compare(tmp_path, monkeypatch, capsys):
 def test_export(washer, tmp_path):
     if not shutil.which("cmake") or not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("cmake or a C++ compiler is not installed")
-    photographs = sorted((washer[1] / "test" / "dent").glob("*.jpg"))[:2]
+    photographs = [washer[1] / "test" / kind / "000.jpg" for kind in ("dent", "good")]
     command = [sys.executable, ROOT / "examples" / "export.py", washer[0], *photographs]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     if done.returncode and ("nlohmann" in done.stderr or "OpenCV" in done.stderr):
