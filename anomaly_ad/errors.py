@@ -21,6 +21,11 @@ def documentation(page: str) -> Path | None:
     ----------
     page : str
         Its file, such as "faq.md".
+
+    Returns
+    -------
+    Path or None
+        None where the pages are not installed.
     """
     source = Path(__file__).parents[1]
     if (source / "setup.cfg").is_file():

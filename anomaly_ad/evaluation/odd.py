@@ -60,8 +60,6 @@ class OddImages:
 
     Parameters
     ----------
-    directory : Path
-        Of the model.
     good : GoodScores
         Unseen scores of all good images.
     images : tuple of GoodImage
@@ -76,7 +74,6 @@ class OddImages:
         What the images give that do not stand out; None where too few are left.
     """
 
-    directory: Path
     good: GoodScores
     images: tuple[GoodImage, ...]
     n_odd: int
@@ -152,7 +149,6 @@ def odd_images(stored: StoredModel) -> OddImages:
         for index in highest
     )
     return OddImages(
-        stored.directory,
         good,
         images,
         int(odd.sum()),

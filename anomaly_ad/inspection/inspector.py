@@ -5,6 +5,7 @@ Nothing here knows the method, and nothing here needs TensorFlow.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -92,7 +93,7 @@ class Inspected:
         assert self.photograph is not None
         return self.photograph
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Of what the model took, or of the photograph where that is nothing."""
         return image_digest(self.photo.pixels if self.taken is None else self.taken.views)

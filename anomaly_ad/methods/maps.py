@@ -87,8 +87,7 @@ class MapDetector(GradientDetector):
 
     def learn_before(self, items: Items) -> None:
         """Mean and deviation of the channels of each map."""
-        for standard in self.standards:
-            standard.learn(items)
+        Standard.learn(self.standards, items)
 
     def constants(self) -> dict[str, NDArray[Any]]:
         """Mean and scale of the channels of each map."""

@@ -118,14 +118,15 @@ class ReverseDistillation(MapDetector):
 
     def learn_after(self, items: Items, validation: Items) -> None:
         """The deviation of each layer's angles, in good images."""
-        found: list[Features] = []
-        for some in (Batches(each, self.batch_size) for each in (items, validation)):
-            for batch in (some[n] for n in range(len(some))):
-                angles = [np.asarray(values)[..., None] for values in self._angles(batch)]
-                named = {own.name: each for own, each in zip(self.angles, angles, strict=True)}
-                found.append({**named, **{n: batch[n] for n in ("inside",) if n in batch}})
-        for angle in self.angles:
-            angle.learn(found)
+        sets = (Batches(each, self.batch_size) for each in (items, validation))
+        batches = (some[number] for some in sets for number in range(len(some)))
+        Standard.learn(self.angles, map(self._named_angles, batches))
+
+    def _named_angles(self, features: Features) -> Features:
+        """The angles as maps of one channel, with `inside` where there is one."""
+        angles = [np.asarray(values)[..., None] for values in self._angles(features)]
+        named = {own.name: each for own, each in zip(self.angles, angles, strict=True)}
+        return {**named, **{key: features[key] for key in ("inside",) if key in features}}
 
     def constants(self) -> dict[str, NDArray[Any]]:
         """Mean and scale of the channels, and of the angles."""

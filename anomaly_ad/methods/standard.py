@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,18 +47,18 @@ class Standard:
         shares = self.head.shares(xp, features.get("inside"))
         return None if shares is None else xp.reshape(shares, (-1, *self.head.grid, 1))
 
-    def learn(self, batches: Iterable[Features]) -> None:
-        """Take mean and deviation from features."""
-        channels = len(self.mean)
-        moments = Moments(channels, 1)
-        for batch in batches:
-            shares = self.shares(np, batch)
-            for n, features in enumerate(batch[self.name]):
-                cells = features.reshape(-1, channels)
-                if shares is not None:
-                    cells = cells[shares[n].ravel() > 0]
-                if len(cells):
-                    moments.update(cells[:, :, None])
+    def _look(self, moments: Moments, batch: Features) -> None:
+        """Add what counts of the map."""
+        shares = self.shares(np, batch)
+        for n, features in enumerate(batch[self.name]):
+            cells = features.reshape(-1, len(self.mean))
+            if shares is not None:
+                cells = cells[shares[n].ravel() > 0]
+            if len(cells):
+                moments.update(cells[:, :, None])
+
+    def _take(self, moments: Moments) -> None:
+        """Take mean and deviation."""
         deviation = np.sqrt(moments.covariance()[:, 0, 0])
         least = _LEAST_DEVIATION * deviation.mean() or 1.0
         self.mean[:] = moments.means()[:, 0]
@@ -67,3 +67,13 @@ class Standard:
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """What is stored, by the name of the map."""
         return {f"{self.name}_mean": self.mean, f"{self.name}_scale": self.scale}
+
+    @staticmethod
+    def learn(standards: Sequence[Standard], batches: Iterable[Features]) -> None:
+        """Take mean and deviation of several maps in one pass over their features."""
+        moments = [Moments(len(each.mean), 1) for each in standards]
+        for batch in batches:
+            for standard, own in zip(standards, moments, strict=True):
+                standard._look(own, batch)
+        for standard, own in zip(standards, moments, strict=True):
+            standard._take(own)

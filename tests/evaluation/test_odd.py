@@ -1,7 +1,5 @@
 """Good images that look odd: by which rule, and when a line is worth saying."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -34,7 +32,7 @@ def found(scores, rate=0.01):
     image = good.calibration(rate).image
     rest = Calibration.from_good(scores[~odd], None, rate)
     n_odd = int(odd.sum())
-    return OddImages(Path("Models/a b"), good, (), n_odd, rate, image.limit, image.median, rest)
+    return OddImages(good, (), n_odd, rate, image.limit, image.median, rest)
 
 
 def test_the_line_names_count_and_limits():

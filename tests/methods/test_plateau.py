@@ -1,5 +1,7 @@
 """When a training by gradient ends, and what it says of the time left."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from anomaly_ad.methods import plateau
 from anomaly_ad.methods.plateau import (
     MISSED,
     Course,
+    Reached,
     counted,
     expected_end,
     halvings,
@@ -131,6 +134,21 @@ def test_training_is_stopped_when_nothing_is_gained(clock):
     run(callback, clock, [1.0, 0.5, *[0.4] * 73])
     assert callback.model.stop_training and len(notes) == 3 + window(75)
     assert notes[-1] == "loss 0.8000, val_loss 0.4000"
+
+
+def test_what_tells_no_defect_yet_neither_ends_a_training_nor_lowers_its_rate(clock):
+    figures = [*[0.975] * 20, 0.9, 0.5, *[0.4] * 30]
+    callback = Course(MISSED, 60, lambda line: None, rate=1.0, measure=iter(figures).__next__)
+    run(callback, clock, [1.0] * len(figures))
+    assert len(callback.losses) == 23 + window(60) and callback.model.stop_training
+    optimizer = SimpleNamespace(learning_rate=0.0)
+    callback.set_model(SimpleNamespace(optimizer=optimizer))
+    callback.reached = Reached({MISSED: figures[:20]}, [], [])
+    callback.on_epoch_begin(20)
+    assert optimizer.learning_rate == 1.0
+    callback.reached = Reached({MISSED: figures[:28]}, [], [])
+    callback.on_epoch_begin(28)
+    assert optimizer.learning_rate == 0.5
 
 
 def test_an_epoch_of_one_batch_is_measured_as_a_whole(clock):

@@ -12,6 +12,7 @@ from anomaly_ad import AD, OptionError
 from anomaly_ad.methods.features import FeatureSet
 from anomaly_ad.methods.gradient import Batches
 from anomaly_ad.methods.perlin import perlin_mask, perlin_noise
+from anomaly_ad.methods.standard import Standard
 
 
 @pytest.mark.parametrize("framing", [FRAMING, PADDED], ids=["whole", "padded"])
@@ -42,7 +43,7 @@ def test_the_map_of_rd_is_the_sum_of_angles():
     # Each layer counts in deviations of its angles in good images.
     unscaled = [np.asarray(values) for values in detector._angles(found)]
     for values, angle in zip(unscaled, detector.angles, strict=True):
-        angle.learn([{angle.name: values[..., None]}])
+        Standard.learn([angle], [{angle.name: values[..., None]}])
     heads = [standard.head for standard in detector.standards]
     expected = sum(
         head(np, values / values.std(ddof=1)) for head, values in zip(heads, unscaled, strict=True)
