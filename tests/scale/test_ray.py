@@ -147,9 +147,9 @@ class Slow:
 
 def test_what_goes_wrong_there_is_said_here(monkeypatch):
     with using(workers_of("ray", workers=cpu_count(), threads=1)) as workers:
-        with pytest.raises(OutputError, match=r"^The disk is full.$"):
+        with pytest.raises(OutputError, match=r"^The disk is full\.(\n|$)"):
             [*workers.each(Failing(), [1, 2])]
-        with pytest.raises(OutputError, match=r"^The disk is full.$"):
+        with pytest.raises(OutputError, match=r"^The disk is full\.(\n|$)"):
             [*workers.map(Failing(), [1, 2])]
         with (
             pytest.raises(OptionError, match=r"call ray.shutdown\(\) first"),
