@@ -7,7 +7,7 @@ setup:  ## an environment in .venv with all extras
 
 fast:  ## lint, types, and the tests that take minutes
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	.venv/bin/python -m pytest -n 2 --dist loadscope -m "not slow"
 
 all:  ## everything that must hold before a change lands, in environments of its own
 	bash .ci/run

@@ -105,23 +105,39 @@ EPOCHS = {
 }  # elsewhere 20, in tiles 8
 TOO_LITTLE = ("ganomaly",)  # learnt of tiles in a test's time: whether a defect shows is luck
 FAST_IN_TILES = ("patchcore", "dfkde", "AD0")  # a statistical, an image-level, a gradient method
-CASES = [
-    pytest.param(
-        (name, CONFIGURATIONS[label]),
-        id=f"{name}-{label}",
-        marks=[pytest.mark.slow] * (number > 0 or name in STAND_FOR),
-    )
-    for name in PRESETS
-    for number, label in enumerate(FEWER.get(name, reversed(CONFIGURATIONS)))
-] + [
-    pytest.param(
-        (name, IN_TILES),
-        id=f"{name}-{TILES}",
-        marks=[pytest.mark.slow] * (name not in FAST_IN_TILES),
-    )
-    for name, preset in PRESETS.items()
-    if preset.in_tiles is not None and name not in TOO_LITTLE
-]
+
+
+def cases_of(names):
+    """Methods and how they take images, for `case`."""
+    framed = [
+        pytest.param(
+            (name, CONFIGURATIONS[label]),
+            id=f"{name}-{label}",
+            marks=[pytest.mark.slow] * (number > 0 or name in STAND_FOR),
+        )
+        for name in names
+        for number, label in enumerate(FEWER.get(name, reversed(CONFIGURATIONS)))
+    ]
+    in_tiles = [
+        pytest.param(
+            (name, IN_TILES),
+            id=f"{name}-{TILES}",
+            marks=[pytest.mark.slow] * (name not in FAST_IN_TILES),
+        )
+        for name in names
+        if PRESETS[name].in_tiles is not None and name not in TOO_LITTLE
+    ]
+    return framed + in_tiles
+
+
+def pytest_generate_tests(metafunc):
+    """The tests of a class are of its methods."""
+    if metafunc.cls is not None and "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", cases_of(metafunc.cls.NAMES), indirect=True, scope="class")
+    elif metafunc.cls is not None:
+        # AD1 is AD0 in gray, which all are in these.
+        names = [name for name in metafunc.cls.NAMES if name != "AD1"]
+        metafunc.parametrize("name", names)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,7 +162,7 @@ def fitted(name, framing, seed=0, epochs=4):
     return detector
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="class")
 def case(request):
     name, framing = request.param
     epochs = EPOCHS.get(name, 20 if framing.tiles is None else 8)
@@ -170,130 +186,6 @@ def merged(framing, outputs):
     return [framing.merge(one, range(framing.n_views)) for one in each]
 
 
-def test_shapes_and_types(case):
-    _, framing, _, graph = case
-    images = images_of(framing)
-    out, count = run(graph, images), len(images)
-    assert out["score"].shape == (count,) and out["score"].dtype == np.float32
-    if "anomaly_map" in out:
-        assert out["anomaly_map"].shape == (count, *framing.size)
-        assert out["anomaly_map"].dtype == np.float32
-    if "reconstruction" in out:
-        assert out["reconstruction"].shape == (count, *framing.shape)
-        assert out["reconstruction"].min() >= 0 and out["reconstruction"].max() <= 255
-
-
-def test_finite_on_constant_and_noise_images(case):
-    _, framing, _, graph = case
-    if framing.looks_for_part:
-        with pytest.raises(PoseError):  # it never comes to the model
-            framing.take(np.full((96, 96, 3), 128, np.uint8))
-        return
-    size = (96, 90) if framing.tiles is None else framing.tiles.photograph
-    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    constant = [np.full((*size, 3), value, np.uint8) for value in (0, 128, 255)]
-    views = np.concatenate([framing.views(image) for image in (noise, *constant)])
-    for values in run(graph, views).values():
-        assert np.isfinite(values).all()
-
-
-def test_a_planted_defect_scores_higher_and_the_map_peaks_on_it(case):
-    _, framing, _, graph = case
-    good, bad = images_of(framing), images_of(framing, defect=True)
-    good_out, bad_out = (merged(framing, run(graph, images)) for images in (good, bad))
-    assert min(one["score"] for one in bad_out) > max(one["score"] for one in good_out)
-    apart = np.abs(bad.astype(int) - good).max(axis=-1).astype(np.float32)
-    apart = merged(framing, {"score": np.zeros(len(apart)), "anomaly_map": apart})
-    for one, different in zip(bad_out, apart, strict=True):
-        if "anomaly_map" not in one:
-            continue
-        anomaly_map = one["anomaly_map"]
-        assert anomaly_map.shape == framing.map_size
-        ys, xs = np.nonzero(different["anomaly_map"] > 60)
-        y, x = np.unravel_index(np.argmax(anomaly_map), anomaly_map.shape)
-        assert ys.min() - 6 <= y <= ys.max() + 6 and xs.min() - 6 <= x <= xs.max() + 6
-
-
-def test_a_batch_equals_single_images(case):
-    _, framing, _, graph = case
-    images = images_of(framing, defect=True)
-    together = run(graph, images)
-    for n in range(len(images)):
-        alone = run(graph, images[n : n + 1])
-        for name in together:
-            np.testing.assert_allclose(together[name][n], alone[name][0], rtol=1e-4, atol=1e-3)
-
-
-def test_a_score_does_not_depend_on_what_else_is_in_the_batch(case):
-    _, framing, _, graph = case
-    images = images_of(framing)[: framing.n_views]
-    others = {"good": images_of(framing, count=2), "defective": images_of(framing, defect=True)}
-    others["noise"] = np.random.default_rng(1).integers(0, 256, images.shape, dtype=np.uint8)
-    others["noise"][..., framing.channels :] = images[..., framing.channels :]
-    alone = run(graph, images)
-    for neighbours in others.values():
-        together = run(graph, np.concatenate([neighbours, images]))
-        for name, values in alone.items():
-            np.testing.assert_allclose(together[name][-len(images) :], values, rtol=1e-4, atol=1e-3)
-
-
-def test_the_converted_graph_is_the_trained_one(case):
-    _, framing, _, graph = case
-    model = to_openvino(graph)
-    images = np.concatenate([images_of(framing), images_of(framing, defect=True)])
-    parity = prove_parity(graph, Engine(model), images)
-    assert set(parity.deviation) == {output.get_any_name() for output in model.outputs}
-    names = [each.get_any_name() for each in model.inputs]
-    assert names == (["images", "inside"] if framing.has_inside else ["images"])
-    assert all(each.partial_shape[0].is_dynamic for each in model.inputs)
-
-
-def test_what_lies_outside_is_not_scored(case):
-    """The map is zero there, and its largest value is one of the photograph."""
-    _, framing, _, graph = case
-    assert len(graph.inputs) == 1 + framing.has_inside
-    if not framing.has_inside:
-        return
-    views = images_of(framing, defect=True)
-    assert 0 < views[..., -1].mean() < 1
-    out = run(graph, views)
-    if "anomaly_map" in out:
-        assert (out["anomaly_map"][views[..., -1] == 0] == 0).all()
-        found = out["anomaly_map"].max(axis=(1, 2))
-        inner = np.where(views[..., -1] > 0, out["anomaly_map"], -np.inf).max(axis=(1, 2))
-        np.testing.assert_array_equal(found, inner)
-
-
-def test_state_restores_the_detector(case):
-    name, framing, detector, graph = case
-    parameters = dict(registry.preset(name).parameters)
-    seed = 0 if name in STATISTICAL else 99  # which also chooses channels there
-    restored = build(Plan(name, parameters, framing, 16, seed, "f32", 0.01)).restore(
-        detector.state()
-    )
-    images = images_of(framing)
-    for key, values in run(restored.graph(), images).items():
-        # The seed also orders what densities are sums of, so that these differ in their rounding.
-        np.testing.assert_allclose(values, run(graph, images)[key], rtol=1e-4, atol=1e-4)
-
-
-# AD1 is AD0 in gray, which all are here.
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "AD1"])
-def test_the_same_seed_gives_the_same_detector_and_another_another(name):
-    epochs = 8 if name == "draem" else 2  # after fewer it knows nothing, and says so
-    framing = Framing(48, 48, 1)
-    first, same = (fitted(name, framing, 0, epochs=epochs).state() for _ in range(2))
-    if name in STATISTICAL:
-        for key in first:
-            np.testing.assert_array_equal(first[key], same[key], err_msg=key)
-    # TensorFlow adds three gradients or more in an order that depends on its threads. Adam makes a
-    # whole step of a gradient that is little but rounding: so a few weights may differ by more.
-    assert apart(first, same) < (1e-3 if name == "efficientad" else 1e-4)  # it picks cells by rank
-    if name not in ("dfm", "dfkde", "variances"):  # where nothing is random
-        assert apart(first, fitted(name, framing, 1, epochs=epochs).state()) > 1e-2
-
-
 def apart(one, other):
     """How far two states differ: the mean over an array, of the array where it is largest.
 
@@ -304,6 +196,154 @@ def apart(one, other):
         return float(np.mean(np.abs(values)))
 
     return max(mean(np.subtract(one[key], other[key])) / max(1, mean(one[key])) for key in one)
+
+
+class OfEachMethod:
+    """What every one of `NAMES` must do. In classes, which workers share (--dist loadscope)."""
+
+    def test_shapes_and_types(self, case):
+        _, framing, _, graph = case
+        images = images_of(framing)
+        out, count = run(graph, images), len(images)
+        assert out["score"].shape == (count,) and out["score"].dtype == np.float32
+        if "anomaly_map" in out:
+            assert out["anomaly_map"].shape == (count, *framing.size)
+            assert out["anomaly_map"].dtype == np.float32
+        if "reconstruction" in out:
+            assert out["reconstruction"].shape == (count, *framing.shape)
+            assert out["reconstruction"].min() >= 0 and out["reconstruction"].max() <= 255
+
+    def test_finite_on_constant_and_noise_images(self, case):
+        _, framing, _, graph = case
+        if framing.looks_for_part:
+            with pytest.raises(PoseError):  # it never comes to the model
+                framing.take(np.full((96, 96, 3), 128, np.uint8))
+            return
+        size = (96, 90) if framing.tiles is None else framing.tiles.photograph
+        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        constant = [np.full((*size, 3), value, np.uint8) for value in (0, 128, 255)]
+        views = np.concatenate([framing.views(image) for image in (noise, *constant)])
+        for values in run(graph, views).values():
+            assert np.isfinite(values).all()
+
+    def test_a_planted_defect_scores_higher_and_the_map_peaks_on_it(self, case):
+        _, framing, _, graph = case
+        good, bad = images_of(framing), images_of(framing, defect=True)
+        good_out, bad_out = (merged(framing, run(graph, images)) for images in (good, bad))
+        assert min(one["score"] for one in bad_out) > max(one["score"] for one in good_out)
+        apart = np.abs(bad.astype(int) - good).max(axis=-1).astype(np.float32)
+        apart = merged(framing, {"score": np.zeros(len(apart)), "anomaly_map": apart})
+        for one, different in zip(bad_out, apart, strict=True):
+            if "anomaly_map" not in one:
+                continue
+            anomaly_map = one["anomaly_map"]
+            assert anomaly_map.shape == framing.map_size
+            ys, xs = np.nonzero(different["anomaly_map"] > 60)
+            y, x = np.unravel_index(np.argmax(anomaly_map), anomaly_map.shape)
+            assert ys.min() - 6 <= y <= ys.max() + 6 and xs.min() - 6 <= x <= xs.max() + 6
+
+    def test_a_batch_equals_single_images(self, case):
+        _, framing, _, graph = case
+        images = images_of(framing, defect=True)
+        together = run(graph, images)
+        for n in range(len(images)):
+            alone = run(graph, images[n : n + 1])
+            for name in together:
+                np.testing.assert_allclose(together[name][n], alone[name][0], rtol=1e-4, atol=1e-3)
+
+    def test_a_score_does_not_depend_on_what_else_is_in_the_batch(self, case):
+        _, framing, _, graph = case
+        images = images_of(framing)[: framing.n_views]
+        others = {"good": images_of(framing, count=2), "defective": images_of(framing, defect=True)}
+        others["noise"] = np.random.default_rng(1).integers(0, 256, images.shape, dtype=np.uint8)
+        others["noise"][..., framing.channels :] = images[..., framing.channels :]
+        alone = run(graph, images)
+        for neighbours in others.values():
+            together = run(graph, np.concatenate([neighbours, images]))
+            for name, values in alone.items():
+                np.testing.assert_allclose(
+                    together[name][-len(images) :], values, rtol=1e-4, atol=1e-3
+                )
+
+    def test_the_converted_graph_is_the_trained_one(self, case):
+        _, framing, _, graph = case
+        model = to_openvino(graph)
+        images = np.concatenate([images_of(framing), images_of(framing, defect=True)])
+        parity = prove_parity(graph, Engine(model), images)
+        assert set(parity.deviation) == {output.get_any_name() for output in model.outputs}
+        names = [each.get_any_name() for each in model.inputs]
+        assert names == (["images", "inside"] if framing.has_inside else ["images"])
+        assert all(each.partial_shape[0].is_dynamic for each in model.inputs)
+
+    def test_what_lies_outside_is_not_scored(self, case):
+        """The map is zero there, and its largest value is one of the photograph."""
+        _, framing, _, graph = case
+        assert len(graph.inputs) == 1 + framing.has_inside
+        if not framing.has_inside:
+            return
+        views = images_of(framing, defect=True)
+        assert 0 < views[..., -1].mean() < 1
+        out = run(graph, views)
+        if "anomaly_map" in out:
+            assert (out["anomaly_map"][views[..., -1] == 0] == 0).all()
+            found = out["anomaly_map"].max(axis=(1, 2))
+            inner = np.where(views[..., -1] > 0, out["anomaly_map"], -np.inf).max(axis=(1, 2))
+            np.testing.assert_array_equal(found, inner)
+
+    def test_state_restores_the_detector(self, case):
+        name, framing, detector, graph = case
+        parameters = dict(registry.preset(name).parameters)
+        seed = 0 if name in STATISTICAL else 99  # which also chooses channels there
+        restored = build(Plan(name, parameters, framing, 16, seed, "f32", 0.01)).restore(
+            detector.state()
+        )
+        images = images_of(framing)
+        for key, values in run(restored.graph(), images).items():
+            # The seed also orders what densities are sums of: these differ in their rounding.
+            np.testing.assert_allclose(values, run(graph, images)[key], rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.slow
+    def test_the_same_seed_gives_the_same_detector_and_another_another(self, name):
+        epochs = 8 if name == "draem" else 2  # after fewer it knows nothing, and says so
+        framing = Framing(48, 48, 1)
+        first, same = (fitted(name, framing, 0, epochs=epochs).state() for _ in range(2))
+        if name in STATISTICAL:
+            for key in first:
+                np.testing.assert_array_equal(first[key], same[key], err_msg=key)
+        # TensorFlow adds three gradients or more in an order that depends on its threads. Adam
+        # makes a whole step of a gradient that is little but rounding: a few weights may differ.
+        within = 1e-3 if name == "efficientad" else 1e-4  # it picks cells by their rank
+        assert apart(first, same) < within
+        if name not in ("dfm", "dfkde", "variances"):  # where nothing is random
+            assert apart(first, fitted(name, framing, 1, epochs=epochs).state()) > 1e-2
+
+
+class TestReconstruction(OfEachMethod):
+    """Those that rebuild the image."""
+
+    NAMES = ("AD0", "AD1", "vae", "lake", "ganomaly")
+
+
+class TestFlows(OfEachMethod):
+    """Those of normalising flows."""
+
+    NAMES = ("fastflow", "cflow")
+
+
+class TestStudents(OfEachMethod):
+    """Those that learn what another network says, or what is wrong with an image."""
+
+    NAMES = ("rd", "stfpm", "efficientad", "draem")
+
+
+class TestOthers(OfEachMethod):
+    """All that no other class names, those from outside among them."""
+
+    NAMES = tuple(
+        name
+        for name in PRESETS
+        if not any(name in each.NAMES for each in (TestReconstruction, TestFlows, TestStudents))
+    )
 
 
 @pytest.mark.parametrize("name", STATISTICAL)
