@@ -2,13 +2,14 @@
 
     python benchmarks/choosing.py compare $ANOMALY_AD_DATA/bottle
     python benchmarks/choosing.py tune --trials 30 --seeds 5
+    python benchmarks/choosing.py tune $ANOMALY_AD_DATA/bottle --trials 30 --seeds 1
     python benchmarks/choosing.py kill --trials 30
 
 `compare` prints the seconds of comparing padim, patchcore, dfm and dfkde, and of the slowest of
 them alone, as whole processes in turns, and who is recommended. `tune` searches padim's options on
-the sample set in any rotation and prints the merit of the default and of what is recommended, on
-images that the search has not seen. `kill` does the same once and kills the process at random
-moments: it prints the trials that were finished, lost and made twice.
+a folder or, without one, on the sample set in any rotation, and prints the merit of the default and
+of what is recommended, on images that the search has not seen. `kill` does the same once and kills
+the process at random moments: it prints the trials that were finished, lost and made twice.
 """
 
 import argparse
@@ -63,12 +64,12 @@ def compare(folder: Path, rounds: int) -> None:
     print(last)
 
 
-def tune(trials: int, seeds: int) -> None:
+def tune(given: Path | None, trials: int, seeds: int) -> None:
     from anomaly_ad.data import render_sample
 
     gains = []
     with tempfile.TemporaryDirectory() as name:
-        folder = render_sample(Path(name) / "washer", pose="any")
+        folder = given or render_sample(Path(name) / "washer", pose="any")
         for seed in range(seeds):
             storage = str(Path(name) / f"{seed}.db")
             _, out = run("-c", TUNE, str(folder), str(trials), storage, str(seed))
@@ -133,7 +134,7 @@ def main() -> None:
     if options.what == "compare":
         compare(options.folder, options.rounds)
     elif options.what == "tune":
-        tune(options.trials, options.seeds)
+        tune(options.folder, options.trials, options.seeds)
     else:
         kill(options.trials)
 
