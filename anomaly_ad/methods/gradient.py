@@ -29,9 +29,8 @@ from ..statistics.ranking import partial_auroc
 from ..support import say
 from .base import Arrays, Defects, Detector, TrainingRecord, check_state, misfits
 from .features import FeatureSet
-from .plateau import MISSED, Course, Reached
+from .plateau import MISSED, TELLS, Course, Reached
 
-_STANDS_OUT = 0.2  # partial AUROC that is clearly more than by chance, 0.025, with a few images
 _PATIENCE = 4  # epochs without improvement, then the learning rate is halved
 _WEIGHT = "weight_"
 _LAST, _HISTORY = "last_", "history_"  # of what training goes on from
@@ -367,7 +366,7 @@ class _Missed:
         good, defective = self._scores()
         own = good[of]
         found = float(np.mean((defective > own) + 0.5 * (defective == own)))
-        if found <= 0.5 and partial_auroc(good, defective, FALSE_ALARMS) < _STANDS_OUT:
+        if found <= 0.5 and 1 - partial_auroc(good, defective, FALSE_ALARMS) >= TELLS:
             raise TrainingError(
                 "Training has come to nothing: of an image without and with a rendered defect the "
                 f"defective one has the higher score in {found:.0%} of cases, no more often than "

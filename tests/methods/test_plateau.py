@@ -62,13 +62,14 @@ def test_a_loss_that_is_not_finite_is_passed_over(odd):
 
 
 def test_epochs_that_tell_no_defect_yet_do_not_count():
-    by_chance = [0.975, 0.98, float("nan"), 0.96] * 5
+    # Few images are monitored: the first epochs look better than 0.975 by luck at times.
+    by_chance = [0.948, 0.99, 1.0, 0.975, float("nan"), 0.9] * 4
     assert counted(MISSED, by_chance) == []
-    assert counted(MISSED, [*by_chance, 0.9, 0.97, 0.5]) == [0.9, 0.97, 0.5]
+    assert counted(MISSED, [*by_chance, 0.7, 0.97, 0.5]) == [0.7, 0.97, 0.5]
     assert counted("val_loss", by_chance) == by_chance
     assert not is_over(counted(MISSED, by_chance), 40)
     assert halvings(counted(MISSED, by_chance), 4) == 0
-    assert is_over(counted(MISSED, [*by_chance, 0.9, *[0.9] * window(40)]), 40)
+    assert is_over(counted(MISSED, [*by_chance, 0.7, *[0.7] * window(40)]), 40)
 
 
 def test_training_goes_on_while_something_is_gained_and_ends_when_nothing_is():
