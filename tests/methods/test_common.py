@@ -236,9 +236,9 @@ class OfEachMethod:
         good, bad = images_of(framing), images_of(framing, defect=True)
         good_out, bad_out = (merged(framing, run(graph, images)) for images in (good, bad))
         assert min(one["score"] for one in bad_out) > max(one["score"] for one in good_out)
-        apart = np.abs(bad.astype(int) - good).max(axis=-1).astype(np.float32)
-        apart = merged(framing, {"score": np.zeros(len(apart)), "anomaly_map": apart})
-        for one, different in zip(bad_out, apart, strict=True):
+        changed = np.abs(bad.astype(int) - good).max(axis=-1).astype(np.float32)
+        changed = merged(framing, {"score": np.zeros(len(changed)), "anomaly_map": changed})
+        for one, different in zip(bad_out, changed, strict=True):
             if "anomaly_map" not in one:
                 continue
             anomaly_map = one["anomaly_map"]
